@@ -1,0 +1,16 @@
+//! Spooky: an HTTP/3-first edge reverse proxy for Linux on io_uring.
+#![deny(unsafe_code)]
+
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod exchange;
+pub mod h1;
+pub mod h3;
+pub mod http;
+pub mod identity;
+pub mod limits;
+pub mod route;
+pub mod telemetry;
+pub mod worker;

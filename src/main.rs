@@ -1,0 +1,2 @@
+//! Spooky.
+fn main() {}
