@@ -1,0 +1,127 @@
+//! The end of a worker: take no new work, finish what runs, within a bound; or stop at once.
+
+use super::timers::Timer;
+use super::{Downkey, Worker};
+use crate::exchange::{Abort, ResponseState};
+use crate::h3;
+use crate::http::Reason;
+use crate::telemetry::AccessBatch;
+use spooky_uring::Io;
+use std::time::Instant;
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Take no new connections and requests, and end when the last exchange has, or at this moment.
+    Drain {
+        /// The bound.
+        until: Instant,
+    },
+    /// End now.
+    Stop,
+}
+
+/// What a worker tells control.
+#[derive(Debug)]
+pub enum Report {
+    /// Lines for the access log.
+    Access(AccessBatch),
+    /// The worker has ended; `cut` exchanges were not finished.
+    Ended {
+        /// Exchanges that the drain's bound, or a stop, cut short.
+        cut: usize,
+    },
+}
+
+/// How far the end is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// Serving.
+    #[default]
+    No,
+    /// Finishing what runs.
+    Running,
+    /// Nothing runs any more; the closing packets are on their way.
+    Done,
+}
+
+impl<I: Io> Worker<I> {
+    /// Reads what control says.
+    pub(super) fn read_commands(&mut self) {
+        while let Some(command) = self.commands.try_recv() {
+            match command {
+                Command::Drain { until } if self.drain == Drain::No => self.begin_drain(until),
+                Command::Drain { .. } => {}
+                Command::Stop => self.cut(),
+            }
+        }
+    }
+
+    fn begin_drain(&mut self, until: Instant) {
+        self.drain = Drain::Running;
+        self.wheel.insert(until, Timer::Drain);
+        for listener in 0..self.listeners.len() {
+            let endpoint = &mut self.listeners[listener].endpoint;
+            endpoint.refuse_new_connections();
+            for connection in endpoint.keys() {
+                if let Some(it) = self.listeners[listener].endpoint.get_mut(connection) {
+                    it.goaway();
+                }
+                self.touch(Downkey { listener: listener as u16, connection });
+            }
+        }
+        while let Some(slot) = self.origins.any_idle() {
+            self.close_origin(slot);
+        }
+    }
+
+    pub(super) fn drain_due(&mut self) {
+        if self.drain == Drain::Running {
+            self.cut();
+        }
+    }
+
+    /// Cuts every exchange that still runs.
+    fn cut(&mut self) {
+        self.drain = Drain::Running;
+        let running: Vec<u32> = self.exchanges.iter().map(|(slot, _)| slot as u32).collect();
+        self.cut_exchanges += running.len();
+        for slot in running {
+            let now = self.now;
+            let step = self.with_downstream(slot, |exchange, downstream| match exchange.response {
+                ResponseState::Waiting => exchange.refuse(Reason::DrainTimeout.into(), downstream, now),
+                _ => {
+                    exchange.blame(Reason::DrainTimeout);
+                    exchange.give_up(Abort::Internal, downstream)
+                }
+            });
+            if let Some(step) = step {
+                self.apply(slot, step);
+            }
+            self.finish(slot);
+        }
+    }
+
+    /// Whether the worker may end: a drain began, no exchange runs, and the last packets are sent.
+    pub(super) fn is_done(&mut self) -> bool {
+        match self.drain {
+            Drain::No => false,
+            Drain::Running if self.exchanges.is_empty() && !self.has_work() => {
+                self.drain = Drain::Done;
+                for listener in 0..self.listeners.len() {
+                    for connection in self.listeners[listener].endpoint.keys() {
+                        if let Some(it) = self.listeners[listener].endpoint.get_mut(connection) {
+                            it.close(h3::code::NO_ERROR, b"");
+                        }
+                        self.touch(Downkey { listener: listener as u16, connection });
+                    }
+                }
+                self.transmit_touched();
+                self.flush_access();
+                false
+            }
+            Drain::Running => false,
+            Drain::Done => !self.has_work(),
+        }
+    }
+}
