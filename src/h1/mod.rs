@@ -1,1 +1,10 @@
-//! h1.
+//! HTTP/1.1 without I/O.
+
+mod chunked;
+mod input;
+mod output;
+
+#[cfg(test)]
+mod testing;
+
+pub use output::Output;
