@@ -3,6 +3,7 @@
 mod chunked;
 mod input;
 mod output;
+mod parse;
 
 #[cfg(test)]
 mod testing;
