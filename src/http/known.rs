@@ -146,7 +146,7 @@ known! {
         SecFetchUser = "sec-fetch-user": NO_TRAILER;
         AcceptCharset = "accept-charset": NO_TRAILER;
         ContentLength = "content-length": NO_TRAILER;
-        Http2Settings = "http2-settings": HOP | NO_TRAILER | CONNECTION;
+        Http2Settings = "http2-settings": HOP | NO_TRAILER;
     }
     15 {
         AcceptEncoding = "accept-encoding": NO_TRAILER;
