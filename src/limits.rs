@@ -1,1 +1,18 @@
 //! Every bound in one place.
+
+// Telemetry: what a worker may have on its way to control, and what control may hold.
+
+/// Access records in one batch.
+pub const ACCESS_BATCH_RECORDS: usize = 128;
+
+/// Bytes of text in one batch: some 500 for each record, and room for one record of the longest fields.
+pub const ACCESS_BATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes kept of one text field of an access record; the rest is cut and the line says so.
+pub const ACCESS_TEXT_BYTES: usize = 4096;
+
+/// Batches from all workers waiting for control: 64 × (128 × ~200 B + 64 KiB) ≤ 6 MiB, only while control is behind.
+pub const ACCESS_QUEUE_BATCHES: usize = 64;
+
+/// Log lines from worker threads waiting for control.
+pub const LOG_QUEUE_LINES: usize = 1024;
