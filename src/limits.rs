@@ -11,3 +11,33 @@ pub const H1_MESSAGE_EXTENSION_BYTES: usize = 16 * 1024;
 /// Most fields of an HTTP/1.1 head or trailer section, whatever is configured: the parser's index of them stands on the
 /// stack, 32 bytes each, 16 KiB in all.
 pub const H1_FIELDS_CEILING: usize = 512;
+// Telemetry: what a worker may have on its way to control, and what control may hold.
+
+/// Access records in one batch.
+pub const ACCESS_BATCH_RECORDS: usize = 128;
+
+/// Bytes of text in one batch: some 500 for each record, and room for one record of the longest fields.
+pub const ACCESS_BATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes kept of one text field of an access record; the rest is cut and the line says so.
+pub const ACCESS_TEXT_BYTES: usize = 4096;
+
+/// Batches from all workers waiting for control: 64 × (128 × ~200 B + 64 KiB) ≤ 6 MiB, only while control is behind.
+pub const ACCESS_QUEUE_BATCHES: usize = 64;
+
+/// Log lines from worker threads waiting for control.
+pub const LOG_QUEUE_LINES: usize = 1024;
+
+// Workers and exchanges.
+
+/// Backends that one exchange tries at most.
+pub const ATTEMPTS_MAX: usize = 3;
+
+/// Events of one owner in one pass of a turn; then the others have their go.
+pub const EVENTS_PER_OWNER: usize = 256;
+
+/// Trains of datagrams that one client connection sends in one turn.
+pub const TRAINS_PER_TURN: usize = 4;
+
+/// Body bytes of one request that wait for the origin's socket, and so what a client may send ahead of it.
+pub const REQUEST_QUEUE_BYTES: usize = 256 * 1024;

@@ -156,8 +156,7 @@ impl PathPair {
         let mut rest = segment;
         while let Some(at) = rest.find('%') {
             self.text.push_str(&rest[..at]);
-            let escape = rest[at..].as_bytes();
-            let byte = escaped(escape).ok_or(PathFault::Escape)?;
+            let byte = escaped(&rest.as_bytes()[at..]).ok_or(PathFault::Escape)?;
             if is_unreserved(byte) {
                 self.text.push(char::from(byte));
             } else {
@@ -227,7 +226,7 @@ impl PathPair {
         let mut rest = self.matched();
         while let Some(at) = rest.find('%') {
             open.push_str(&rest[..at]);
-            match escaped(rest[at..].as_bytes()) {
+            match escaped(&rest.as_bytes()[at..]) {
                 Some(b'/' | b'\\') => open.push('/'),
                 _ => open.push_str(&rest[at..at + 3]),
             }

@@ -1,0 +1,336 @@
+//! The closed sets that label counters: each variant is one label value, spelled once.
+//!
+//! A counter array is indexed by `kind as usize`, so counting is one store; the words are read only when control
+//! renders. Reasons for refusing a request are not here: they are [`crate::http::Reason`], the table that also
+//! chooses the status.
+
+/// An enum whose variants are the values of one label.
+macro_rules! kinds {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vmeta])* $variant,)+ }
+
+        impl $name {
+            /// Every variant, in the order of the counter array.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The label value.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The protocol a client speaks to us.
+    Protocol {
+        /// HTTP/1.0 and HTTP/1.1.
+        H1 = "h1",
+        /// HTTP/2.
+        H2 = "h2",
+        /// HTTP/3.
+        H3 = "h3",
+    }
+}
+
+kinds! {
+    /// Why a datagram was dropped without reaching a connection, or by it.
+    DatagramDrop {
+        /// The header does not parse.
+        Malformed = "malformed",
+        /// A short header (or a Handshake packet) for a connection that is not ours, or no longer.
+        UnknownConnection = "unknown_connection",
+        /// An Initial in a datagram under 1200 bytes (RFC 9000 §14.1).
+        TooShort = "too_short",
+        /// A version we do not speak in a datagram too small to be answered.
+        UnsupportedVersion = "unsupported_version",
+        /// The connection ID belongs to another worker of this process.
+        Misdirected = "misdirected",
+        /// A Retry or resumption token that is not ours, too old, or for another address.
+        InvalidToken = "invalid_token",
+        /// The table of connections is full.
+        ConnectionLimit = "connection_limit",
+        /// New connections came faster than allowed.
+        ConnectionRate = "connection_rate",
+        /// We are draining: no new connections.
+        Draining = "draining",
+        /// A new connection could not be made (the library refused).
+        Refused = "refused",
+        /// The connection could not use it (failed decryption, duplicate, closed).
+        Unusable = "unusable",
+    }
+}
+
+kinds! {
+    /// Why a handshake did not complete.
+    HandshakeFailure {
+        /// TLS said no: no common cipher or protocol, a bad certificate, an alert.
+        Tls = "tls",
+        /// The client negotiated an application protocol we do not serve.
+        Alpn = "alpn",
+        /// The idle timeout ended it.
+        Timeout = "timeout",
+        /// The client closed it.
+        Closed = "closed",
+        /// A violation of the transport protocol.
+        Transport = "transport",
+    }
+}
+
+kinds! {
+    /// A bounded queue, pool or table that was full, which is backpressure or a refusal, never an error.
+    QueueFull {
+        /// Pool of UDP send slots.
+        UdpSlots = "udp_send_slots",
+        /// Provided ring for datagrams.
+        UdpLeases = "udp_receive_leases",
+        /// The kernel's receive buffer of a UDP socket.
+        UdpSocket = "udp_socket_buffer",
+        /// Provided ring for stream sockets.
+        StreamLeases = "stream_receive_leases",
+        /// Table of stream sockets.
+        Streams = "stream_sockets",
+        /// The submission queue was flushed in the middle of a turn.
+        Submissions = "submission_queue",
+        /// The kernel's completion queue overflowed.
+        Completions = "completion_queue",
+        /// Table of downstream connections.
+        Connections = "connections",
+        /// Table of exchanges.
+        Exchanges = "exchanges",
+        /// Exchanges waiting for an upstream connection.
+        UpstreamWait = "upstream_wait",
+        /// Connections to one endpoint.
+        UpstreamConnections = "upstream_connections",
+        /// Body bytes held for one exchange.
+        ExchangeBytes = "exchange_bytes",
+        /// Access-log batches from a worker to control.
+        AccessLog = "access_log",
+        /// Log lines from a worker to control.
+        Log = "log",
+        /// Messages from control to a worker.
+        WorkerMailbox = "worker_mailbox",
+        /// Messages from a worker to control.
+        ControlMailbox = "control_mailbox",
+        /// Connections of the control and demo hosts.
+        HostConnections = "host_connections",
+    }
+}
+
+kinds! {
+    /// Who ended an HTTP/3 connection.
+    Side {
+        /// We did.
+        Local = "local",
+        /// The client did.
+        Remote = "remote",
+    }
+}
+
+kinds! {
+    /// The code an HTTP/3 connection ended with.
+    CloseCode {
+        /// H3_NO_ERROR.
+        NoError = "H3_NO_ERROR",
+        /// H3_GENERAL_PROTOCOL_ERROR.
+        GeneralProtocolError = "H3_GENERAL_PROTOCOL_ERROR",
+        /// H3_INTERNAL_ERROR.
+        InternalError = "H3_INTERNAL_ERROR",
+        /// H3_STREAM_CREATION_ERROR.
+        StreamCreationError = "H3_STREAM_CREATION_ERROR",
+        /// H3_CLOSED_CRITICAL_STREAM.
+        ClosedCriticalStream = "H3_CLOSED_CRITICAL_STREAM",
+        /// H3_FRAME_UNEXPECTED.
+        FrameUnexpected = "H3_FRAME_UNEXPECTED",
+        /// H3_FRAME_ERROR.
+        FrameError = "H3_FRAME_ERROR",
+        /// H3_EXCESSIVE_LOAD.
+        ExcessiveLoad = "H3_EXCESSIVE_LOAD",
+        /// H3_ID_ERROR.
+        IdError = "H3_ID_ERROR",
+        /// H3_SETTINGS_ERROR.
+        SettingsError = "H3_SETTINGS_ERROR",
+        /// H3_MISSING_SETTINGS.
+        MissingSettings = "H3_MISSING_SETTINGS",
+        /// H3_REQUEST_REJECTED.
+        RequestRejected = "H3_REQUEST_REJECTED",
+        /// H3_REQUEST_CANCELLED.
+        RequestCancelled = "H3_REQUEST_CANCELLED",
+        /// H3_REQUEST_INCOMPLETE.
+        RequestIncomplete = "H3_REQUEST_INCOMPLETE",
+        /// H3_MESSAGE_ERROR.
+        MessageError = "H3_MESSAGE_ERROR",
+        /// H3_CONNECT_ERROR.
+        ConnectError = "H3_CONNECT_ERROR",
+        /// H3_VERSION_FALLBACK.
+        VersionFallback = "H3_VERSION_FALLBACK",
+        /// QPACK_DECOMPRESSION_FAILED.
+        QpackDecompressionFailed = "QPACK_DECOMPRESSION_FAILED",
+        /// QPACK_ENCODER_STREAM_ERROR.
+        QpackEncoderStreamError = "QPACK_ENCODER_STREAM_ERROR",
+        /// QPACK_DECODER_STREAM_ERROR.
+        QpackDecoderStreamError = "QPACK_DECODER_STREAM_ERROR",
+        /// Any other application code.
+        OtherApplication = "other_application",
+        /// A QUIC transport code other than NO_ERROR and a TLS alert.
+        Transport = "transport",
+        /// A TLS alert (CRYPTO_ERROR, RFC 9001 §4.8).
+        Tls = "tls",
+        /// The idle timeout: nobody said anything.
+        IdleTimeout = "idle_timeout",
+    }
+}
+
+impl CloseCode {
+    /// The kind of an application close code (RFC 9114 §8.1, RFC 9204 §6).
+    pub const fn application(code: u64) -> Self {
+        match code {
+            0x100 => Self::NoError,
+            0x101 => Self::GeneralProtocolError,
+            0x102 => Self::InternalError,
+            0x103 => Self::StreamCreationError,
+            0x104 => Self::ClosedCriticalStream,
+            0x105 => Self::FrameUnexpected,
+            0x106 => Self::FrameError,
+            0x107 => Self::ExcessiveLoad,
+            0x108 => Self::IdError,
+            0x109 => Self::SettingsError,
+            0x10a => Self::MissingSettings,
+            0x10b => Self::RequestRejected,
+            0x10c => Self::RequestCancelled,
+            0x10d => Self::RequestIncomplete,
+            0x10e => Self::MessageError,
+            0x10f => Self::ConnectError,
+            0x110 => Self::VersionFallback,
+            0x200 => Self::QpackDecompressionFailed,
+            0x201 => Self::QpackEncoderStreamError,
+            0x202 => Self::QpackDecoderStreamError,
+            _ => Self::OtherApplication,
+        }
+    }
+
+    /// The kind of a transport close code (RFC 9000 §20.1); 0x100..=0x1ff are TLS alerts.
+    pub const fn transport(code: u64) -> Self {
+        match code {
+            0 => Self::NoError,
+            0x100..=0x1ff => Self::Tls,
+            _ => Self::Transport,
+        }
+    }
+}
+
+kinds! {
+    /// Why a connection to a backend was not made.
+    ConnectFailure {
+        /// The backend refused it.
+        Refused = "refused",
+        /// It took longer than `backend_connect_timeout`.
+        Timeout = "timeout",
+        /// No route, no such unix socket, and every other errno.
+        Unreachable = "unreachable",
+        /// Our own table of stream sockets is full.
+        Local = "local",
+    }
+}
+
+kinds! {
+    /// How an attempt on a backend failed after it was connected.
+    AttemptFailure {
+        /// The connection ended before the response was whole.
+        Closed = "closed",
+        /// The connection was reset.
+        Reset = "reset",
+        /// No response head in time.
+        ResponseTimeout = "response_timeout",
+        /// The body stopped coming.
+        BodyTimeout = "body_timeout",
+        /// The response broke HTTP/1.1 or its own content-length.
+        Malformed = "malformed",
+    }
+}
+
+kinds! {
+    /// Why an idle or used connection to a backend was closed.
+    UpstreamClose {
+        /// The backend closed it while it was idle.
+        Idle = "idle_closed_by_backend",
+        /// It was idle longer than the pool keeps connections.
+        Expired = "idle_expired",
+        /// Its last exchange left it unusable (early answer, `Connection: close`, failure).
+        NotReusable = "not_reusable",
+        /// It sent bytes nobody asked for.
+        Unsolicited = "unsolicited_bytes",
+        /// The pool was full when it became idle.
+        PoolFull = "pool_full",
+        /// We are draining.
+        Draining = "draining",
+    }
+}
+
+kinds! {
+    /// Classes of final response statuses.
+    StatusClass {
+        /// 2xx.
+        Success = "2xx",
+        /// 3xx.
+        Redirection = "3xx",
+        /// 4xx.
+        ClientError = "4xx",
+        /// 5xx.
+        ServerError = "5xx",
+        /// No final head was sent: the exchange ended before.
+        None = "none",
+    }
+}
+
+impl StatusClass {
+    /// The class of `status`; 0 and everything that is no final status is [`StatusClass::None`].
+    pub const fn of(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirection,
+            400..=499 => Self::ClientError,
+            500..=599 => Self::ServerError,
+            _ => Self::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn words_are_unique_and_indexes_follow_the_order() {
+        fn check<K: Copy>(all: &[K], index: impl Fn(K) -> usize, word: impl Fn(K) -> &'static str) {
+            let mut seen = HashSet::new();
+            for (at, kind) in all.iter().enumerate() {
+                assert_eq!(index(*kind), at);
+                assert!(seen.insert(word(*kind)), "{} twice", word(*kind));
+            }
+        }
+        check(DatagramDrop::ALL, |k| k as usize, DatagramDrop::word);
+        check(QueueFull::ALL, |k| k as usize, QueueFull::word);
+        check(CloseCode::ALL, |k| k as usize, CloseCode::word);
+        check(
+            HandshakeFailure::ALL,
+            |k| k as usize,
+            HandshakeFailure::word,
+        );
+        check(UpstreamClose::ALL, |k| k as usize, UpstreamClose::word);
+    }
+
+    #[test]
+    fn close_codes_are_named_by_their_space() {
+        assert_eq!(CloseCode::application(0x10e), CloseCode::MessageError);
+        assert_eq!(CloseCode::application(7), CloseCode::OtherApplication);
+        assert_eq!(CloseCode::transport(0x128), CloseCode::Tls);
+        assert_eq!(CloseCode::transport(0xa), CloseCode::Transport);
+    }
+}

@@ -1,0 +1,34 @@
+//! The names behind the indexes: which route, upstream and backend a counter or an access record speaks of.
+//!
+//! A generation has one `Scope`; workers hold indexes, and only control looks names up.
+
+/// A route by name, and the upstream it leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteName {
+    /// The route's name (for the short form: the upstream's).
+    pub route: Box<str>,
+    /// The upstream's name.
+    pub upstream: Box<str>,
+}
+
+/// A backend by name within its upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendName {
+    /// The upstream's name.
+    pub upstream: Box<str>,
+    /// The backend's id.
+    pub backend: Box<str>,
+    /// Its address as configured.
+    pub address: Box<str>,
+}
+
+/// All names of one generation.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// The generation's number.
+    pub generation: u64,
+    /// By route index.
+    pub routes: Vec<RouteName>,
+    /// By backend index.
+    pub backends: Vec<BackendName>,
+}

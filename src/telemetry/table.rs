@@ -1,0 +1,419 @@
+//! The table of metrics: name, kind, labels, help, and where the samples come from.
+//!
+//! Counts that a worker makes carry its number; counts per route and backend are summed over workers, so that the
+//! number of series does not multiply.
+
+use super::cells::{BackendCells, Batches, RouteCells, Statuses, WorkerCells};
+use super::kinds::{
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull,
+    Side, StatusClass, UpstreamClose,
+};
+use super::latency::{Latency, Merged};
+use super::registry::{Metric, Sources};
+use super::text::{Kind, Samples, push_micros};
+use crate::http::Reason;
+use std::time::Duration;
+
+const WORKER: &[&str] = &["worker"];
+const ROUTE: &[&str] = &["route", "upstream", "class"];
+const BACKEND: &[&str] = &["upstream", "backend"];
+
+macro_rules! metrics {
+    ($($kind:ident $name:literal $labels:expr, $help:literal, $sample:expr;)+) => {
+        /// Every metric there is.
+        pub static METRICS: &[Metric] = &[$(Metric {
+            name: $name,
+            kind: Kind::$kind,
+            help: $help,
+            labels: $labels,
+            sample: $sample,
+        },)+];
+    };
+}
+
+metrics! {
+    // The process.
+    Gauge "spooky_build_info" &["version", "quiche", "boringssl", "kernel"],
+        "Always 1; the labels name the versions.",
+        |s, out| out.number(&[s.build.version, &s.build.quiche, &s.build.boringssl, &s.build.kernel], 1);
+    Gauge "spooky_uptime_seconds" &[],
+        "Time since the process started.",
+        |s, out| out.seconds(&[], s.uptime);
+    Gauge "spooky_ready" &[],
+        "1 while /ready answers 200: all workers serve and no drain began.",
+        |s, out| out.number(&[], u64::from(s.ready));
+    Gauge "spooky_workers" &[],
+        "Worker threads.",
+        |s, out| out.number(&[], s.workers.len() as u64);
+    Gauge "spooky_config_generation" &[],
+        "Number of the configuration generation that serves.",
+        |s, out| out.number(&[], s.config.generation);
+    Gauge "spooky_config_activated_timestamp_seconds" &[],
+        "When that generation was activated, Unix time.",
+        |s, out| out.seconds(&[], Duration::from_micros(s.config.activated_unix_us));
+    Gauge "spooky_config_last_load_ok" &[],
+        "1 if the last attempt to load a configuration worked.",
+        |s, out| out.number(&[], u64::from(s.config.last_load_ok));
+    Counter "process_cpu_seconds_total" &[],
+        "Processor time of all threads, user and system.",
+        |s, out| if let Some(cpu) = s.process.cpu { out.seconds(&[], cpu) };
+    Gauge "process_resident_memory_bytes" &[],
+        "Resident memory.",
+        |s, out| if let Some(n) = s.process.resident_bytes { out.number(&[], n) };
+    Gauge "process_virtual_memory_bytes" &[],
+        "Virtual memory.",
+        |s, out| if let Some(n) = s.process.virtual_bytes { out.number(&[], n) };
+    Gauge "process_open_fds" &[],
+        "Open file descriptors.",
+        |s, out| if let Some(n) = s.process.fds_open { out.number(&[], n) };
+    Gauge "process_max_fds" &[],
+        "Limit of open file descriptors.",
+        |s, out| if let Some(n) = s.process.fds_max { out.number(&[], n) };
+    Gauge "process_threads" &[],
+        "Threads.",
+        |s, out| if let Some(n) = s.process.threads { out.number(&[], n) };
+
+    // Exchanges.
+    Counter "spooky_exchanges_started_total" &["worker", "protocol"],
+        "Exchanges (one request with its response) begun, by the client's protocol.",
+        |s, out| kinds(s, out, Protocol::ALL, Protocol::word, |c, k| c.exchanges_started.get(k));
+    Counter "spooky_exchanges_total" &["worker", "status"],
+        "Exchanges ended, by the final status sent to the client; none if it got no status.",
+        |s, out| statuses(s, out, |c| &c.finished);
+    Gauge "spooky_exchanges_active" WORKER,
+        "Exchanges under way.",
+        |s, out| workers(s, out, |c| c.exchanges_active.get());
+    Counter "spooky_informational_responses_total" &["worker", "status"],
+        "1xx responses relayed to clients.",
+        |s, out| statuses(s, out, |c| &c.informational);
+    Counter "spooky_refusals_total" &["worker", "reason"],
+        "Exchanges refused, shed or failed, by reason.",
+        |s, out| kinds(s, out, Reason::ALL, Reason::token, |c, k| c.refusals.get(k));
+    Counter "spooky_request_body_bytes_total" WORKER,
+        "Body bytes received from clients.",
+        |s, out| workers(s, out, |c| c.request_body_bytes.get());
+    Counter "spooky_response_body_bytes_total" WORKER,
+        "Body bytes sent to clients.",
+        |s, out| workers(s, out, |c| c.response_body_bytes.get());
+    Histogram "spooky_exchange_duration_seconds" &[],
+        "From the request head to the end of the exchange.",
+        |s, out| latency(s, out, |c| &c.exchange_duration);
+    Histogram "spooky_first_byte_seconds" &[],
+        "From the request head to the response head on its way to the client.",
+        |s, out| latency(s, out, |c| &c.first_byte);
+
+    // Downstream connections.
+    Counter "spooky_connections_opened_total" &["worker", "protocol"],
+        "Client connections accepted.",
+        |s, out| kinds(s, out, Protocol::ALL, Protocol::word, |c, k| c.connections_opened.get(k));
+    Counter "spooky_connections_closed_total" &["worker", "protocol"],
+        "Client connections gone.",
+        |s, out| kinds(s, out, Protocol::ALL, Protocol::word, |c, k| c.connections_closed.get(k));
+    Gauge "spooky_connections_active" WORKER,
+        "Client connections open.",
+        |s, out| workers(s, out, |c| c.connections_active.get());
+
+    // QUIC.
+    Counter "spooky_handshakes_total" WORKER,
+        "QUIC handshakes completed.",
+        |s, out| workers(s, out, |c| c.quic.handshakes.get());
+    Counter "spooky_handshake_failures_total" &["worker", "reason"],
+        "QUIC handshakes that did not complete.",
+        |s, out| kinds(s, out, HandshakeFailure::ALL, HandshakeFailure::word, |c, k| c.quic.handshake_failures.get(k));
+    Histogram "spooky_handshake_duration_seconds" &[],
+        "From a client's first packet to its completed handshake.",
+        |s, out| latency(s, out, |c| &c.quic.handshake_duration);
+    Counter "spooky_quic_closes_total" &["worker", "side", "code"],
+        "QUIC connections ended, by who ended them and with which code.",
+        close_codes;
+    Counter "spooky_quic_stream_resets_total" &["worker", "side"],
+        "Request streams reset or stopped before their end.",
+        |s, out| kinds(s, out, Side::ALL, Side::word, |c, k| c.quic.stream_resets.get(k));
+    Counter "spooky_quic_packets_sent_total" WORKER,
+        "QUIC packets sent on connections that have ended.",
+        |s, out| workers(s, out, |c| c.quic.packets_sent.get());
+    Counter "spooky_quic_packets_received_total" WORKER,
+        "QUIC packets received on connections that have ended.",
+        |s, out| workers(s, out, |c| c.quic.packets_received.get());
+    Counter "spooky_quic_packets_lost_total" WORKER,
+        "QUIC packets declared lost on connections that have ended.",
+        |s, out| workers(s, out, |c| c.quic.packets_lost.get());
+    Histogram "spooky_quic_round_trip_seconds" &[],
+        "Smoothed round-trip time at the end of each connection.",
+        |s, out| latency(s, out, |c| &c.quic.round_trip);
+    Counter "spooky_quic_version_negotiations_total" WORKER,
+        "Version negotiation packets sent.",
+        |s, out| workers(s, out, |c| c.quic.version_negotiations.get());
+    Counter "spooky_quic_retries_total" WORKER,
+        "Retry packets sent.",
+        |s, out| workers(s, out, |c| c.quic.retries.get());
+    Counter "spooky_quic_stateless_resets_total" WORKER,
+        "Stateless resets sent.",
+        |s, out| workers(s, out, |c| c.quic.stateless_resets.get());
+
+    // UDP.
+    Counter "spooky_datagrams_received_total" WORKER,
+        "Datagrams received.",
+        |s, out| workers(s, out, |c| c.quic.receive_batches.datagrams());
+    Counter "spooky_datagrams_received_bytes_total" WORKER,
+        "Bytes of datagrams received.",
+        |s, out| workers(s, out, |c| c.quic.bytes_received.get());
+    Counter "spooky_datagrams_sent_total" WORKER,
+        "Datagrams given to the kernel.",
+        |s, out| workers(s, out, |c| c.quic.send_batches.datagrams());
+    Counter "spooky_datagrams_sent_bytes_total" WORKER,
+        "Bytes of datagrams given to the kernel.",
+        |s, out| workers(s, out, |c| c.quic.bytes_sent.get());
+    Counter "spooky_datagrams_dropped_total" &["worker", "reason"],
+        "Datagrams received and dropped.",
+        |s, out| kinds(s, out, DatagramDrop::ALL, DatagramDrop::word, |c, k| c.quic.drops.get(k));
+    Counter "spooky_datagram_send_failures_total" WORKER,
+        "Sends of datagrams that the kernel refused.",
+        |s, out| workers(s, out, |c| c.quic.send_failures.get());
+    Histogram "spooky_gro_batch_datagrams" WORKER,
+        "Datagrams per receive operation.",
+        |s, out| batches(s, out, |c| &c.quic.receive_batches);
+    Histogram "spooky_gso_batch_datagrams" WORKER,
+        "Datagrams per send operation.",
+        |s, out| batches(s, out, |c| &c.quic.send_batches);
+
+    // Bounds and the ring.
+    Counter "spooky_queue_full_total" &["worker", "queue"],
+        "Times a bounded queue, pool or table was full.",
+        |s, out| kinds(s, out, QueueFull::ALL, QueueFull::word, |c, k| c.full.get(k));
+    Counter "spooky_ring_events_total" &["worker", "event"],
+        "What the worker's io_uring did, by name (turns, submissions, completions, partial_sends and so on).",
+        ring_events;
+
+    // Routes.
+    Counter "spooky_route_exchanges_total" ROUTE,
+        "Exchanges ended, by route and class of the final status.",
+        routes;
+
+    // Backends.
+    Counter "spooky_backend_attempts_total" BACKEND,
+        "Attempts begun.",
+        |s, out| backends(s, out, |b| b.attempts.get());
+    Gauge "spooky_backend_attempts_active" BACKEND,
+        "Attempts under way.",
+        |s, out| backends(s, out, |b| b.attempts_active.get());
+    Counter "spooky_backend_retries_total" BACKEND,
+        "Attempts after the first of their exchange.",
+        |s, out| backends(s, out, |b| b.retries.get());
+    Counter "spooky_backend_responses_total" &["upstream", "backend", "class"],
+        "Response heads received, by class of their status.",
+        |s, out| backend_kinds(s, out, StatusClass::ALL, StatusClass::word, |b, k| b.responses.get(k));
+    Counter "spooky_backend_failures_total" &["upstream", "backend", "reason"],
+        "Attempts that failed after they were connected.",
+        |s, out| backend_kinds(s, out, AttemptFailure::ALL, AttemptFailure::word, |b, k| b.failures.get(k));
+    Counter "spooky_backend_connects_total" BACKEND,
+        "Connections made.",
+        |s, out| backends(s, out, |b| b.connects.get());
+    Counter "spooky_backend_connect_failures_total" &["upstream", "backend", "reason"],
+        "Connections that could not be made.",
+        |s, out| backend_kinds(s, out, ConnectFailure::ALL, ConnectFailure::word, |b, k| b.connect_failures.get(k));
+    Counter "spooky_backend_reuses_total" BACKEND,
+        "Attempts that took a kept connection.",
+        |s, out| backends(s, out, |b| b.reuses.get());
+    Gauge "spooky_backend_connections_active" BACKEND,
+        "Connections open, idle ones included.",
+        |s, out| backends(s, out, |b| b.connections_active.get());
+    Gauge "spooky_backend_connections_idle" BACKEND,
+        "Connections open and idle.",
+        |s, out| backends(s, out, |b| b.connections_idle.get());
+    Counter "spooky_backend_closes_total" &["upstream", "backend", "reason"],
+        "Connections closed or found closed, by cause.",
+        |s, out| backend_kinds(s, out, UpstreamClose::ALL, UpstreamClose::word, |b, k| b.closes.get(k));
+    Counter "spooky_backend_sent_bytes_total" BACKEND,
+        "Bytes sent, heads included.",
+        |s, out| backends(s, out, |b| b.bytes_sent.get());
+    Counter "spooky_backend_received_bytes_total" BACKEND,
+        "Bytes received, heads included.",
+        |s, out| backends(s, out, |b| b.bytes_received.get());
+    Histogram "spooky_backend_connect_duration_seconds" BACKEND,
+        "From starting to connect to connected.",
+        |s, out| backend_latency(s, out, |b| &b.connect_duration);
+    Histogram "spooky_backend_response_seconds" BACKEND,
+        "From the request head sent to the response head received.",
+        |s, out| backend_latency(s, out, |b| &b.response_duration);
+
+    // Logs and control's own listeners.
+    Counter "spooky_access_records_dropped_total" WORKER,
+        "Access records dropped because the queue to control was full.",
+        |s, out| workers(s, out, |c| c.access_dropped.get());
+    Counter "spooky_access_lines_written_total" &[],
+        "Access-log lines written.",
+        |s, out| out.number(&[], s.control.access_written.get());
+    Counter "spooky_access_lines_failed_total" &[],
+        "Access-log lines the file did not take.",
+        |s, out| out.number(&[], s.control.access_failed.get());
+    Counter "spooky_log_lines_dropped_total" &[],
+        "Log lines dropped because the queue to control was full.",
+        |s, out| out.number(&[], s.control.log_dropped.get());
+    Counter "spooky_control_connections_total" &[],
+        "Connections accepted on the metrics and control addresses.",
+        |s, out| out.number(&[], s.control.host_connections.get());
+    Counter "spooky_control_connections_refused_total" &[],
+        "Connections refused there because the table was full.",
+        |s, out| out.number(&[], s.control.host_refused.get());
+    Counter "spooky_control_requests_total" &[],
+        "Requests answered there.",
+        |s, out| out.number(&[], s.control.host_requests.get());
+}
+
+fn workers(s: &Sources, out: &mut Samples<'_>, value: impl Fn(&WorkerCells) -> u64) {
+    for worker in &s.workers {
+        out.number(&[&worker.label], value(&worker.cells));
+    }
+}
+
+fn kinds<K: Copy>(
+    s: &Sources,
+    out: &mut Samples<'_>,
+    all: &[K],
+    word: impl Fn(K) -> &'static str,
+    value: impl Fn(&WorkerCells, K) -> u64,
+) {
+    for worker in &s.workers {
+        for kind in all {
+            out.number(&[&worker.label, word(*kind)], value(&worker.cells, *kind));
+        }
+    }
+}
+
+fn statuses(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &Statuses) {
+    for worker in &s.workers {
+        for (status, count) in cells(&worker.cells).seen() {
+            if status == 0 {
+                out.number(&[&worker.label, "none"], count);
+            } else {
+                out.number(&[&worker.label, &status.to_string()], count);
+            }
+        }
+    }
+}
+
+fn close_codes(s: &Sources, out: &mut Samples<'_>) {
+    for worker in &s.workers {
+        for code in CloseCode::ALL {
+            let quic = &worker.cells.quic;
+            for (side, cells) in [
+                (Side::Local, &quic.closed_by_us),
+                (Side::Remote, &quic.closed_by_client),
+            ] {
+                out.number(&[&worker.label, side.word(), code.word()], cells.get(*code));
+            }
+        }
+    }
+}
+
+fn ring_events(s: &Sources, out: &mut Samples<'_>) {
+    for worker in &s.workers {
+        for (event, count) in worker.cells.ring.named() {
+            out.number(&[&worker.label, event], count);
+        }
+    }
+}
+
+fn latency(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &Latency) {
+    let mut merged = Merged::default();
+    for worker in &s.workers {
+        cells(&worker.cells).merge_into(&mut merged);
+    }
+    push_latency(out, &[], &merged);
+}
+
+fn push_latency(out: &mut Samples<'_>, values: &[&str], merged: &Merged) {
+    let text = |micros| {
+        let mut text = Vec::new();
+        push_micros(micros, &mut text);
+        // Digits and a point.
+        String::from_utf8(text).unwrap_or_default()
+    };
+    out.histogram(
+        values,
+        merged.buckets().map(|(bound, below)| (text(bound), below)),
+        &text(merged.sum_us()),
+        merged.count(),
+    );
+}
+
+fn batches(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &Batches) {
+    for worker in &s.workers {
+        let cells = cells(&worker.cells);
+        let counts = cells.counts();
+        let mut below = 0;
+        let buckets = Batches::BOUNDS.iter().zip(counts).map(|(bound, n)| {
+            below += n;
+            (bound.to_string(), below)
+        });
+        out.histogram(
+            &[&worker.label],
+            buckets,
+            &cells.datagrams().to_string(),
+            counts.iter().sum(),
+        );
+    }
+}
+
+fn routes(s: &Sources, out: &mut Samples<'_>) {
+    let Some(first) = s.workers.first() else {
+        return;
+    };
+    for (at, name) in first.cells.scope.scope.routes.iter().enumerate() {
+        for class in StatusClass::ALL {
+            let cells = s
+                .workers
+                .iter()
+                .filter_map(|w| w.cells.scope.routes.get(at));
+            let count = cells.map(|c: &RouteCells| c.finished.get(*class)).sum();
+            out.number(&[&name.route, &name.upstream, class.word()], count);
+        }
+    }
+}
+
+fn backends(s: &Sources, out: &mut Samples<'_>, value: impl Fn(&BackendCells) -> u64) {
+    each_backend(s, |labels, cells| {
+        out.number(&labels, cells.iter().map(|cells| value(cells)).sum());
+    });
+}
+
+fn backend_kinds<K: Copy>(
+    s: &Sources,
+    out: &mut Samples<'_>,
+    all: &[K],
+    word: impl Fn(K) -> &'static str,
+    value: impl Fn(&BackendCells, K) -> u64,
+) {
+    each_backend(s, |[upstream, backend], cells| {
+        for kind in all {
+            let count = cells.iter().map(|cells| value(cells, *kind)).sum();
+            out.number(&[upstream, backend, word(*kind)], count);
+        }
+    });
+}
+
+fn backend_latency(s: &Sources, out: &mut Samples<'_>, cell: impl Fn(&BackendCells) -> &Latency) {
+    each_backend(s, |labels, cells| {
+        let mut merged = Merged::default();
+        for cells in cells {
+            cell(cells).merge_into(&mut merged);
+        }
+        push_latency(out, &labels, &merged);
+    });
+}
+
+/// Calls `act` with the labels of each backend and its cells of all workers.
+fn each_backend<'s>(s: &'s Sources, mut act: impl FnMut([&'s str; 2], &[&'s BackendCells])) {
+    let Some(first) = s.workers.first() else {
+        return;
+    };
+    for (at, name) in first.cells.scope.scope.backends.iter().enumerate() {
+        let cells: Vec<&BackendCells> = s
+            .workers
+            .iter()
+            .filter_map(|worker| worker.cells.scope.backends.get(at))
+            .collect();
+        act([&name.upstream, &name.backend], &cells);
+    }
+}
