@@ -61,13 +61,13 @@ impl Exchange {
     pub fn deadline(&self, pending: usize, unsent: usize) -> (Instant, Reason) {
         let late = self.late(pending, unsent);
         match self.timeouts().and_then(|timeouts| timeouts.total) {
-            Some(total) if self.moved.began + total < late.0 => (self.moved.began + total, Reason::TotalTimeout),
+            Some(total) if self.moved.began + total < late.0 => (self.moved.began + total, Reason::RequestTimeout),
             _ => late,
         }
     }
 
     fn late(&self, pending: usize, unsent: usize) -> (Instant, Reason) {
-        let idle = (self.moved.taken + LOOK_AGAIN, Reason::TotalTimeout);
+        let idle = (self.moved.taken + LOOK_AGAIN, Reason::RequestTimeout);
         let Some(timeouts) = self.timeouts() else {
             return idle;
         };
@@ -85,7 +85,7 @@ impl Exchange {
                 }
                 RequestState::Streaming if self.endless => idle,
                 // The origin has to take the body, or to answer it.
-                _ if unsent > 0 => (self.moved.request + timeouts.backend, Reason::ResponseTimeout),
+                _ if unsent > 0 => (self.moved.request + timeouts.backend, Reason::UpstreamSendTimeout),
                 _ => (self.moved.request.max(self.moved.attempt) + timeouts.backend, Reason::ResponseTimeout),
             },
             (ResponseState::Streaming, _) if !self.endless && self.response_credit > 0 => {

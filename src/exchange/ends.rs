@@ -129,10 +129,10 @@ pub enum Upstream<'a> {
 }
 
 impl Upstream<'_> {
-    /// Sends the request's head. `host` replaces its authority where the host policy says so.
-    pub fn send_head(&mut self, head: &RequestHead, host: Option<&str>, framing: Framing) {
+    /// Sends the request's head. `host` is what the host policy made of its authority.
+    pub fn send_head(&mut self, head: &RequestHead, host: &str, framing: Framing) {
         match self {
-            Self::H1 { connection, out } => connection.send_head(head, host, framing, out),
+            Self::H1 { connection, out } => connection.send_head(head, Some(host.as_bytes()), framing, out),
         }
     }
 

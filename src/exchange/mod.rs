@@ -20,6 +20,7 @@ pub mod plan;
 pub mod refuse;
 pub mod request;
 pub mod response;
+pub mod stamp;
 pub mod trail;
 
 pub use ends::{Abort, Downstream, Upstream};
@@ -27,7 +28,8 @@ pub use plan::{Plan, Snapshot};
 pub use trail::Trail;
 
 use crate::config::BackendId;
-use crate::http::{Reason, RequestHead};
+use crate::http::date;
+use crate::http::{Reason, RequestHead, ResponseHead};
 use crate::limits;
 use std::rc::Rc;
 use std::time::Instant;
@@ -67,6 +69,16 @@ pub enum Step {
     Discard,
 }
 
+/// What a step needs of the turn it happens in.
+pub struct Turn<'a> {
+    /// The time of the turn.
+    pub now: Instant,
+    /// The value of `Date`.
+    pub date: &'a [u8; date::LENGTH],
+    /// A response head that was passed on, so that its memory can be used again.
+    pub spare: Option<ResponseHead>,
+}
+
 /// One request with its response.
 pub struct Exchange {
     /// The request as it goes upstream.
@@ -77,6 +89,8 @@ pub struct Exchange {
     pub snapshot: Rc<Snapshot>,
     /// The upstream connection of the running attempt, by its slot in the worker's table.
     pub upstream: Option<u32>,
+    /// The next attempt takes no used connection: one of them was stale.
+    pub needs_fresh: bool,
     /// How far the request is.
     pub request: RequestState,
     /// How far the response is.
@@ -88,6 +102,8 @@ pub struct Exchange {
     /// Backends that were tried and failed.
     /// Invariant: at most `limits::ATTEMPTS_MAX` entries.
     tried: Vec<BackendId>,
+    /// Why the attempt before this one failed.
+    pub failure: Option<Reason>,
     /// Body bytes allowed to the client and not yet received.
     request_credit: usize,
     /// Body bytes allowed to the origin and not yet received.
@@ -95,7 +111,7 @@ pub struct Exchange {
     /// When each direction last moved, for the idle timers.
     moved: deadline::Moved,
     /// Permits that are given back when the exchange ends.
-    permits: inflight::Permits,
+    pub permits: inflight::Permits,
     /// Set once an origin-side stream of unbounded duration was recognised (event streams, gRPC).
     endless: bool,
     /// The deadline that the worker's wheel holds for this exchange, to re-arm it lazily.
@@ -119,11 +135,13 @@ impl Exchange {
             plan: None,
             snapshot,
             upstream: None,
+            needs_fresh: false,
             request: if end { RequestState::Complete } else { RequestState::Streaming },
             response: ResponseState::Waiting,
             trail,
             attempt: Attempt::Connecting,
             tried: Vec::new(),
+            failure: None,
             request_credit: 0,
             response_credit: 0,
             moved: deadline::Moved::new(now),
@@ -160,14 +178,18 @@ impl Exchange {
         }
     }
 
-    /// Takes the permits that admission gave; they go back through [`Self::release`].
-    pub fn hold(&mut self, permits: inflight::Permits) {
-        self.permits = permits;
+    /// The next attempt begins, on `backend`.
+    pub fn begin_attempt(&mut self, backend: BackendId, inflight: &mut inflight::Inflight, now: Instant) {
+        inflight.enter(&mut self.permits, backend);
+        self.attempt = Attempt::Connecting;
+        self.trail.attempts += 1;
+        self.trail.backend = Some(backend);
+        self.note_attempt(now);
     }
 
-    /// Gives the permits back. Called exactly once, when the exchange ends in whatever way.
-    pub fn release(&mut self, inflight: &mut inflight::Inflight) {
-        inflight.release(std::mem::take(&mut self.permits));
+    /// Whether the client may still send.
+    pub fn request_is_open(&self) -> bool {
+        self.request == RequestState::Streaming
     }
 
     /// Notes why the exchange did not go as asked; the first reason stays.

@@ -1,7 +1,7 @@
 //! From a request's head to the upstream that will answer it: method policy, denied paths, route, size of the body.
 
 use crate::config::{Generation, UpstreamId};
-use crate::http::{Reason, RequestHead, Target};
+use crate::http::{Reason, RequestHead};
 use crate::route::{Lookup, RouteId};
 use std::sync::Arc;
 
@@ -41,16 +41,13 @@ impl<'a> From<Reason> for Refused<'a> {
 /// The reason that the client is told (product statuses 403, 404, 405, 413).
 pub fn plan<'a>(generation: &'a Generation, head: &RequestHead) -> Result<Plan, Refused<'a>> {
     if let Some(allow) = generation.protocol.refuses(&head.method) {
-        return Err(Refused { reason: Reason::MethodDenied, allow: Some(allow) });
+        return Err(Refused { reason: Reason::MethodRefused, allow: Some(allow) });
     }
-    let path = match &head.target {
-        Target::Path(path) => Some(path.matched()),
-        Target::Asterisk | Target::Authority => None,
-    };
+    let path = head.target.matched();
     if path.is_some_and(|path| generation.protocol.denied_path_prefixes.denies(path)) {
         return Err(Reason::PathDenied.into());
     }
-    let route = match generation.table.lookup(&head.host, path, &head.method) {
+    let route = match generation.table.lookup(head.host(), path, &head.method) {
         Lookup::Found(route) => route,
         Lookup::NoRoute => return Err(Reason::NoRoute.into()),
         Lookup::MethodNotAllowed { allow } => {

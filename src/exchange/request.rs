@@ -1,9 +1,10 @@
 //! The request's direction: from the client to the origin.
 
 use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Upstream};
-use crate::config::{Backend, HostPolicy};
+use crate::config::Backend;
 use crate::h1::Framing;
-use crate::http::{Event, Known, Method, Reason, RequestHead};
+use super::Turn;
+use crate::http::{Event, Known, Reason, RequestHead};
 use crate::limits;
 use std::time::Instant;
 
@@ -18,19 +19,15 @@ impl Exchange {
         reused: bool,
         now: Instant,
     ) {
-        let snapshot = &self.snapshot;
-        let host = self.plan.and_then(|plan| match &snapshot.generation.upstream(plan.upstream).host_policy {
-            HostPolicy::PassThrough => None,
-            HostPolicy::Rewrite(host) => Some(&**host),
-            HostPolicy::Upstream => Some(&*backend.authority),
-        });
-        upstream.send_head(&self.head, host, framing(&self.head, self.request));
+        let policy = &self.snapshot.generation.upstream(backend.upstream).host_policy;
+        upstream.send_head(&self.head, policy.host(&self.head, &backend.authority), framing(&self.head, self.request));
         self.attempt = Attempt::Sent { reused };
         self.note_attempt(now);
-        self.trail.note_sent(now);
+        self.trail.note_sent(reused, now);
         if self.request == RequestState::Complete {
             upstream.end();
         } else {
+            self.request_credit = 0;
             self.endless |= is_endless(self.head.fields.get(Known::ContentType));
             self.allow_request(downstream, 0, now);
         }
@@ -60,15 +57,16 @@ impl Exchange {
         event: Event<Box<RequestHead>>,
         upstream: Option<&mut Upstream<'_>>,
         downstream: &mut Downstream<'_>,
-        now: Instant,
+        turn: &mut Turn<'_>,
     ) -> Step {
+        let now = turn.now;
         match event {
             Event::Body(chunk) => {
                 self.request_credit = self.request_credit.saturating_sub(chunk.len());
                 self.trail.request_bytes += chunk.len() as u64;
                 self.note_request(now);
                 if self.is_request_too_large() {
-                    return self.refuse(Reason::BodyTooLarge.into(), downstream, now);
+                    return self.fail_client(Reason::BodyTooLarge, downstream, turn);
                 }
                 if let Some(upstream) = upstream
                     && self.request == RequestState::Streaming
@@ -96,11 +94,11 @@ impl Exchange {
                 Step::Continue
             }
             Event::Refused(refusal) => {
-                self.blame(refusal.reason);
-                if refusal.malformed || self.response != ResponseState::Waiting {
+                if refusal.malformed {
+                    self.blame(refusal.reason);
                     return self.give_up(Abort::Malformed, downstream);
                 }
-                self.refuse(refusal.reason.into(), downstream, now)
+                self.fail_client(refusal.reason, downstream, turn)
             }
             // A client that cuts its request short, or does not want the response, is gone for this exchange.
             Event::Reset(_) | Event::Stop(_) => {
@@ -114,6 +112,15 @@ impl Exchange {
             // A second head is the protocol's to refuse; none reaches an exchange.
             Event::Head { .. } | Event::Informational(_) => Step::Continue,
         }
+    }
+
+    /// The client did something that ends the exchange: an answer while that is possible, a broken stream after it.
+    pub fn fail_client(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        if self.response == ResponseState::Waiting {
+            return self.refuse(reason.into(), downstream, turn);
+        }
+        self.blame(reason);
+        self.give_up(Abort::Cancelled, downstream)
     }
 
     /// Ends both directions at once: nothing more is read from the client, and what was sent to it is no clean end.
@@ -139,8 +146,8 @@ impl Exchange {
 
     /// Whether the failed attempt may be made again: nothing of a response was seen, and either nothing of the
     /// request was read by anybody, or the connection was stale and repeating the request changes nothing.
-    pub fn may_retry(&self) -> bool {
-        if self.response != ResponseState::Waiting || self.tried.len() >= limits::ATTEMPTS_MAX {
+    fn may_retry(&self) -> bool {
+        if usize::from(self.trail.attempts) > limits::ATTEMPTS_MAX {
             return false;
         }
         match self.attempt {
@@ -148,22 +155,14 @@ impl Exchange {
             Attempt::Sent { reused } => reused && self.head.method.is_idempotent() && self.trail.request_bytes == 0,
         }
     }
-
-    /// The next attempt begins.
-    pub fn connect(&mut self, now: Instant) {
-        self.attempt = Attempt::Connecting;
-        self.note_attempt(now);
-    }
 }
 
 /// How the request's body is framed towards an HTTP/1.1 origin.
 fn framing(head: &RequestHead, request: RequestState) -> Framing {
     match (request, head.content_length) {
-        (RequestState::Complete, None) => match head.method {
-            // RFC 9110 §8.6: a method that anticipates content states that there is none.
-            Method::Post | Method::Put | Method::Patch => Framing::Length(0),
-            _ => Framing::None,
-        },
+        // RFC 9110 §8.6: a method that anticipates content states that there is none.
+        (RequestState::Complete, None) if head.method.expects_content() => Framing::Length(0),
+        (RequestState::Complete, None) => Framing::None,
         (_, Some(length)) => Framing::Length(length),
         (_, None) => Framing::Chunked,
     }

@@ -1,47 +1,51 @@
 //! The response's direction: from the origin to the client.
 
 use super::request::is_endless;
-use super::{Abort, Downstream, Exchange, RequestState, ResponseState, Step, Upstream};
-use crate::http::{Event, Known, Reason, ResponseHead, forward};
+use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
+use crate::http::{Event, Known, Reason, ResponseHead, WireVersion, forward};
 use std::time::Instant;
 
 impl Exchange {
     /// Allows the origin as much as the client's stream has room for.
-    pub fn allow_response(&mut self, upstream: &mut Upstream<'_>, downstream: &Downstream<'_>, now: Instant) {
+    /// `false`: there is no more room than it was allowed already.
+    pub fn allow_response(&mut self, upstream: &mut Upstream<'_>, downstream: &Downstream<'_>, now: Instant) -> bool {
         let room = downstream.room();
-        if room > self.response_credit {
+        let more = room > self.response_credit;
+        if more {
             if self.response_credit == 0 {
                 self.note_response(now);
             }
             upstream.grant(room - self.response_credit);
             self.response_credit = room;
         }
+        more
     }
 
-    /// Takes one event of the origin's side. `date` is the turn's `Date` value.
+    /// Takes one event of the origin's side.
     pub fn on_response(
         &mut self,
         event: Event<ResponseHead>,
         downstream: &mut Downstream<'_>,
-        date: &[u8],
-        now: Instant,
+        turn: &mut Turn<'_>,
     ) -> Step {
+        let now = turn.now;
         match event {
             Event::Head { mut head, end } => {
                 self.trail.note_head(head.status, now);
                 self.note_response(now);
                 self.note_taken(now);
                 if self.is_response_too_large(head.content_length.unwrap_or(0)) {
-                    return self.refuse(Reason::ResponseTooLarge.into(), downstream, now);
+                    return self.fail(Reason::UpstreamBodyTooLarge, downstream, turn);
                 }
                 self.endless |= is_endless(head.fields.get(Known::ContentType));
-                forward::response_downstream(&mut head, date);
+                forward::response_downstream(&mut head, WireVersion::H1_1, turn.date);
                 downstream.send_head(&head, end);
+                turn.spare = Some(head);
                 self.response = ResponseState::Streaming;
                 if end { self.complete(downstream) } else { Step::Continue }
             }
             Event::Informational(mut head) => {
-                forward::informational_downstream(&mut head);
+                forward::response_downstream(&mut head, WireVersion::H1_1, turn.date);
                 downstream.send_informational(&head);
                 Step::Continue
             }
@@ -50,7 +54,7 @@ impl Exchange {
                 self.trail.response_bytes += chunk.len() as u64;
                 self.note_response(now);
                 if self.is_response_too_large(self.trail.response_bytes) {
-                    return self.fail(Reason::ResponseTooLarge, downstream, now);
+                    return self.fail(Reason::UpstreamBodyTooLarge, downstream, turn);
                 }
                 downstream.send_body(chunk);
                 Step::Continue
@@ -66,18 +70,30 @@ impl Exchange {
                 }
                 Step::Continue
             }
-            Event::Reset(_) => self.fail(Reason::UpstreamReset, downstream, now),
-            Event::Refused(refusal) => self.fail(refusal.reason, downstream, now),
+            Event::Reset(_) => self.fail(Reason::UpstreamReset, downstream, turn),
+            Event::Refused(refusal) => self.fail(refusal.reason, downstream, turn),
             // The origin does not want the rest of the request; its response says why.
             Event::Stop(_) | Event::Room => Step::Continue,
         }
     }
 
     /// The attempt failed: another one, an answer of our own, or a broken stream, whatever is still possible.
-    pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, now: Instant) -> Step {
+    pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
         match self.response {
-            ResponseState::Waiting if self.may_retry() => Step::Retry,
-            ResponseState::Waiting => self.refuse(reason.into(), downstream, now),
+            ResponseState::Waiting if self.may_retry() => {
+                match self.attempt {
+                    // A used connection that broke says nothing of the backend.
+                    Attempt::Sent { .. } => self.needs_fresh = true,
+                    Attempt::Connecting => {
+                        if let Some(backend) = self.trail.backend {
+                            self.mark_tried(backend);
+                        }
+                    }
+                }
+                self.failure = Some(reason);
+                Step::Retry
+            }
+            ResponseState::Waiting => self.refuse(reason.into(), downstream, turn),
             ResponseState::Streaming => {
                 self.blame(reason);
                 self.give_up(Abort::Internal, downstream)

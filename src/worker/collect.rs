@@ -35,12 +35,12 @@ impl<I: Io> Worker<I> {
                     self.origin_ended(slot, end);
                 }
             }
-            Event::SendFailed { token, error, .. } => {
+            Event::SendFailed { token, .. } => {
                 if let Some(Owner::Origin(slot)) = Owner::of(token) {
-                    self.origin_send_failed(slot, error);
+                    self.origin_send_failed(slot);
                 }
             }
-            Event::DatagramsRefused { error, .. } => self.cells.udp_send_failed(error),
+            Event::DatagramsRefused { .. } => self.cells.quic.send_failures.add(1),
             Event::Doorbell { .. } => self.read_commands(),
             Event::Accepted { .. } | Event::Signal { .. } | Event::Written { .. } => {}
         }
@@ -49,13 +49,12 @@ impl<I: Io> Worker<I> {
     /// Hands each datagram to its connection, in place.
     fn collect_datagrams(&mut self, listener: u16, from: SocketAddr, to: SocketAddr, segment: u16, lease: &mut Lease) {
         let now = self.now;
+        self.cells.train_received(lease.len(), segment);
         let mut last = None;
-        let Some(at) = self.listeners.get_mut(usize::from(listener)) else {
-            return;
-        };
-        let mut replies = Vec::new();
         for datagram in lease.chunks_mut(usize::from(segment).max(1)) {
-            self.cells.datagram_received(datagram.len());
+            let Some(at) = self.listeners.get_mut(usize::from(listener)) else {
+                return;
+            };
             match at.endpoint.receive(datagram, from, to, now) {
                 Received::Connection(connection) => {
                     // A train of datagrams is of one sender, so mostly of one connection.
@@ -67,12 +66,9 @@ impl<I: Io> Worker<I> {
                         }
                     }
                 }
-                Received::Reply { len } => replies.push(len),
-                Received::Dropped(reason) => self.cells.datagram_dropped(reason),
+                Received::Reply => self.send_reply(listener, to, from),
+                Received::Dropped(reason) => self.cells.quic.drops.count(reason),
             }
-        }
-        for len in replies {
-            self.send_reply(listener, to, from, len);
         }
     }
 

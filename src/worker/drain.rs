@@ -1,11 +1,12 @@
 //! The end of a worker: take no new work, finish what runs, within a bound; or stop at once.
 
 use super::timers::Timer;
+use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::exchange::{Abort, ResponseState};
 use crate::h3;
 use crate::http::Reason;
-use crate::telemetry::AccessBatch;
+use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::Io;
 use std::time::Instant;
 
@@ -24,8 +25,6 @@ pub enum Command {
 /// What a worker tells control.
 #[derive(Debug)]
 pub enum Report {
-    /// Lines for the access log.
-    Access(AccessBatch),
     /// The worker has ended; `cut` exchanges were not finished.
     Ended {
         /// Exchanges that the drain's bound, or a stop, cut short.
@@ -48,7 +47,7 @@ pub(super) enum Drain {
 impl<I: Io> Worker<I> {
     /// Reads what control says.
     pub(super) fn read_commands(&mut self) {
-        while let Some(command) = self.commands.try_recv() {
+        while let Some(command) = self.commands.receive() {
             match command {
                 Command::Drain { until } if self.drain == Drain::No => self.begin_drain(until),
                 Command::Drain { .. } => {}
@@ -59,19 +58,22 @@ impl<I: Io> Worker<I> {
 
     fn begin_drain(&mut self, until: Instant) {
         self.drain = Drain::Running;
-        self.wheel.insert(until, Timer::Drain);
+        if self.wheel.insert(until, Timer::Drain).is_err() {
+            // No timer, no bound: cut at once rather than never.
+            self.cut();
+        }
         for listener in 0..self.listeners.len() {
-            let endpoint = &mut self.listeners[listener].endpoint;
-            endpoint.refuse_new_connections();
-            for connection in endpoint.keys() {
-                if let Some(it) = self.listeners[listener].endpoint.get_mut(connection) {
+            self.listeners[listener].endpoint.refuse_new_connections();
+            for connection in self.listeners[listener].endpoint.keys() {
+                let key = Downkey { listener: listener as u16, connection };
+                if let Some(it) = client_of(&mut self.listeners, key) {
                     it.goaway();
                 }
-                self.touch(Downkey { listener: listener as u16, connection });
+                self.touch(key);
             }
         }
         while let Some(slot) = self.origins.any_idle() {
-            self.close_origin(slot);
+            self.close_idle(slot, UpstreamClose::Draining);
         }
     }
 
@@ -87,17 +89,13 @@ impl<I: Io> Worker<I> {
         let running: Vec<u32> = self.exchanges.iter().map(|(slot, _)| slot as u32).collect();
         self.cut_exchanges += running.len();
         for slot in running {
-            let now = self.now;
-            let step = self.with_downstream(slot, |exchange, downstream| match exchange.response {
-                ResponseState::Waiting => exchange.refuse(Reason::DrainTimeout.into(), downstream, now),
+            self.step(slot, |exchange, downstream, turn| match exchange.response {
+                ResponseState::Waiting => exchange.refuse(Reason::DrainTimeout.into(), downstream, turn),
                 _ => {
                     exchange.blame(Reason::DrainTimeout);
                     exchange.give_up(Abort::Internal, downstream)
                 }
             });
-            if let Some(step) = step {
-                self.apply(slot, step);
-            }
             self.finish(slot);
         }
     }
@@ -110,18 +108,21 @@ impl<I: Io> Worker<I> {
                 self.drain = Drain::Done;
                 for listener in 0..self.listeners.len() {
                     for connection in self.listeners[listener].endpoint.keys() {
-                        if let Some(it) = self.listeners[listener].endpoint.get_mut(connection) {
+                        let key = Downkey { listener: listener as u16, connection };
+                        if let Some(it) = client_of(&mut self.listeners, key) {
                             it.close(h3::code::NO_ERROR, b"");
                         }
-                        self.touch(Downkey { listener: listener as u16, connection });
+                        self.touch(key);
                     }
                 }
                 self.transmit_touched();
-                self.flush_access();
+                self.access.flush(&mut self.io, &self.cells);
+                // The channel is read until the workers are joined, so only a full one can lose the word.
+                let _ = self.reports.send_by(&mut self.io, Report::Ended { cut: self.cut_exchanges });
                 false
             }
             Drain::Running => false,
-            Drain::Done => !self.has_work(),
+            Drain::Done => true,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod collect;
 pub mod downstream;
 pub mod drain;
 pub mod origins;
+pub mod record;
 pub mod settle;
 pub mod timers;
 pub mod token;
@@ -20,14 +21,16 @@ pub use drain::{Command, Report};
 
 use crate::balance::RoundRobin;
 use crate::config::Generation;
-use crate::exchange::{Exchange, Snapshot, inflight::Inflight};
+use crate::exchange::inflight::Inflight;
+use crate::exchange::{Exchange, Snapshot};
 use crate::h3;
-use crate::http::date::DateCache;
-use crate::telemetry::{AccessSender, WorkerCells};
+use crate::http::ResponseHead;
+use crate::http::date::{self, DateCache};
+use crate::telemetry::{AccessSender, WallClock, WorkerCells};
 use origins::Origins;
 use slab::Slab;
 use spooky_uring::mailbox::{Receiver, Sender};
-use spooky_uring::{Event, Io, UdpId, Wheel};
+use spooky_uring::{Event, Io, TimerKey, UdpId, Wheel};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
@@ -57,7 +60,7 @@ struct Listener {
     endpoint: h3::Endpoint,
     socket: UdpId,
     /// What the worker keeps per connection, by the connection's slot.
-    connections: Vec<timers::ConnectionTimer>,
+    clients: Vec<timers::Client>,
 }
 
 /// A client's connection: listener and key.
@@ -86,20 +89,27 @@ pub struct Worker<I: Io> {
     balancers: Vec<RoundRobin>,
     inflight: Inflight,
     wheel: Wheel<timers::Timer>,
-    /// Client connections with news, each once (`ConnectionTimer::marked`).
+    /// Client connections with news, each once (`Client::marked`).
     touched: VecDeque<Downkey>,
     /// Connections to origins with news, each once (`Origin::ready`).
     ready: VecDeque<u32>,
     /// Spare output list, so that no turn allocates one.
     output: crate::h1::Output,
+    /// Spare response head, likewise.
+    spare: Option<ResponseHead>,
+    clock: WallClock,
     dates: DateCache,
+    /// The value of `Date` in this turn.
+    date: [u8; date::LENGTH],
     ids: crate::exchange::trail::Ids,
     cells: Arc<WorkerCells>,
     access: AccessSender,
     commands: Receiver<Command>,
     reports: Sender<Report>,
     drain: drain::Drain,
-    pool_timer_armed: bool,
+    cut_exchanges: usize,
+    pool_timer: Option<TimerKey>,
+    access_timer: Option<TimerKey>,
 }
 
 impl<I: Io> Worker<I> {
@@ -120,16 +130,19 @@ impl<I: Io> Worker<I> {
             origins: Origins::new(generation),
             inflight: Inflight::new(generation),
             balancers,
-            wheel: Wheel::new(now),
+            wheel: Wheel::new(now, timers::capacity(generation)),
             touched: VecDeque::new(),
             ready: VecDeque::new(),
-            output: crate::h1::Output::default(),
-            dates: DateCache::new(),
+            output: crate::h1::Output::new(),
+            spare: None,
+            clock: WallClock::new(now),
+            dates: DateCache::default(),
+            date: date::format(0),
             ids: crate::exchange::trail::Ids::new(setup.seed),
             listeners: setup
                 .listeners
                 .into_iter()
-                .map(|(endpoint, socket)| Listener { endpoint, socket, connections: Vec::new() })
+                .map(|(endpoint, socket)| Listener { endpoint, socket, clients: Vec::new() })
                 .collect(),
             snapshot: Rc::new(Snapshot { generation: setup.generation }),
             cells: setup.cells,
@@ -137,7 +150,9 @@ impl<I: Io> Worker<I> {
             commands: setup.commands,
             reports: setup.reports,
             drain: drain::Drain::default(),
-            pool_timer_armed: false,
+            cut_exchanges: 0,
+            pool_timer: None,
+            access_timer: None,
             io,
         }
     }
@@ -161,6 +176,8 @@ impl<I: Io> Worker<I> {
         let mut events = std::mem::take(&mut self.events);
         self.io.wait(deadline, &mut events)?;
         self.now = self.io.now();
+        self.clock.refresh(self.now);
+        self.date = *self.dates.at(self.clock.unix_us(self.now) / 1_000_000);
         for event in events.drain(..) {
             self.collect(event);
         }
@@ -168,7 +185,7 @@ impl<I: Io> Worker<I> {
         self.run_timers();
         self.act();
         self.transmit_touched();
-        self.flush_records();
+        self.record_turn();
         Ok(!self.is_done())
     }
 
@@ -189,7 +206,7 @@ impl<I: Io> Worker<I> {
             }
             for at in 0..self.touched.len() {
                 if let Some(&key) = self.touched.get(at) {
-                    self.run_connection(key);
+                    self.run_client(key);
                 }
             }
             if self.ready.is_empty() {

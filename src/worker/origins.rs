@@ -25,6 +25,8 @@ pub struct Origin {
     pub reused: bool,
     /// Whether receiving is paused, because nobody takes what arrived.
     pub paused: bool,
+    /// When connecting began.
+    pub began: Instant,
     /// Whether it stands on the worker's ready list.
     pub ready: bool,
 }

@@ -1,24 +1,32 @@
 //! What follows from a step of an exchange: another attempt, a connection given back or closed, the end.
 
+use super::timers::client_of;
 use super::{Downkey, Worker};
-use crate::exchange::{Downstream, Exchange, ResponseState, Step};
+use crate::exchange::{Downstream, Exchange, ResponseState, Step, Turn};
+use crate::h3;
+use crate::http::Reason;
+use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::Io;
 
 impl<I: Io> Worker<I> {
-    /// Calls `act` with an exchange and the client's end of it. `None`: the client's connection is gone.
-    pub(super) fn with_downstream<T>(
+    /// Calls `act` with an exchange and the client's end of it, then does what the step says.
+    pub(super) fn step(
         &mut self,
         slot: u32,
-        act: impl FnOnce(&mut Exchange, &mut Downstream<'_>) -> T,
-    ) -> Option<T> {
-        let running = self.exchanges.get_mut(slot as usize)?;
-        let listener = &mut self.listeners[usize::from(running.downkey.listener)];
-        let connection = listener.endpoint.get_mut(running.downkey.connection)?;
-        let mut downstream = Downstream::H3 { connection, stream: running.stream };
-        let result = act(&mut running.exchange, &mut downstream);
+        act: impl FnOnce(&mut Exchange, &mut Downstream<'_>, &mut Turn<'_>) -> Step,
+    ) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
         let key = running.downkey;
+        let Some(connection) = client_of(&mut self.listeners, key) else {
+            return;
+        };
+        let mut downstream = Downstream::H3 { connection, stream: running.stream };
+        let mut turn = Turn { now: self.now, date: &self.date, spare: None };
+        let step = act(&mut running.exchange, &mut downstream, &mut turn);
         self.touch(key);
-        Some(result)
+        self.apply(slot, step);
     }
 
     /// Does what a step says, then sees whether the exchange is over.
@@ -37,22 +45,21 @@ impl<I: Io> Worker<I> {
 
     /// Gives the connection back once both directions are through it, ends the exchange once nothing is left, and
     /// keeps its timer right until then.
-    pub(super) fn settle(&mut self, slot: u32) {
+    fn settle(&mut self, slot: u32) {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
-        if running.exchange.is_done_upstream()
-            && let Some(origin) = running.exchange.upstream.take()
-        {
+        let origin = match running.exchange.is_done_upstream() {
+            true => running.exchange.upstream.take(),
+            false => None,
+        };
+        let pending = client_of(&mut self.listeners, running.downkey)
+            .map_or(0, |connection| connection.pending(running.stream));
+        let over = running.exchange.is_over(pending);
+        if let Some(origin) = origin {
             self.give_back(origin);
         }
-        let running = &self.exchanges[slot as usize];
-        let listener = &mut self.listeners[usize::from(running.downkey.listener)];
-        let pending = listener
-            .endpoint
-            .get_mut(running.downkey.connection)
-            .map_or(0, |connection| connection.pending(running.stream));
-        if running.exchange.is_over(pending) {
+        if over {
             self.finish(slot);
         } else {
             self.arm_exchange(slot);
@@ -61,11 +68,10 @@ impl<I: Io> Worker<I> {
 
     /// Closes the connection of the running attempt, if there is one.
     fn drop_attempt(&mut self, slot: u32) {
-        let Some(running) = self.exchanges.get_mut(slot as usize) else {
-            return;
-        };
-        if let Some(origin) = running.exchange.upstream.take() {
-            self.close_origin(origin);
+        if let Some(running) = self.exchanges.get_mut(slot as usize)
+            && let Some(origin) = running.exchange.upstream.take()
+        {
+            self.close_busy(origin, UpstreamClose::NotReusable);
         }
     }
 
@@ -78,22 +84,26 @@ impl<I: Io> Worker<I> {
         if let Some((_, timer)) = running.exchange.armed.take() {
             self.wheel.cancel(timer);
         }
-        running.exchange.release(&mut self.inflight);
-        let Downkey { listener, connection } = running.downkey;
-        if let Some(connection) = self.listeners[usize::from(listener)].endpoint.get_mut(connection) {
-            connection.set_owner(running.stream, crate::h3::NO_OWNER);
+        self.inflight.release(std::mem::take(&mut running.exchange.permits));
+        if let Some(connection) = client_of(&mut self.listeners, running.downkey) {
+            connection.set_owner(running.stream, h3::NO_OWNER);
         }
-        self.record(&mut running.exchange);
+        self.record(&running.exchange);
     }
 
-    /// The client's connection is gone: every exchange on it ends, whatever it was doing.
+    /// The client's connection is gone: an exchange on it ends, whatever it was doing.
     pub(super) fn abandon(&mut self, slot: u32) {
         if let Some(running) = self.exchanges.get_mut(slot as usize) {
-            running.exchange.blame(crate::http::Reason::ClientAbort);
-            if running.exchange.response != ResponseState::Complete {
-                running.exchange.response = ResponseState::Broken;
-            }
+            running.exchange.blame(Reason::ClientGone);
+            running.exchange.response = ResponseState::Broken;
             self.finish(slot);
         }
+    }
+}
+
+impl Downkey {
+    /// The listener's position.
+    pub(super) fn at(self) -> usize {
+        usize::from(self.listener)
     }
 }

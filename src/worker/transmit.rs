@@ -1,7 +1,9 @@
 //! The last part of a turn: every touched client connection sends what it has, as trains of equal datagrams.
 
+use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::limits;
+use crate::telemetry::kinds::{Protocol, QueueFull};
 use spooky_uring::{Io, Transmit};
 use std::net::SocketAddr;
 
@@ -13,10 +15,11 @@ impl<I: Io> Worker<I> {
             let Some(key) = self.touched.pop_front() else {
                 return;
             };
-            let listener = &mut self.listeners[usize::from(key.listener)];
-            listener.connections[key.connection.slot()].marked = false;
-            if self.transmit(key) {
-                self.arm_connection(key);
+            let client = self.listeners[key.at()].client(key.connection);
+            client.marked = false;
+            let unfinished = std::mem::take(&mut client.unfinished);
+            if self.transmit(key) && !unfinished {
+                self.arm_client(key);
             } else {
                 self.touch(key);
             }
@@ -26,14 +29,13 @@ impl<I: Io> Worker<I> {
 
     /// `false`: there is more to send.
     fn transmit(&mut self, key: Downkey) -> bool {
-        let listener = &mut self.listeners[usize::from(key.listener)];
-        let socket = listener.socket;
-        let Some(connection) = listener.endpoint.get_mut(key.connection) else {
+        let socket = self.listeners[key.at()].socket;
+        let Some(connection) = client_of(&mut self.listeners, key) else {
             return true;
         };
         for _ in 0..limits::TRAINS_PER_TURN {
             let Some(mut slot) = self.io.udp_slot() else {
-                self.cells.send_pool_dry();
+                self.cells.full.count(QueueFull::UdpSlots);
                 return false;
             };
             let Some(train) = connection.transmit(&mut slot, self.now) else {
@@ -48,19 +50,20 @@ impl<I: Io> Worker<I> {
     }
 
     /// Sends an answer that belongs to no connection (version negotiation).
-    pub(super) fn send_reply(&mut self, listener: u16, from: SocketAddr, to: SocketAddr, reply: &[u8]) {
+    pub(super) fn send_reply(&mut self, listener: u16, from: SocketAddr, to: SocketAddr) {
         let Some(mut slot) = self.io.udp_slot() else {
-            self.cells.send_pool_dry();
+            self.cells.full.count(QueueFull::UdpSlots);
             return;
         };
-        slot[..reply.len()].copy_from_slice(reply);
-        let transmit = Transmit { len: reply.len(), segment: reply.len() as u16, to, from: Some(from) };
-        self.io.udp_send(self.listeners[usize::from(listener)].socket, slot, transmit);
+        let at = &mut self.listeners[usize::from(listener)];
+        let len = at.endpoint.take_reply(&mut slot);
+        let transmit = Transmit { len, segment: len as u16, to, from: Some(from) };
+        self.io.udp_send(at.socket, slot, transmit);
+        self.cells.quic.version_negotiations.add(1);
     }
 
     fn forget_if_closed(&mut self, key: Downkey) {
-        let listener = &mut self.listeners[usize::from(key.listener)];
-        let Some(connection) = listener.endpoint.get_mut(key.connection) else {
+        let Some(connection) = client_of(&mut self.listeners, key) else {
             return;
         };
         if !connection.is_closed() {
@@ -70,12 +73,11 @@ impl<I: Io> Worker<I> {
         for owner in owners {
             self.abandon(owner);
         }
-        let listener = &mut self.listeners[usize::from(key.listener)];
-        let at = std::mem::take(&mut listener.connections[key.connection.slot()]);
-        if let Some((_, timer)) = at.armed {
+        let listener = &mut self.listeners[key.at()];
+        if let Some((_, timer)) = std::mem::take(listener.client(key.connection)).armed {
             self.wheel.cancel(timer);
         }
-        let facts = listener.endpoint.remove(key.connection);
-        self.cells.connection_closed(facts);
+        listener.endpoint.remove(key.connection);
+        self.cells.connection_closed(Protocol::H3);
     }
 }
