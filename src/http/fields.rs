@@ -261,10 +261,10 @@ impl Fields {
             return false;
         }
         self.bytes.reserve(joined);
+        let mut between: &[u8] = b"";
         for slot in self.index.iter().filter(|slot| slot.known == Some(known)) {
-            if self.bytes.len() > start {
-                self.bytes.extend_from_slice(separator);
-            }
+            self.bytes.extend_from_slice(between);
+            between = separator;
             // A known name takes no bytes, so the slot's start is the value's.
             let from = slot.start as usize;
             self.bytes

@@ -19,6 +19,8 @@ pub mod peer;
 pub mod reason;
 pub mod respond;
 pub mod syntax;
+#[cfg(test)]
+mod testing;
 pub mod trace;
 
 pub use authority::Authority;

@@ -113,6 +113,8 @@ impl PathPair {
             let (path, query) = text.split_at(scan.path_len);
             self.rewrite(path)?;
             self.path_len = self.text.len();
+            // A dot segment may have taken it away again.
+            self.encoded_slash = self.encoded_slash && has_encoded_slash(&self.text);
             self.text.push_str(query);
         }
         if scan.doubled || !scan.plain {
@@ -269,6 +271,13 @@ fn fold_slashes(path: &str, out: &mut String) {
         }
         before = letter;
     }
+}
+
+fn has_encoded_slash(path: &str) -> bool {
+    path.bytes()
+        .enumerate()
+        .filter(|&(_, byte)| byte == b'%')
+        .any(|(at, _)| matches!(escaped(&path.as_bytes()[at..]), Some(b'/' | b'\\')))
 }
 
 /// The byte that `%XX` at the start of `text` stands for.
