@@ -41,3 +41,10 @@ pub const TRAINS_PER_TURN: usize = 4;
 
 /// Body bytes of one request that wait for the origin's socket, and so what a client may send ahead of it.
 pub const REQUEST_QUEUE_BYTES: usize = 256 * 1024;
+
+/// Received bytes of one HTTP/1.1 connection that may wait for credit, or behind a request being answered, before reading
+/// pauses. One socket read can come on top.
+pub const H1_HELD_BYTES: usize = 64 * 1024;
+
+/// 1xx heads before one final head. One or two are usual; without a bound a backend could send them for ever.
+pub const H1_INFORMATIONAL_MAX: usize = 16;

@@ -57,6 +57,11 @@ impl Input {
         self.held + self.section.len()
     }
 
+    /// Bytes that wait, but for a section's beginning: that has its own bound, and only more bytes can end it.
+    pub(super) fn waiting(&self) -> usize {
+        self.held
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.held() == 0
     }
