@@ -28,6 +28,8 @@ pub const ACCESS_QUEUE_BATCHES: usize = 64;
 /// Log lines from worker threads waiting for control.
 pub const LOG_QUEUE_LINES: usize = 1024;
 
+// HTTP/1.1 connections.
+
 // Workers and exchanges.
 
 /// Backends that one exchange tries at most.

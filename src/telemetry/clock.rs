@@ -29,6 +29,11 @@ impl WallClock {
         Self { instant, unix_us }
     }
 
+    /// When the pair was taken; never in the future.
+    pub fn taken_at(&self) -> Instant {
+        self.instant
+    }
+
     /// Takes a new pair if this one is older than a second (no system call: the vDSO answers).
     pub fn refresh(&mut self, now: Instant) {
         if now.saturating_duration_since(self.instant) >= FRESH {

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! One worker: the only code that touches sockets. It moves bytes between the ring and the protocol machines, and
 //! does what the exchanges decide.
 //!
@@ -215,3 +216,7 @@ impl<I: Io> Worker<I> {
         }
     }
 }
+=======
+//! worker.
+pub mod host;
+>>>>>>> control
