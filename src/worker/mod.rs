@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! One worker: the only code that touches sockets. It moves bytes between the ring and the protocol machines, and
 //! does what the exchanges decide.
 //!
@@ -10,6 +9,7 @@
 pub mod collect;
 pub mod downstream;
 pub mod drain;
+pub mod host;
 pub mod origins;
 pub mod record;
 pub mod settle;
@@ -216,7 +216,3 @@ impl<I: Io> Worker<I> {
         }
     }
 }
-=======
-//! worker.
-pub mod host;
->>>>>>> control
