@@ -146,7 +146,7 @@ impl Exchange {
 
     /// Whether the failed attempt may be made again: nothing of a response was seen, and either nothing of the
     /// request was read by anybody, or the connection was stale and repeating the request changes nothing.
-    fn may_retry(&self) -> bool {
+    pub(super) fn may_retry(&self) -> bool {
         if usize::from(self.trail.attempts) > limits::ATTEMPTS_MAX {
             return false;
         }

@@ -3,7 +3,8 @@
 use super::{Exchange, Plan};
 use crate::config::BackendId;
 use crate::http::{Known, Reason, Target};
-use crate::telemetry::{AccessEntry, Protocol, WallClock};
+use crate::telemetry::kinds::Protocol;
+use crate::telemetry::{AccessEntry, WallClock};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

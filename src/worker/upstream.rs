@@ -8,7 +8,7 @@ use super::Worker;
 use crate::config::BackendId;
 use crate::exchange::{Downstream, Step, Turn, Upstream};
 use crate::h1;
-use crate::http::{Reason, Side};
+use crate::http::{HeadLimits, Reason, Side};
 use crate::limits;
 use crate::telemetry::kinds::{ConnectFailure, QueueFull, UpstreamClose};
 use spooky_uring::{End, Io};
@@ -70,10 +70,11 @@ impl<I: Io> Worker<I> {
             self.refuse(slot, Reason::PoolFull);
             return;
         };
-        let most = generation.route(plan.route).limits.max_response_header_bytes as usize;
+        let bytes = generation.route(plan.route).limits.max_response_header_bytes as usize;
+        let limits = h1::Limits { head: HeadLimits { bytes, ..HeadLimits::RESPONSE }, ..h1::Limits::CLIENT };
         let origin = self.origins.insert(Origin {
             stream,
-            protocol: h1::ClientConnection::new(h1::Limits::response(most)),
+            protocol: h1::ClientConnection::new(limits),
             backend,
             exchange: Some(slot),
             connected: false,
@@ -228,7 +229,11 @@ impl<I: Io> Worker<I> {
                     }
                 }
                 Err(fault) => {
-                    let reason = fault.reason();
+                    let Some(reason) = fault.reason() else {
+                        // Bytes behind the end of a response: it was delivered, only its connection is spoilt.
+                        step = Step::Discard;
+                        break;
+                    };
                     if reason.side() == Side::Upstream {
                         count_attempt_failure(&self.cells, origin.backend.0 as usize, reason);
                     }
