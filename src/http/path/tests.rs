@@ -180,7 +180,7 @@ fn both_readings_agree_with_the_specification() {
         if random.below(4) == 0 {
             let at = random.below(raw.len() + 1);
             if raw.is_char_boundary(at) {
-                let bad: &str = *random.pick(BAD_PIECES);
+                let bad: &&str = random.pick(BAD_PIECES);
                 raw.insert_str(at, bad);
             }
         }
