@@ -60,17 +60,17 @@ fn join_keeps_order_and_place() {
         ("cookie", "b=2"),
     ]);
     assert!(fields.join(Known::Cookie, b"; "));
-    assert_eq!(fields, section(&[("cookie", "a=1; ; b=2"), ("x", "y")]));
+    assert_eq!(fields, section(&[("cookie", "a=1; b=2"), ("x", "y")]));
     let once = fields.clone();
     assert!(fields.join(Known::Cookie, b"; ") && fields.join(Known::Via, b", "));
     assert_eq!(fields, once);
 }
 
 #[test]
-fn a_first_empty_value_is_joined_with_its_separator() {
-    let mut fields = section(&[("cookie", ""), ("cookie", "b=2")]);
+fn empty_values_leave_no_separator_behind() {
+    let mut fields = section(&[("cookie", ""), ("cookie", "b=2"), ("cookie", "")]);
     assert!(fields.join(Known::Cookie, b"; "));
-    assert_eq!(fields, section(&[("cookie", "; b=2")]));
+    assert_eq!(fields, section(&[("cookie", "b=2")]));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn every_operation_agrees_with_a_list_of_pairs() {
                     assert!(fields.join(Known::Host, b"+"));
                     let all: Vec<_> = model
                         .iter()
-                        .filter(|(name, _)| name == "host")
+                        .filter(|(name, value)| name == "host" && !value.is_empty())
                         .map(|(_, value)| value.clone())
                         .collect();
                     if let Some(first) = model.iter().position(|(name, _)| name == "host") {
