@@ -264,8 +264,8 @@ impl ClientConnection {
         let Some(head) = self.parse_head()? else {
             return match self.finished {
                 Finished::No => Ok(None),
-                Finished::Cleanly => Err(self.cut_head()),
-                Finished::Reset => Err(self.failed(Reason::UpstreamReset, "reset before the head")),
+                Finished::Cleanly => Err(self.cut_head(Reason::UpstreamClosed)),
+                Finished::Reset => Err(self.cut_head(Reason::UpstreamReset)),
             };
         };
         if head.is_informational() {
@@ -332,15 +332,15 @@ impl ClientConnection {
         })
     }
 
-    /// What it means that the connection ended before a head did.
-    fn cut_head(&self) -> Fault {
+    /// What it means that the connection ended before a head did: `reason`, unless what came was none anyway.
+    fn cut_head(&self, reason: Reason) -> Fault {
         let garbage = self.input.section_cut(|bytes| {
             parse::response(bytes, self.limits.head.fields, |_, _| Ok::<(), Bad>(()))
         });
         match garbage {
             Err(Bad::Malformed(detail)) => self.failed(Reason::UpstreamMalformed, detail),
             Err(Bad::TooManyFields) => self.failed(Reason::UpstreamHeadTooLarge, "too many fields"),
-            Ok(()) => self.failed(Reason::UpstreamClosed, "closed before the head"),
+            Ok(()) => self.failed(reason, "the connection ended before a head"),
         }
     }
 
@@ -364,15 +364,25 @@ impl ClientConnection {
                     self.receive_over();
                     Ok(Some(Event::End))
                 }
-                (Finished::Cleanly, _) => {
-                    Err(self.failed(Reason::UpstreamIncomplete, "closed within the body"))
-                }
-                (Finished::Reset, _) => {
-                    Err(self.failed(Reason::UpstreamReset, "reset within the body"))
-                }
+                (Finished::Cleanly, _) => Err(self.cut_body(Reason::UpstreamIncomplete)),
+                (Finished::Reset, _) => Err(self.cut_body(Reason::UpstreamReset)),
             },
-            Err(Broken::Framing(detail)) => Err(self.failed(Reason::UpstreamFraming, detail)),
-            Err(Broken::Trailers(detail)) => Err(self.failed(Reason::UpstreamTrailers, detail)),
+            Err(broken) => Err(self.broken(broken)),
+        }
+    }
+
+    /// What it means that the connection ended before a body did: `reason`, unless what came was none anyway.
+    fn cut_body(&self, reason: Reason) -> Fault {
+        match self.incoming.cut(&self.input, &self.limits.head) {
+            Some(broken) => self.broken(broken),
+            None => self.failed(reason, "the connection ended within the body"),
+        }
+    }
+
+    fn broken(&self, broken: Broken) -> Fault {
+        match broken {
+            Broken::Framing(detail) => self.failed(Reason::UpstreamFraming, detail),
+            Broken::Trailers(detail) => self.failed(Reason::UpstreamTrailers, detail),
         }
     }
 
