@@ -113,6 +113,8 @@ impl PathPair {
             let (path, query) = text.split_at(scan.path_len);
             self.rewrite(path)?;
             self.path_len = self.text.len();
+            // A dot segment may have taken it away again.
+            self.encoded_slash = self.encoded_slash && has_encoded_slash(&self.text);
             self.text.push_str(query);
         }
         if scan.doubled || !scan.plain {
@@ -156,8 +158,7 @@ impl PathPair {
         let mut rest = segment;
         while let Some(at) = rest.find('%') {
             self.text.push_str(&rest[..at]);
-            let escape = rest[at..].as_bytes();
-            let byte = escaped(escape).ok_or(PathFault::Escape)?;
+            let byte = escaped(&rest.as_bytes()[at..]).ok_or(PathFault::Escape)?;
             if is_unreserved(byte) {
                 self.text.push(char::from(byte));
             } else {
@@ -227,7 +228,7 @@ impl PathPair {
         let mut rest = self.matched();
         while let Some(at) = rest.find('%') {
             open.push_str(&rest[..at]);
-            match escaped(rest[at..].as_bytes()) {
+            match escaped(&rest.as_bytes()[at..]) {
                 Some(b'/' | b'\\') => open.push('/'),
                 _ => open.push_str(&rest[at..at + 3]),
             }
@@ -270,6 +271,13 @@ fn fold_slashes(path: &str, out: &mut String) {
         }
         before = letter;
     }
+}
+
+fn has_encoded_slash(path: &str) -> bool {
+    path.bytes()
+        .enumerate()
+        .filter(|&(_, byte)| byte == b'%')
+        .any(|(at, _)| matches!(escaped(&path.as_bytes()[at..]), Some(b'/' | b'\\')))
 }
 
 /// The byte that `%XX` at the start of `text` stands for.
