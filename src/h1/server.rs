@@ -23,6 +23,7 @@ use crate::http::normalize::{self, RequestLine, WireRequest};
 use crate::http::{
     Event, Fields, Method, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion,
 };
+use crate::limits;
 use spooky_uring::Chunk;
 
 /// Whether, and how, the connection ends once its output is sent.
@@ -148,7 +149,7 @@ impl ServerConnection {
     /// Whether the socket should be read: false while more waits than may.
     pub fn wants_read(&self) -> bool {
         !self.finished
-            && (self.receiving == Receiving::Shut || self.input.waiting() < self.limits.held_bytes)
+            && (self.receiving == Receiving::Shut || !self.input.is_full(self.limits.held_bytes))
     }
 
     /// Permits that many more body bytes to be given out.
@@ -156,9 +157,11 @@ impl ServerConnection {
         self.credit = self.credit.saturating_add(bytes);
     }
 
-    /// Takes back a head whose memory may be used again.
+    /// Takes back a head whose memory may be used again. Large ones are not kept: idle connections are many.
     pub fn recycle(&mut self, head: Box<RequestHead>) {
-        self.spare = Some(head);
+        if head.fields.capacity() <= limits::H1_SPARE_HEAD_BYTES {
+            self.spare = Some(head);
+        }
     }
 
     /// Takes bytes that arrived. What they mean is told by [`Self::next_event`].
@@ -276,6 +279,7 @@ impl ServerConnection {
     fn shut(&mut self) {
         self.keep = false;
         self.linger = true;
+        self.continue_owed = false;
         self.receiving = Receiving::Shut;
         self.input.clear();
     }
@@ -421,6 +425,25 @@ impl ServerConnection {
                 self.linger = linger;
             }
             Receiving::Head | Receiving::Body | Receiving::Shut => self.shut(),
+        }
+    }
+
+    /// Panics if the parts of the state contradict each other; for tests and simulation.
+    pub fn check_invariants(&self) {
+        self.input.check_invariants();
+        match self.receiving {
+            Receiving::Head => assert_eq!(self.sending, Sending::Ready),
+            Receiving::Body => {}
+            Receiving::Over => {
+                assert_ne!(self.sending, Sending::Ready, "a request without an answer")
+            }
+            Receiving::Shut => assert!(self.input.is_empty() && !self.keep),
+        }
+        if self.continue_owed {
+            assert_eq!(self.receiving, Receiving::Body);
+        }
+        if self.fault.is_some() {
+            assert_eq!(self.receiving, Receiving::Shut);
         }
     }
 

@@ -42,6 +42,7 @@ fn text(bytes: &[u8]) -> Chunk {
 /// Tells every event that is to be had.
 fn listen(connection: &mut ClientConnection, story: &mut Story) {
     loop {
+        connection.check_invariants();
         match connection.next_event() {
             Ok(None) => return,
             Ok(Some(Event::Head { head, end })) => {
@@ -758,4 +759,24 @@ fn garbage_never_panics_and_every_cut_agrees() {
             input.escape_ascii()
         );
     }
+}
+
+#[test]
+fn framing_follows_the_head() {
+    let mut head = request(b"POST", "/");
+    assert_eq!(Framing::of(&head, true), Framing::None);
+    assert_eq!(Framing::of(&head, false), Framing::Chunked);
+    head.content_length = Some(3);
+    assert_eq!(Framing::of(&head, false), Framing::Length(3));
+}
+
+#[test]
+fn large_heads_are_not_kept() {
+    let mut connection = asked(GET);
+    let mut large = ResponseHead::new(200);
+    large
+        .fields
+        .push(b"x-a", &vec![b'a'; limits::H1_SPARE_HEAD_BYTES]);
+    connection.recycle(large);
+    assert_eq!(connection.spare.fields.capacity(), 0);
 }

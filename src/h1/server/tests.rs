@@ -35,6 +35,7 @@ fn told(head: &RequestHead, end: bool) -> String {
 /// Tells every event that is to be had, and answers each request with an empty response once it is whole.
 fn serve(connection: &mut ServerConnection, story: &mut Story, out: &mut Output) {
     loop {
+        connection.check_invariants();
         match connection.next_event() {
             Ok(None) => return,
             Ok(Some(Event::Head { head, end })) => {
@@ -198,12 +199,14 @@ fn pipelining_is_bounded() {
         connection.next_event(),
         Ok(Some(Event::Head { .. }))
     ));
+    let many = GET.repeat(400);
     let mut waiting = 0;
     while connection.wants_read() {
-        connection.receive(text(GET.as_bytes()));
-        waiting += GET.len();
+        connection.receive(text(many.as_bytes()));
+        waiting += many.len();
     }
-    assert!(waiting >= limits::H1_HELD_BYTES && waiting < limits::H1_HELD_BYTES + GET.len());
+    assert!(waiting >= limits::H1_HELD_BYTES);
+    assert!(waiting < limits::H1_HELD_BYTES + many.len());
     let mut out = Output::new();
     connection.send_head(&answer(200, None), true, &mut out);
     let mut story = Story::default();
@@ -678,4 +681,19 @@ fn garbage_never_panics_and_every_cut_agrees() {
             input.escape_ascii()
         );
     }
+}
+
+#[test]
+fn small_pieces_pause_reading_by_their_number() {
+    let mut connection = accepted();
+    connection.receive(text(GET.as_bytes()));
+    assert!(matches!(
+        connection.next_event(),
+        Ok(Some(Event::Head { .. }))
+    ));
+    for _ in 0..limits::H1_HELD_CHUNKS {
+        assert!(connection.wants_read());
+        connection.receive(text(b"G"));
+    }
+    assert!(!connection.wants_read());
 }
