@@ -48,5 +48,11 @@ pub const REQUEST_QUEUE_BYTES: usize = 256 * 1024;
 /// pauses. One socket read can come on top.
 pub const H1_HELD_BYTES: usize = 64 * 1024;
 
+/// The same in received pieces: each may keep a receive buffer of 16 KiB or more from its pool, however few its bytes.
+pub const H1_HELD_CHUNKS: usize = 16;
+
 /// 1xx heads before one final head. One or two are usual; without a bound a backend could send them for ever.
 pub const H1_INFORMATIONAL_MAX: usize = 16;
+
+/// Memory of a used head that one connection keeps for its next one.
+pub const H1_SPARE_HEAD_BYTES: usize = 4 * 1024;
