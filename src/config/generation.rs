@@ -13,7 +13,7 @@ use spooky_uring::StreamAddress;
 
 use crate::http::Method;
 use crate::limits::Budget;
-use crate::route::{self, DeniedPrefixes, RouteId};
+use crate::route::{self, RouteId};
 
 /// Position of an upstream in [`Generation::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,7 +85,10 @@ impl Generation {
     pub fn trusts(&self, peer: IpAddr) -> bool {
         // An IPv4 peer of a dual-stack socket arrives mapped; the operator wrote it as IPv4.
         let peer = peer.to_canonical();
-        self.routing.trusted_proxies.iter().any(|network| network.contains(&peer))
+        self.routing
+            .trusted_proxies
+            .iter()
+            .any(|network| network.contains(&peer))
     }
 
     /// The worst-case memory of a process with this configuration.
@@ -277,8 +280,8 @@ pub struct Performance {
 pub struct ProtocolPolicy {
     /// Methods that pass; `None`: all that this program forwards.
     pub allowed_methods: Option<AllowedMethods>,
-    /// Paths that are answered 403.
-    pub denied_path_prefixes: DeniedPrefixes,
+    /// Paths that are answered 403; ask `http::PathPair::lies_under`.
+    pub denied_path_prefixes: Vec<Box<str>>,
     /// Field lines in one request head; more is 431.
     pub max_headers_count: u32,
     /// Bytes of one request head, as RFC 9114 §4.2.2 counts them; more is 431.

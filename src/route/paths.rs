@@ -44,7 +44,11 @@ impl Methods {
 
     #[inline]
     fn find(&self, method: &Method) -> Option<RouteId> {
-        self.named.iter().find(|(named, _)| named == method).map(|(_, route)| *route).or(self.any)
+        self.named
+            .iter()
+            .find(|(named, _)| named == method)
+            .map(|(_, route)| *route)
+            .or(self.any)
     }
 }
 
@@ -113,7 +117,11 @@ pub(super) struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { nodes: vec![Node::default()], pathless: Slot::default(), first: None }
+        Self {
+            nodes: vec![Node::default()],
+            pathless: Slot::default(),
+            first: None,
+        }
     }
 }
 
@@ -130,7 +138,12 @@ pub(super) enum Found {
 
 impl Paths {
     /// Puts a route in; the one that no rule can order it against is given back.
-    pub(super) fn insert(&mut self, path: &PathPattern, method: Option<&Method>, route: RouteId) -> Result<(), RouteId> {
+    pub(super) fn insert(
+        &mut self,
+        path: &PathPattern,
+        method: Option<&Method>,
+        route: RouteId,
+    ) -> Result<(), RouteId> {
         self.first = Some(self.first.map_or(route, |first| first.min(route)));
         let slot = match path {
             PathPattern::Pathless => &mut self.pathless,
@@ -148,7 +161,10 @@ impl Paths {
         let mut at = 0_usize;
         for segment in segments(path) {
             let next = self.nodes.len();
-            let child = *self.nodes[at].children.entry(segment.into()).or_insert(u32::try_from(next).unwrap_or(u32::MAX));
+            let child = *self.nodes[at]
+                .children
+                .entry(segment.into())
+                .or_insert(u32::try_from(next).unwrap_or(u32::MAX));
             if child as usize == next {
                 self.nodes.push(Node::default());
             }
@@ -232,7 +248,11 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Gives a slot its `Allow` value; returns what the routes up to and including it take.
-fn seal_slot(slot: &mut Slot, so_far: Option<Option<Vec<Method>>>, values: &mut AllowValues) -> Option<Vec<Method>> {
+fn seal_slot(
+    slot: &mut Slot,
+    so_far: Option<Option<Vec<Method>>>,
+    values: &mut AllowValues,
+) -> Option<Vec<Method>> {
     let mut methods = so_far.unwrap_or_else(|| Some(Vec::new()))?;
     if slot.methods.is_empty() {
         return Some(methods);
