@@ -284,10 +284,7 @@ mod tests {
         let mut ours = coder(b"secret");
         let wire = ours.encode(sample(1));
         let other = ours.encode(sample(2));
-        assert_eq!(
-            ours.reset_token(&wire),
-            coder(b"secret").reset_token(&wire)
-        );
+        assert_eq!(ours.reset_token(&wire), coder(b"secret").reset_token(&wire));
         assert_ne!(ours.reset_token(&wire), ours.reset_token(&other));
         assert_ne!(
             ours.reset_token(&wire),

@@ -140,14 +140,20 @@ mod tests {
         let mut payload = Payload::new(Chunk::copy_from(b"0123456789"), &held);
         assert_eq!((held.bytes(), held.pooled()), (10, 0));
         let front = payload.split_to(4);
-        assert_eq!((front.as_ref(), payload.as_ref()), (&b"0123"[..], &b"456789"[..]));
+        assert_eq!(
+            (front.as_ref(), payload.as_ref()),
+            (&b"0123"[..], &b"456789"[..])
+        );
         assert_eq!(held.bytes(), 10);
         let copy = front.clone();
         assert_eq!(held.bytes(), 14);
         drop((front, copy));
         assert_eq!(held.bytes(), 6);
         let tail = BufSplit::split_at(&mut payload, 1);
-        assert_eq!((payload.as_ref(), tail.as_ref()), (&b"4"[..], &b"56789"[..]));
+        assert_eq!(
+            (payload.as_ref(), tail.as_ref()),
+            (&b"4"[..], &b"56789"[..])
+        );
         drop(payload);
         assert_eq!(held.bytes(), 5);
         drop(tail);

@@ -81,7 +81,10 @@ fn headers_frame(len_max: usize, out: &mut Vec<u8>, section: impl FnOnce(&mut Ve
     out.extend_from_slice(&[0, 0]);
     section(out);
     let len = out.len() - start;
-    assert!(len <= len_max && len < 0x4000_0000, "field section of {len} bytes");
+    assert!(
+        len <= len_max && len < 0x4000_0000,
+        "field section of {len} bytes"
+    );
     if wide {
         out[at..start].copy_from_slice(&(0x8000_0000 | len as u32).to_be_bytes());
     } else {
@@ -242,10 +245,7 @@ fn lookup(name: &[u8], value: &[u8]) -> Match {
         b"x-xss-protection" => pick(&[(b"1; mode=block", 62)], 62),
         b"alt-svc" => pick(&[(b"clear", 83)], 83),
         b"content-security-policy" => pick(
-            &[(
-                b"script-src 'none'; object-src 'none'; base-uri 'none'",
-                85,
-            )],
+            &[(b"script-src 'none'; object-src 'none'; base-uri 'none'", 85)],
             85,
         ),
         b"expect-ct" => Name(87),
@@ -293,7 +293,11 @@ mod tests {
         response(
             &head(
                 200,
-                &[("content-type", "text/plain"), ("x-a", "b"), ("server", "s")],
+                &[
+                    ("content-type", "text/plain"),
+                    ("x-a", "b"),
+                    ("server", "s"),
+                ],
                 Some(0),
             ),
             &mut out,
