@@ -35,3 +35,11 @@ pub const H1_HELD_BYTES: usize = 64 * 1024;
 
 /// 1xx heads before one final head. One or two are usual; without a bound a backend could send them for ever.
 pub const H1_INFORMATIONAL_MAX: usize = 16;
+
+// The control thread.
+
+/// Bytes of log lines gathered while a write is under way; more are dropped and counted.
+pub const JOURNAL_BYTES: usize = 4 << 20;
+
+/// Connections on the metrics and control addresses together, 64 KiB and a page of metrics each at most.
+pub const CONTROL_CONNECTIONS: usize = 256;
