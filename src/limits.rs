@@ -458,3 +458,10 @@ pub mod quic {
     /// Distinct close causes counted by name; more are counted together.
     pub const CLOSE_CAUSES: usize = 128;
 }
+// The control thread.
+
+/// Bytes of log lines gathered while a write is under way; more are dropped and counted.
+pub const JOURNAL_BYTES: usize = 4 << 20;
+
+/// Connections on the metrics and control addresses together, 64 KiB and a page of metrics each at most.
+pub const CONTROL_CONNECTIONS: usize = 256;
