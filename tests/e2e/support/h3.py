@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 
+import pylsqpack
 from aioquic.asyncio import QuicConnectionProtocol
 from aioquic.asyncio import connect as quic_connect
 from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
@@ -96,6 +97,8 @@ class Stream:
 
     @property
     def over(self):
+        if self.stopped not in (None, NO_ERROR) and self.client.is_raw:
+            return True
         return self.ended or self.reset is not None or self.client.terminated is not None
 
     # Sending.
@@ -121,6 +124,13 @@ class Stream:
     # Waiting.
     async def until(self, what, seconds=PATIENCE):
         await self.client.until(lambda: what() or self.over, seconds)
+        return self.decoded() if self.client.is_raw else self
+
+    async def refused(self, *codes, statuses=(), seconds=PATIENCE):
+        """Waits for the end and checks that it was a stream error of `codes`, or an answer of `statuses`."""
+        await self.finish(seconds)
+        assert self.client.terminated is None, f"the whole connection was closed: {self}"
+        assert self.reset in codes or self.stopped in codes or self.status in statuses, self
         return self
 
     async def head(self, seconds=PATIENCE):
@@ -145,6 +155,17 @@ class Stream:
                 if event.data:
                     self.arrivals.append(time.monotonic() - self.opened)
                     self.body += event.data
+
+    def decoded(self):
+        """On a raw connection: takes apart the frames that came so far, as `took` does for aioquic's."""
+        self.informational, self.status, self.trailers, self.body = [], 0, None, bytearray()
+        for kind, payload in frames_of(bytes(self.raw)):
+            if kind == HEADERS:
+                _, fields = pylsqpack.Decoder(0, 0).feed_header(self.number, payload)
+                self.took(HeadersReceived(headers=fields, stream_id=self.number, stream_ended=False))
+            elif kind == DATA:
+                self.body += payload
+        return self
 
     def __repr__(self):
         return (
@@ -270,7 +291,10 @@ class Client:
             try:
                 await asyncio.wait_for(self.changed.wait(), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
-                raise AssertionError(f"not within {seconds} s; streams: {list(self.streams.values())}") from None
+                raise AssertionError(
+                    f"not within {seconds} s; connection {self.terminated}, {len(self.streams)} streams, first and last: "
+                    f"{[*self.streams.values()][:1]} {[*self.streams.values()][-1:]}"
+                ) from None
 
     async def closed(self, seconds=PATIENCE):
         """Waits for the connection's end and returns its error code."""
@@ -287,5 +311,6 @@ class Client:
     def goaways(self):
         return [Buffer(data=payload).pull_uint_var() for kind, payload in self.control_frames() if kind == GOAWAY]
 
-    def close_frame(self):
-        return self.quic._close_event
+    def streams_allowed(self):
+        """How many request streams the server has allowed in all."""
+        return self.quic._remote_max_streams_bidi
