@@ -31,7 +31,7 @@ class Origins:
         """What the origin noted under `tag`; with `until`, waits for that event and fails if it does not come."""
         port = next(iter(self.ports.values()))
         query = f"tag={tag}" + (f"&until={until}&seconds={seconds}" if until else "")
-        status, text = plain_get(f"http://127.0.0.1:{port}/_record?{query}")
+        status, text = plain_get(f"http://127.0.0.1:{port}/_record?{query}", seconds + 5)
         assert status == 200, text
         record = json.loads(text)
         if until:

@@ -129,10 +129,10 @@ class Proxy:
         return self.child.stop()
 
 
-def plain_get(url):
+def plain_get(url, seconds=10):
     """(status, text) of a GET without TLS; (0, reason) when there is no answer."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=seconds) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
