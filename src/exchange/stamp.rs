@@ -2,10 +2,10 @@
 
 use super::trail::{Ids, RequestId, hex};
 use super::{Plan, Snapshot};
+use crate::http::RequestHead;
 use crate::http::forward::{self, Onward, RequestRules};
 use crate::http::peer::Peer;
 use crate::http::trace::TraceParent;
-use crate::http::RequestHead;
 
 /// Turns the head that the client sent into the one that the origin gets.
 pub fn stamp(

@@ -1,10 +1,10 @@
 //! The origins' side of a turn: attempts, connections, and what arrives on them.
 
+use super::Worker;
 use super::origins::Origin;
 use super::record::{connect_failure, count_attempt_failure};
 use super::timers::client_of;
 use super::token::Owner;
-use super::Worker;
 use crate::config::BackendId;
 use crate::exchange::{Downstream, Step, Turn, Upstream};
 use crate::h1;
@@ -95,8 +95,7 @@ impl<I: Io> Worker<I> {
             return;
         };
         let key = running.downkey;
-        let (Some(origin), Some(connection)) =
-            (self.origins.get_mut(origin_slot), client_of(&mut self.listeners, key))
+        let (Some(origin), Some(connection)) = (self.origins.get_mut(origin_slot), client_of(&mut self.listeners, key))
         else {
             return;
         };
