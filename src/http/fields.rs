@@ -102,7 +102,18 @@ impl Fields {
     /// Appends a field with a known name. `false`: over [`BYTES_MAX`], not taken.
     #[inline]
     pub fn push_known(&mut self, known: Known, value: &[u8]) -> bool {
-        self.push_parts(known, &[value])
+        let start = self.bytes.len();
+        if value.len() > BYTES_MAX - start {
+            return false;
+        }
+        self.bytes.extend_from_slice(value);
+        self.append(Slot {
+            start: start as u32,
+            value_len: value.len() as u32,
+            name_len: 0,
+            known: Some(known),
+        });
+        true
     }
 
     /// Appends a field with a known name whose value is the parts in a row, without an intermediate copy.

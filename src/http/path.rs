@@ -330,32 +330,36 @@ fn scan(raw: &[u8]) -> Result<Scan, PathFault> {
         plain: true,
         doubled: false,
     };
-    let mut after_slash = false;
-    for (at, &byte) in raw.iter().enumerate() {
-        match CLASS[usize::from(byte)] {
-            class::PLAIN => after_slash = false,
+    // Most bytes are plain: the inner loop is one load and one test a byte, the rest runs once per special byte.
+    let mut at = 0;
+    // Where the next byte would stand right behind a slash; nowhere at first.
+    let mut behind_slash = usize::MAX;
+    while let Some(plain) = raw[at..]
+        .iter()
+        .position(|&byte| CLASS[usize::from(byte)] != class::PLAIN)
+    {
+        let special = at + plain;
+        at = special + 1;
+        let after_slash = special == behind_slash;
+        match CLASS[usize::from(raw[special])] {
             class::SLASH => {
                 scan.doubled |= after_slash;
-                after_slash = true;
+                behind_slash = at;
             }
-            class::DOT => {
-                scan.plain &= !after_slash;
-                after_slash = false;
-            }
+            class::DOT => scan.plain &= !after_slash,
             class::PERCENT => {
-                let escape = escaped(&raw[at..]).ok_or(PathFault::Escape)?;
+                let escape = escaped(&raw[special..]).ok_or(PathFault::Escape)?;
                 if escape < 0x20 || escape == 0x7f {
                     return Err(PathFault::EscapedControl);
                 }
                 scan.plain = false;
-                after_slash = false;
             }
             class::QUERY => {
-                scan.path_len = at;
-                query(&raw[at + 1..])?;
+                scan.path_len = special;
+                query(&raw[at..])?;
                 break;
             }
-            _ => return Err(fault(byte)),
+            _ => return Err(fault(raw[special])),
         }
     }
     Ok(scan)

@@ -37,6 +37,8 @@ fn a_plain_path_is_scanned_once_and_shared() {
     let pair = PathPair::parse(b"/static/app.js?v=3").unwrap();
     assert!(pair.folded.is_empty());
     assert_eq!(pair.matched().as_ptr(), pair.forwarded().as_ptr());
+    let scan = scan(b"/static/app.js?v=//.").unwrap();
+    assert!(scan.plain && !scan.doubled);
 }
 
 #[test]
