@@ -12,6 +12,7 @@ use crate::http::{HeadLimits, Reason, Side};
 use crate::limits;
 use crate::telemetry::kinds::{ConnectFailure, QueueFull, UpstreamClose};
 use spooky_uring::{End, Io};
+use std::cell::Cell;
 use std::rc::Rc;
 
 impl<I: Io> Worker<I> {
@@ -27,17 +28,17 @@ impl<I: Io> Worker<I> {
         let snapshot = Rc::clone(&exchange.snapshot);
         let generation = &*snapshot.generation;
         let first = generation.upstream(plan.upstream).backends.start;
-        let mut full = false;
+        let full = Cell::new(false);
         let picked = self.balancers[plan.upstream.0 as usize].pick(|index| {
             let backend = BackendId(first + index as u32);
             let room = self.inflight.backend_has_room(generation, backend);
-            full |= !room;
+            full.set(full.get() || !room);
             exchange.was_tried(backend) || !room
         });
         let Some(index) = picked else {
             let reason = match exchange.failure {
                 Some(failure) => failure,
-                None if full => Reason::LimitBackend,
+                None if full.get() => Reason::LimitBackend,
                 None => Reason::NoBackend,
             };
             self.refuse(slot, reason);
