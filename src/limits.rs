@@ -264,6 +264,10 @@ impl fmt::Display for Budget {
             "together",
             "",
             human(self.bytes())
+        )?;
+        writeln!(
+            f,
+            "  not counted: the kernel's buffers of TCP sockets (net.ipv4.tcp_mem bounds them)"
         )
     }
 }

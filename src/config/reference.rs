@@ -9,6 +9,9 @@ use super::keys::Root;
 use super::schema::{Key, Presence, Schema, Shape};
 use super::values::{show_bytes, show_millis};
 
+#[cfg(test)]
+mod tests;
+
 /// A configuration with every key at its default. Keys without one are shown with an example, commented out unless the
 /// file needs them.
 #[must_use]
