@@ -151,7 +151,8 @@ impl fmt::Display for Budget {
             let sum = format!("{} × {}", item.count, human(item.each));
             writeln!(f, "  {:<40} {:>24} = {:>12}", item.what, sum, human(item.bytes()))?;
         }
-        writeln!(f, "  {:<40} {:>24}   {:>12}", "together", "", human(self.bytes()))
+        writeln!(f, "  {:<40} {:>24}   {:>12}", "together", "", human(self.bytes()))?;
+        writeln!(f, "  not counted: the kernel's buffers of TCP sockets (net.ipv4.tcp_mem bounds them)")
     }
 }
 
