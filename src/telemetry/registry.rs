@@ -168,7 +168,7 @@ mod tests {
             cells.finished.count(0);
             cells.informational.count(103);
             cells.refusals.count(Reason::NoRoute);
-            cells.quic.drops.count(DatagramDrop::Malformed);
+            cells.quic.drops.count(DatagramDrop::Truncated);
             cells.quic.send_batches.count(10);
             cells.exchange_duration.record(Duration::from_micros(500));
             WorkerSource::new(number, cells)
@@ -240,7 +240,7 @@ mod tests {
             1.0
         );
         assert_eq!(
-            get("spooky_datagrams_dropped_total{worker=\"0\",reason=\"malformed\"}"),
+            get("spooky_datagrams_dropped_total{worker=\"0\",reason=\"truncated\"}"),
             1.0
         );
         assert_eq!(get("spooky_exchange_duration_seconds_count"), 2.0);

@@ -3,7 +3,7 @@
 //! Counts that a worker makes carry its number; counts per route and backend are summed over workers, so that the
 //! number of series does not multiply.
 
-use super::cells::{BackendCells, Batches, RouteCells, Statuses, WorkerCells};
+use super::cells::{BackendCells, Batches, NamedCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
     AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull,
     Side, StatusClass, UpstreamClose,
@@ -116,7 +116,7 @@ metrics! {
     // QUIC.
     Counter "spooky_handshakes_total" WORKER,
         "QUIC handshakes completed.",
-        |s, out| workers(s, out, |c| c.quic.handshakes.get());
+        |s, out| workers(s, out, |c| c.quic.events.get("established"));
     Counter "spooky_handshake_failures_total" &["worker", "reason"],
         "QUIC handshakes that did not complete.",
         |s, out| kinds(s, out, HandshakeFailure::ALL, HandshakeFailure::word, |c, k| c.quic.handshake_failures.get(k));
@@ -126,15 +126,15 @@ metrics! {
     Counter "spooky_quic_closes_total" &["worker", "side", "code"],
         "QUIC connections ended, by who ended them and with which code.",
         close_codes;
-    Counter "spooky_quic_stream_resets_total" &["worker", "side"],
-        "Request streams reset or stopped before their end.",
-        |s, out| kinds(s, out, Side::ALL, Side::word, |c, k| c.quic.stream_resets.get(k));
+    Counter "spooky_quic_idle_closes_total" WORKER,
+        "QUIC connections ended because nobody spoke any more.",
+        |s, out| workers(s, out, |c| c.quic.closed_by_silence.get());
+    Counter "spooky_quic_events_total" &["worker", "event"],
+        "What the QUIC and HTTP/3 side did and met, by name.",
+        |s, out| named(s, out, |c| &c.quic.events);
     Counter "spooky_quic_packets_sent_total" WORKER,
         "QUIC packets sent on connections that have ended.",
         |s, out| workers(s, out, |c| c.quic.packets_sent.get());
-    Counter "spooky_quic_packets_received_total" WORKER,
-        "QUIC packets received on connections that have ended.",
-        |s, out| workers(s, out, |c| c.quic.packets_received.get());
     Counter "spooky_quic_packets_lost_total" WORKER,
         "QUIC packets declared lost on connections that have ended.",
         |s, out| workers(s, out, |c| c.quic.packets_lost.get());
@@ -144,13 +144,6 @@ metrics! {
     Counter "spooky_quic_version_negotiations_total" WORKER,
         "Version negotiation packets sent.",
         |s, out| workers(s, out, |c| c.quic.version_negotiations.get());
-    Counter "spooky_quic_retries_total" WORKER,
-        "Retry packets sent.",
-        |s, out| workers(s, out, |c| c.quic.retries.get());
-    Counter "spooky_quic_stateless_resets_total" WORKER,
-        "Stateless resets sent.",
-        |s, out| workers(s, out, |c| c.quic.stateless_resets.get());
-
     // UDP.
     Counter "spooky_datagrams_received_total" WORKER,
         "Datagrams received.",
@@ -183,7 +176,7 @@ metrics! {
         |s, out| kinds(s, out, QueueFull::ALL, QueueFull::word, |c, k| c.full.get(k));
     Counter "spooky_ring_events_total" &["worker", "event"],
         "What the worker's io_uring did, by name (turns, submissions, completions, partial_sends and so on).",
-        ring_events;
+        |s, out| named(s, out, |c| &c.ring);
 
     // Routes.
     Counter "spooky_route_exchanges_total" ROUTE,
@@ -307,10 +300,10 @@ fn close_codes(s: &Sources, out: &mut Samples<'_>) {
     }
 }
 
-fn ring_events(s: &Sources, out: &mut Samples<'_>) {
+fn named(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &NamedCells) {
     for worker in &s.workers {
-        for (event, count) in worker.cells.ring.named() {
-            out.number(&[&worker.label, event], count);
+        for (name, count) in cells(&worker.cells).named() {
+            out.number(&[&worker.label, name], count);
         }
     }
 }

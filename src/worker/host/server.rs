@@ -6,7 +6,7 @@ use crate::h1;
 use crate::telemetry::WallClock;
 use crate::telemetry::clock::push_http_date;
 use slab::Slab;
-use spooky_uring::wheel::{TimerKey, Wheel};
+use spooky_uring::{TimerKey, Wheel};
 use spooky_uring::{End, Event, Io, StreamId, Token};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
