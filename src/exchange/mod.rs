@@ -1,1 +1,199 @@
-//! exchange.
+//! The life of one request: route → admit → balance → attempt → stream → finish.
+//!
+//! Owns what is decided about a request and how far each of its two directions has come. It refuses to know sockets,
+//! HTTP versions and the clock: the worker hands in events, the two [`ends`] and the time of the turn, and does what
+//! the returned step says. Read [`ends`] for the verbs, [`request`] and [`response`] for the two directions,
+//! [`deadline`] for what may take how long, [`refuse`] for the answers of our own.
+//!
+//! ```text
+//! request:   Streaming ──end──▶ Complete          response:  Waiting ──head──▶ Streaming ──end──▶ Complete
+//!               └──reset/stop──▶ Abandoned                      │                  └──abort──▶ Broken
+//!                                                               └──our own answer──▶ Complete
+//! ```
+//! The exchange is over once the request is not `Streaming` and the response is `Broken`, or `Complete` with nothing
+//! left in the protocol's queue. An end in one direction says nothing of the other.
+
+pub mod deadline;
+pub mod ends;
+pub mod inflight;
+pub mod plan;
+pub mod refuse;
+pub mod request;
+pub mod response;
+pub mod stamp;
+pub mod trail;
+
+pub use ends::{Abort, Downstream, Upstream};
+pub use plan::{Plan, Snapshot};
+pub use trail::Trail;
+
+use crate::config::BackendId;
+use crate::http::date;
+use crate::http::{Reason, RequestHead, ResponseHead};
+use crate::limits;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// How far the request's direction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestState {
+    /// The client may send more.
+    Streaming,
+    /// The client's end was seen.
+    Complete,
+    /// The rest is not read, or will not come.
+    Abandoned,
+}
+
+/// How far the response's direction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseState {
+    /// No final head was sent.
+    Waiting,
+    /// A final head was sent, the body follows.
+    Streaming,
+    /// All of it was given to the protocol.
+    Complete,
+    /// It was cut short.
+    Broken,
+}
+
+/// What the worker has to do after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing but what the ends queued.
+    Continue,
+    /// The attempt failed in a way that another one may mend: pick an endpoint again.
+    Retry,
+    /// The attempt is over and its connection must not be used again; the exchange goes on or ends by itself.
+    Discard,
+}
+
+/// What a step needs of the turn it happens in.
+pub struct Turn<'a> {
+    /// The time of the turn.
+    pub now: Instant,
+    /// The value of `Date`.
+    pub date: &'a [u8; date::LENGTH],
+    /// A response head that was passed on, so that its memory can be used again.
+    pub spare: Option<ResponseHead>,
+}
+
+/// One request with its response.
+pub struct Exchange {
+    /// The request as it goes upstream.
+    pub head: Box<RequestHead>,
+    /// What was decided for it; `None` while (or because) it was refused before a route was found.
+    pub plan: Option<Plan>,
+    /// The generation that admitted it.
+    pub snapshot: Rc<Snapshot>,
+    /// The upstream connection of the running attempt, by its slot in the worker's table.
+    pub upstream: Option<u32>,
+    /// The next attempt takes no used connection: one of them was stale.
+    pub needs_fresh: bool,
+    /// How far the request is.
+    pub request: RequestState,
+    /// How far the response is.
+    pub response: ResponseState,
+    /// What the log line will say.
+    pub trail: Trail,
+    /// Whether the running attempt got the request's head.
+    attempt: Attempt,
+    /// Backends that were tried and failed.
+    /// Invariant: at most `limits::ATTEMPTS_MAX` entries.
+    tried: Vec<BackendId>,
+    /// Why the attempt before this one failed.
+    pub failure: Option<Reason>,
+    /// Body bytes allowed to the client and not yet received.
+    request_credit: usize,
+    /// Body bytes allowed to the origin and not yet received.
+    response_credit: usize,
+    /// When each direction last moved, for the idle timers.
+    moved: deadline::Moved,
+    /// Permits that are given back when the exchange ends.
+    pub permits: inflight::Permits,
+    /// Set once an origin-side stream of unbounded duration was recognised (event streams, gRPC).
+    endless: bool,
+    /// The deadline that the worker's wheel holds for this exchange, to re-arm it lazily.
+    pub armed: Option<(Instant, spooky_uring::TimerKey)>,
+}
+
+/// Where the running attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// No connection yet.
+    Connecting,
+    /// The head was queued on a connection; `reused` says that others used it before.
+    Sent { reused: bool },
+}
+
+impl Exchange {
+    /// An exchange that has just got its head; `end` says that no body follows.
+    pub fn new(head: Box<RequestHead>, end: bool, snapshot: Rc<Snapshot>, trail: Trail, now: Instant) -> Self {
+        Self {
+            head,
+            plan: None,
+            snapshot,
+            upstream: None,
+            needs_fresh: false,
+            request: if end { RequestState::Complete } else { RequestState::Streaming },
+            response: ResponseState::Waiting,
+            trail,
+            attempt: Attempt::Connecting,
+            tried: Vec::new(),
+            failure: None,
+            request_credit: 0,
+            response_credit: 0,
+            moved: deadline::Moved::new(now),
+            permits: inflight::Permits::default(),
+            endless: false,
+            armed: None,
+        }
+    }
+
+    /// Whether nothing is left to do; `pending` is what the downstream protocol still queues.
+    pub fn is_over(&self, pending: usize) -> bool {
+        self.request != RequestState::Streaming
+            && match self.response {
+                ResponseState::Broken => true,
+                ResponseState::Complete => pending == 0,
+                ResponseState::Waiting | ResponseState::Streaming => false,
+            }
+    }
+
+    /// Whether the attempt's connection has carried all of both directions.
+    pub fn is_done_upstream(&self) -> bool {
+        self.request == RequestState::Complete && self.response == ResponseState::Complete
+    }
+
+    /// Whether `backend` was tried already.
+    pub fn was_tried(&self, backend: BackendId) -> bool {
+        self.tried.contains(&backend)
+    }
+
+    /// Counts `backend` as tried; the next attempt goes elsewhere.
+    pub fn mark_tried(&mut self, backend: BackendId) {
+        if self.tried.len() < limits::ATTEMPTS_MAX && !self.was_tried(backend) {
+            self.tried.push(backend);
+        }
+    }
+
+    /// The next attempt begins, on `backend`.
+    pub fn begin_attempt(&mut self, backend: BackendId, inflight: &mut inflight::Inflight, now: Instant) {
+        inflight.enter(&mut self.permits, backend);
+        self.attempt = Attempt::Connecting;
+        self.trail.attempts += 1;
+        self.trail.backend = Some(backend);
+        self.note_attempt(now);
+    }
+
+    /// Whether the client may still send.
+    pub fn request_is_open(&self) -> bool {
+        self.request == RequestState::Streaming
+    }
+
+    /// Notes why the exchange did not go as asked; the first reason stays.
+    pub fn blame(&mut self, reason: Reason) {
+        self.trail.reason.get_or_insert(reason);
+    }
+}

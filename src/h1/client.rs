@@ -35,6 +35,17 @@ pub enum Framing {
     Chunked,
 }
 
+impl Framing {
+    /// The framing that says of a request's body what its head says. `end`: the head is all there is.
+    pub fn of(head: &RequestHead, end: bool) -> Self {
+        match head.content_length {
+            _ if end => Self::None,
+            Some(length) => Self::Length(length),
+            None => Self::Chunked,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Receiving {
     /// No exchange; every byte is unsolicited.
@@ -139,7 +150,7 @@ impl ClientConnection {
     pub fn wants_read(&self) -> bool {
         self.finished == Finished::No
             && self.fault.is_none()
-            && self.input.waiting() < self.limits.held_bytes
+            && !self.input.is_full(self.limits.held_bytes)
     }
 
     /// Permits that many more body bytes to be given out.
@@ -147,9 +158,11 @@ impl ClientConnection {
         self.credit = self.credit.saturating_add(bytes);
     }
 
-    /// Takes back a head whose memory may be used again.
+    /// Takes back a head whose memory may be used again. Large ones are not kept: idle connections are many.
     pub fn recycle(&mut self, head: ResponseHead) {
-        self.spare = head;
+        if head.fields.capacity() <= limits::H1_SPARE_HEAD_BYTES {
+            self.spare = head;
+        }
     }
 
     /// Starts an exchange; only when [`Self::is_reusable`]. `host` replaces the request's own authority in Host.
@@ -211,6 +224,9 @@ impl ClientConnection {
 
     /// Takes bytes that arrived. What they mean is told by [`Self::next_event`].
     pub fn receive(&mut self, bytes: Chunk) {
+        if self.fault.is_some() {
+            return;
+        }
         self.started |= !bytes.is_empty() && self.receiving == Receiving::Head;
         self.input.push(bytes);
     }
@@ -264,8 +280,8 @@ impl ClientConnection {
         let Some(head) = self.parse_head()? else {
             return match self.finished {
                 Finished::No => Ok(None),
-                Finished::Cleanly => Err(self.cut_head()),
-                Finished::Reset => Err(self.failed(Reason::UpstreamReset, "reset before the head")),
+                Finished::Cleanly => Err(self.cut_head(Reason::UpstreamClosed)),
+                Finished::Reset => Err(self.cut_head(Reason::UpstreamReset)),
             };
         };
         if head.is_informational() {
@@ -332,15 +348,15 @@ impl ClientConnection {
         })
     }
 
-    /// What it means that the connection ended before a head did.
-    fn cut_head(&self) -> Fault {
+    /// What it means that the connection ended before a head did: `reason`, unless what came was none anyway.
+    fn cut_head(&self, reason: Reason) -> Fault {
         let garbage = self.input.section_cut(|bytes| {
             parse::response(bytes, self.limits.head.fields, |_, _| Ok::<(), Bad>(()))
         });
         match garbage {
             Err(Bad::Malformed(detail)) => self.failed(Reason::UpstreamMalformed, detail),
             Err(Bad::TooManyFields) => self.failed(Reason::UpstreamHeadTooLarge, "too many fields"),
-            Ok(()) => self.failed(Reason::UpstreamClosed, "closed before the head"),
+            Ok(()) => self.failed(reason, "the connection ended before a head"),
         }
     }
 
@@ -364,15 +380,25 @@ impl ClientConnection {
                     self.receive_over();
                     Ok(Some(Event::End))
                 }
-                (Finished::Cleanly, _) => {
-                    Err(self.failed(Reason::UpstreamIncomplete, "closed within the body"))
-                }
-                (Finished::Reset, _) => {
-                    Err(self.failed(Reason::UpstreamReset, "reset within the body"))
-                }
+                (Finished::Cleanly, _) => Err(self.cut_body(Reason::UpstreamIncomplete)),
+                (Finished::Reset, _) => Err(self.cut_body(Reason::UpstreamReset)),
             },
-            Err(Broken::Framing(detail)) => Err(self.failed(Reason::UpstreamFraming, detail)),
-            Err(Broken::Trailers(detail)) => Err(self.failed(Reason::UpstreamTrailers, detail)),
+            Err(broken) => Err(self.broken(broken)),
+        }
+    }
+
+    /// What it means that the connection ended before a body did: `reason`, unless what came was none anyway.
+    fn cut_body(&self, reason: Reason) -> Fault {
+        match self.incoming.cut(&self.input, &self.limits.head) {
+            Some(broken) => self.broken(broken),
+            None => self.failed(reason, "the connection ended within the body"),
+        }
+    }
+
+    fn broken(&self, broken: Broken) -> Fault {
+        match broken {
+            Broken::Framing(detail) => self.failed(Reason::UpstreamFraming, detail),
+            Broken::Trailers(detail) => self.failed(Reason::UpstreamTrailers, detail),
         }
     }
 
@@ -384,6 +410,29 @@ impl ClientConnection {
             true => Receiving::Idle,
             false => Receiving::Over,
         };
+    }
+
+    /// Panics if the parts of the state contradict each other; for tests and simulation.
+    pub fn check_invariants(&self) {
+        self.input.check_invariants();
+        let ended = matches!(self.incoming, Incoming::Ended);
+        match self.receiving {
+            // Only a connection that may be asked again goes back to Idle.
+            Receiving::Idle => assert!(ended && self.keep),
+            Receiving::Head => assert!(ended && !self.answered),
+            Receiving::Body => assert!(self.answered),
+            Receiving::Over => assert!(ended && self.answered),
+        }
+        if self.receiving == Receiving::Idle {
+            assert_eq!(self.sending, Outgoing::Ended);
+        }
+        assert!(
+            !matches!(self.sending, Outgoing::Close | Outgoing::Withheld),
+            "no request ends so"
+        );
+        if self.fault.is_some() {
+            assert!(!self.is_reusable() && !self.wants_read());
+        }
     }
 
     fn failed(&self, reason: Reason, detail: &'static str) -> Fault {

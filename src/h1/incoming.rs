@@ -127,6 +127,18 @@ impl Incoming {
         Ok(Step::Wait)
     }
 
+    /// What is wrong with the bytes in hand when no more will come; `None`: nothing but that they are too few.
+    pub(super) fn cut(&self, input: &Input, limits: &HeadLimits) -> Option<Broken> {
+        match self {
+            Self::Trailers => input
+                .section_cut(|bytes| {
+                    parse::trailers(bytes, limits.fields, |_| Ok::<(), Broken>(()))
+                })
+                .err(),
+            _ => None,
+        }
+    }
+
     fn step_trailers(&mut self, input: &mut Input, limits: &HeadLimits) -> Result<Step, Broken> {
         let section = input.section(limits.bytes, |bytes| {
             parse::trailers(bytes, limits.fields, |fields| {

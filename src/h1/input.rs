@@ -6,6 +6,7 @@
 //!
 //! Knows lines and empty lines, not what is in them: that is [`super::parse`]'s.
 
+use crate::limits;
 use spooky_uring::Chunk;
 use std::collections::VecDeque;
 
@@ -60,6 +61,11 @@ impl Input {
     /// Bytes that wait, but for a section's beginning: that has its own bound, and only more bytes can end it.
     pub(super) fn waiting(&self) -> usize {
         self.held
+    }
+
+    /// Whether no more should be taken. Pieces count too: a small one may keep a whole receive buffer from its pool.
+    pub(super) fn is_full(&self, bytes_max: usize) -> bool {
+        self.held >= bytes_max || self.chunks.len() >= limits::H1_HELD_CHUNKS
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -135,6 +141,12 @@ impl Input {
         }
     }
 
+    pub(super) fn check_invariants(&self) {
+        let held: usize = self.chunks.iter().map(|chunk| chunk.len()).sum();
+        assert_eq!(held, self.held);
+        assert!(self.chunks.iter().all(|chunk| !chunk.is_empty()));
+    }
+
     /// Copies line after line to `section`, and parses at each empty line only: a head that comes byte by byte must
     /// not cost its length squared.
     fn section_straddling<T, E>(
@@ -161,7 +173,8 @@ impl Input {
                         Parsed::Complete(used, value) => {
                             // An empty line ends a section, so the parser had to take all of it.
                             debug_assert_eq!(used, section.len());
-                            self.section.clear();
+                            // Freed, not kept: straddling is rare, idle connections are many.
+                            self.section = Vec::new();
                             return Ok(Some(value));
                         }
                         Parsed::Bad(error) => return Err(Unreadable::Bad(error)),

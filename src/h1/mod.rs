@@ -24,6 +24,8 @@ mod parse;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use client::{ClientConnection, Framing};
 pub use fault::{Fault, Next, What};

@@ -23,6 +23,7 @@ use crate::http::normalize::{self, RequestLine, WireRequest};
 use crate::http::{
     Event, Fields, Method, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion,
 };
+use crate::limits;
 use spooky_uring::Chunk;
 
 /// Whether, and how, the connection ends once its output is sent.
@@ -136,16 +137,19 @@ impl ServerConnection {
 
     /// Lets no request follow the present one: its response says `Connection: close` if its head was not sent yet.
     pub fn drain(&mut self) {
-        self.keep = false;
         if self.is_idle() && self.receiving == Receiving::Head {
             self.receiving = Receiving::Shut;
+        } else if self.keep {
+            // The client did not ask for the end, so its next request may be on its way.
+            self.linger = true;
         }
+        self.keep = false;
     }
 
     /// Whether the socket should be read: false while more waits than may.
     pub fn wants_read(&self) -> bool {
         !self.finished
-            && (self.receiving == Receiving::Shut || self.input.waiting() < self.limits.held_bytes)
+            && (self.receiving == Receiving::Shut || !self.input.is_full(self.limits.held_bytes))
     }
 
     /// Permits that many more body bytes to be given out.
@@ -153,9 +157,11 @@ impl ServerConnection {
         self.credit = self.credit.saturating_add(bytes);
     }
 
-    /// Takes back a head whose memory may be used again.
+    /// Takes back a head whose memory may be used again. Large ones are not kept: idle connections are many.
     pub fn recycle(&mut self, head: Box<RequestHead>) {
-        self.spare = Some(head);
+        if head.fields.capacity() <= limits::H1_SPARE_HEAD_BYTES {
+            self.spare = Some(head);
+        }
     }
 
     /// Takes bytes that arrived. What they mean is told by [`Self::next_event`].
@@ -222,11 +228,7 @@ impl ServerConnection {
         });
         match section {
             Ok(Some(head)) => Ok(Some(self.receive_request(head))),
-            Ok(None) if self.finished && !self.input.is_empty() => Err(Fault {
-                what: What::Exchange(Reason::ClientGone),
-                next: Next::Close,
-                detail: "closed within a request head",
-            }),
+            Ok(None) if self.finished && !self.input.is_empty() => self.cut_head(),
             Ok(None) => Ok(None),
             Err(unreadable) => Ok(Some(self.refuse(match unreadable {
                 Unreadable::TooLong { first_line: true } => Reason::TargetTooLong.into(),
@@ -234,6 +236,17 @@ impl ServerConnection {
                 Unreadable::BareLf => Reason::Syntax.into(),
                 Unreadable::Bad(Refused(refusal)) => refusal,
             }))),
+        }
+    }
+
+    /// What it means that the connection ended before a head did.
+    fn cut_head(&mut self) -> Result<Option<Event<Box<RequestHead>>>, Fault> {
+        let garbage = self.input.section_cut(|bytes| {
+            parse::request(bytes, self.limits.head.fields, |_, _| Ok::<(), Refused>(()))
+        });
+        match garbage {
+            Err(Refused(refusal)) => Ok(Some(self.refuse(refusal))),
+            Ok(()) => Err(self.failed(Reason::ClientGone, "closed within a request head")),
         }
     }
 
@@ -266,6 +279,7 @@ impl ServerConnection {
     fn shut(&mut self) {
         self.keep = false;
         self.linger = true;
+        self.continue_owed = false;
         self.receiving = Receiving::Shut;
         self.input.clear();
     }
@@ -286,12 +300,21 @@ impl ServerConnection {
                 self.receiving = Receiving::Over;
                 Ok(Some(Event::End))
             }
-            Ok(Step::Wait) if self.finished && self.input.waiting() == 0 => {
-                Err(self.failed(Reason::ClientGone, "closed within the body"))
+            // Held back for want of credit.
+            Ok(Step::Wait) if !self.finished || self.input.waiting() > 0 => Ok(None),
+            Ok(Step::Wait) => match self.incoming.cut(&self.input, &self.limits.head) {
+                Some(broken) => Err(self.broken(broken)),
+                None => Err(self.failed(Reason::ClientGone, "closed within the body")),
+            },
+            Err(broken) => Err(self.broken(broken)),
+        }
+    }
+
+    fn broken(&self, broken: Broken) -> Fault {
+        match broken {
+            Broken::Framing(detail) | Broken::Trailers(detail) => {
+                self.failed(Reason::BodyFraming, detail)
             }
-            Ok(Step::Wait) => Ok(None),
-            Err(Broken::Framing(detail)) => Err(self.failed(Reason::BodyFraming, detail)),
-            Err(Broken::Trailers(detail)) => Err(self.failed(Reason::BodyFraming, detail)),
         }
     }
 
@@ -397,11 +420,30 @@ impl ServerConnection {
             Receiving::Over if self.keep => self.receiving = Receiving::Head,
             Receiving::Over => {
                 // A pipelined request that will not be answered is something on its way, too.
-                let unread = !self.input.is_empty();
+                let linger = self.linger || !self.input.is_empty();
                 self.shut();
-                self.linger = unread;
+                self.linger = linger;
             }
             Receiving::Head | Receiving::Body | Receiving::Shut => self.shut(),
+        }
+    }
+
+    /// Panics if the parts of the state contradict each other; for tests and simulation.
+    pub fn check_invariants(&self) {
+        self.input.check_invariants();
+        match self.receiving {
+            Receiving::Head => assert_eq!(self.sending, Sending::Ready),
+            Receiving::Body => {}
+            Receiving::Over => {
+                assert_ne!(self.sending, Sending::Ready, "a request without an answer")
+            }
+            Receiving::Shut => assert!(self.input.is_empty() && !self.keep),
+        }
+        if self.continue_owed {
+            assert_eq!(self.receiving, Receiving::Body);
+        }
+        if self.fault.is_some() {
+            assert_eq!(self.receiving, Receiving::Shut);
         }
     }
 
@@ -409,7 +451,8 @@ impl ServerConnection {
         Fault {
             what: What::Exchange(reason),
             next: match self.sending {
-                _ if self.finished => Next::Close,
+                // Nobody is left to answer.
+                _ if reason == Reason::ClientGone => Next::Close,
                 Sending::Head => Next::Respond,
                 Sending::Ready | Sending::Body(_) => Next::Reset,
             },

@@ -1,5 +1,7 @@
 //! What this folder's tests share: every way to cut an input, and a small seeded generator.
 
+use super::Output;
+use crate::http::Fields;
 use std::fmt::Debug;
 
 /// Runs `run` over the whole input, then over the input cut in two at every point, then byte by byte, and insists on
@@ -76,4 +78,64 @@ impl Random {
         }
         output
     }
+}
+
+/// Every file of a corpus folder, with the name of the directory it stands in: what is expected of it.
+pub(super) fn corpus(folder: &str) -> Vec<(String, String, Vec<u8>)> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/corpus/h1")
+        .join(folder);
+    let mut files = Vec::new();
+    for class in std::fs::read_dir(&root).unwrap() {
+        let class = class.unwrap();
+        for file in std::fs::read_dir(class.path()).unwrap() {
+            let file = file.unwrap();
+            let text = |name: std::ffi::OsString| name.into_string().unwrap();
+            let bytes = std::fs::read(file.path()).unwrap();
+            files.push((text(class.file_name()), text(file.file_name()), bytes));
+        }
+    }
+    assert!(!files.is_empty(), "{root:?} is empty");
+    files.sort();
+    files
+}
+
+/// What was handed out, in words; adjoining body pieces become one, so that cuts do not show.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Story {
+    pub lines: Vec<String>,
+    in_body: bool,
+}
+
+impl Story {
+    pub(super) fn tell(&mut self, line: impl Into<String>) {
+        self.in_body = false;
+        self.lines.push(line.into());
+    }
+
+    pub(super) fn body(&mut self, bytes: &[u8]) {
+        assert!(!bytes.is_empty(), "an empty body piece");
+        let text = bytes.escape_ascii().to_string();
+        match self.lines.last_mut() {
+            Some(line) if self.in_body => line.push_str(&text),
+            _ => self.lines.push(format!("body {text}")),
+        }
+        self.in_body = true;
+    }
+
+    pub(super) fn fields(fields: &Fields) -> String {
+        fields
+            .iter()
+            .map(|(name, value)| format!(" {}={}", name.name.escape_ascii(), value.escape_ascii()))
+            .collect()
+    }
+}
+
+/// Everything a list holds, as one text.
+pub(super) fn sent(out: &mut Output) -> String {
+    let mut text = Vec::new();
+    while let Some(chunk) = out.pop() {
+        text.extend_from_slice(&chunk);
+    }
+    String::from_utf8(text).unwrap()
 }

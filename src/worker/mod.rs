@@ -1,2 +1,218 @@
-//! worker.
+//! One worker: the only code that touches sockets. It moves bytes between the ring and the protocol machines, and
+//! does what the exchanges decide.
+//!
+//! A turn is: wait, collect, act, flush. [`collect`] notes each completion on its owner and puts the owner on a ready
+//! list; [`downstream`] and [`upstream`] run each ready owner once, within a budget; [`transmit`] lets every touched
+//! connection send; one system call of the next wait submits it all. [`timers`] is the one place that arms the wheel,
+//! [`drain`] the one that ends things.
+
+pub mod collect;
+pub mod downstream;
+pub mod drain;
 pub mod host;
+pub mod origins;
+pub mod record;
+pub mod settle;
+pub mod timers;
+pub mod token;
+pub mod transmit;
+pub mod upstream;
+
+pub use drain::{Command, Report};
+
+use crate::balance::RoundRobin;
+use crate::config::Generation;
+use crate::exchange::inflight::Inflight;
+use crate::exchange::{Exchange, Snapshot};
+use crate::h3;
+use crate::http::ResponseHead;
+use crate::http::date::{self, DateCache};
+use crate::telemetry::{AccessSender, WallClock, WorkerCells};
+use origins::Origins;
+use slab::Slab;
+use spooky_uring::mailbox::{Receiver, Sender};
+use spooky_uring::{Event, Io, TimerKey, UdpId, Wheel};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Everything a worker is given at its start.
+pub struct Setup {
+    /// The configuration.
+    pub generation: Arc<Generation>,
+    /// One endpoint and socket for each listener, in the order of the configuration.
+    pub listeners: Vec<(h3::Endpoint, UdpId)>,
+    /// Its counters.
+    pub cells: Arc<WorkerCells>,
+    /// Where its log lines go.
+    pub access: AccessSender,
+    /// From control.
+    pub commands: Receiver<Command>,
+    /// To control.
+    pub reports: Sender<Report>,
+    /// Seeds request identifiers; unpredictable in production, fixed in simulation.
+    pub seed: [u8; 16],
+}
+
+/// One public listener's share of this worker.
+struct Listener {
+    endpoint: h3::Endpoint,
+    socket: UdpId,
+    /// What the worker keeps per connection, by the connection's slot.
+    clients: Vec<timers::Client>,
+}
+
+/// A client's connection: listener and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Downkey {
+    listener: u16,
+    connection: h3::ConnKey,
+}
+
+/// An exchange with its place on the client's side.
+struct Running {
+    exchange: Exchange,
+    downkey: Downkey,
+    stream: u64,
+}
+
+/// One reactor thread's world. Generic over the machine below it, and over nothing else.
+pub struct Worker<I: Io> {
+    io: I,
+    now: Instant,
+    events: Vec<Event>,
+    snapshot: Rc<Snapshot>,
+    listeners: Vec<Listener>,
+    exchanges: Slab<Running>,
+    origins: Origins,
+    balancers: Vec<RoundRobin>,
+    inflight: Inflight,
+    wheel: Wheel<timers::Timer>,
+    /// Client connections with news, each once (`Client::marked`).
+    touched: VecDeque<Downkey>,
+    /// Connections to origins with news, each once (`Origin::ready`).
+    ready: VecDeque<u32>,
+    /// Spare output list, so that no turn allocates one.
+    output: crate::h1::Output,
+    /// Spare response head, likewise.
+    spare: Option<ResponseHead>,
+    clock: WallClock,
+    dates: DateCache,
+    /// The value of `Date` in this turn.
+    date: [u8; date::LENGTH],
+    ids: crate::exchange::trail::Ids,
+    cells: Arc<WorkerCells>,
+    access: AccessSender,
+    commands: Receiver<Command>,
+    reports: Sender<Report>,
+    drain: drain::Drain,
+    cut_exchanges: usize,
+    pool_timer: Option<TimerKey>,
+    access_timer: Option<TimerKey>,
+}
+
+impl<I: Io> Worker<I> {
+    /// A worker on `io`, whose sockets are already receiving with [`token::Owner::Listener`] tokens.
+    pub fn new(io: I, setup: Setup) -> Self {
+        let generation = &setup.generation;
+        let balancers = (0..generation.upstreams.len())
+            .map(|upstream| {
+                let id = crate::config::UpstreamId(upstream as u32);
+                RoundRobin::new(generation.backends_of(id).iter().map(|backend| backend.weight))
+            })
+            .collect();
+        let now = io.now();
+        Self {
+            now,
+            events: Vec::new(),
+            exchanges: Slab::new(),
+            origins: Origins::new(generation),
+            inflight: Inflight::new(generation),
+            balancers,
+            wheel: Wheel::new(now, timers::capacity(generation)),
+            touched: VecDeque::new(),
+            ready: VecDeque::new(),
+            output: crate::h1::Output::new(),
+            spare: None,
+            clock: WallClock::new(now),
+            dates: DateCache::default(),
+            date: date::format(0),
+            ids: crate::exchange::trail::Ids::new(setup.seed),
+            listeners: setup
+                .listeners
+                .into_iter()
+                .map(|(endpoint, socket)| Listener { endpoint, socket, clients: Vec::new() })
+                .collect(),
+            snapshot: Rc::new(Snapshot { generation: setup.generation }),
+            cells: setup.cells,
+            access: setup.access,
+            commands: setup.commands,
+            reports: setup.reports,
+            drain: drain::Drain::default(),
+            cut_exchanges: 0,
+            pool_timer: None,
+            access_timer: None,
+            io,
+        }
+    }
+
+    /// Turns until a drain is complete or a stop was ordered.
+    ///
+    /// # Errors
+    /// Only when the ring itself fails.
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.turn()? {}
+        Ok(())
+    }
+
+    /// One turn. `false`: the worker is done.
+    ///
+    /// # Errors
+    /// Only when the ring itself fails.
+    pub fn turn(&mut self) -> io::Result<bool> {
+        // Owners that ran out of their budget wait for nothing.
+        let deadline = if self.has_work() { Some(self.now) } else { self.wheel.next_deadline() };
+        let mut events = std::mem::take(&mut self.events);
+        self.io.wait(deadline, &mut events)?;
+        self.now = self.io.now();
+        self.clock.refresh(self.now);
+        self.date = *self.dates.at(self.clock.unix_us(self.now) / 1_000_000);
+        for event in events.drain(..) {
+            self.collect(event);
+        }
+        self.events = events;
+        self.run_timers();
+        self.act();
+        self.transmit_touched();
+        self.record_turn();
+        Ok(!self.is_done())
+    }
+
+    fn has_work(&self) -> bool {
+        !self.touched.is_empty() || !self.ready.is_empty()
+    }
+
+    /// Runs every ready owner. Each pass may make owners of the other side ready, so there are a few passes: answers
+    /// that arrived go out, what that made room for comes in, and so on; what is left waits for the next turn, which
+    /// then does not sleep.
+    fn act(&mut self) {
+        const PASSES: usize = 3;
+        for _ in 0..PASSES {
+            for _ in 0..self.ready.len() {
+                if let Some(slot) = self.ready.pop_front() {
+                    self.run_origin(slot);
+                }
+            }
+            for at in 0..self.touched.len() {
+                if let Some(&key) = self.touched.get(at) {
+                    self.run_client(key);
+                }
+            }
+            if self.ready.is_empty() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The bounds of a configuration, as the demand that `limits` adds up.
+
+use super::generation::Generation;
+use crate::limits::{Budget, Demand};
+
+/// The worst case of a generation.
+pub(super) fn of(generation: &Generation) -> Budget {
+    let largest = |of: fn(&super::Quic) -> u64| {
+        generation
+            .listeners
+            .iter()
+            .map(|listener| of(&listener.quic))
+            .max()
+            .unwrap_or(0)
+    };
+    let performance = &generation.performance;
+    Budget::of(&Demand {
+        workers: u64::from(performance.worker_threads),
+        listeners: generation.listeners.len() as u64,
+        connections: u64::from(performance.max_active_connections),
+        streams_per_connection: largest(|quic| quic.max_streams_bidi),
+        connection_window: largest(|quic| quic.max_data),
+        stream_window: largest(|quic| quic.max_stream_data),
+        exchanges: u64::from(performance.global_inflight_limit),
+        request_head: u64::from(generation.protocol.max_headers_bytes),
+        response_head: generation
+            .routes
+            .iter()
+            .map(|route| u64::from(route.limits.max_response_header_bytes))
+            .max()
+            .unwrap_or(0),
+        backends: generation.backends.len() as u64,
+        idle_connections: u64::from(performance.pool_idle_connections_per_worker),
+        udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
+        udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),
+    })
+}

@@ -1,0 +1,132 @@
+//! Public listeners.
+
+use std::net::SocketAddr;
+
+use super::{Compiler, files};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::generation::{Listener, Quic, TlsSource};
+use crate::config::keys;
+use crate::config::schema::Located;
+use crate::config::source::Place;
+
+/// Compiles `[listen]` or `[[listeners]]`.
+pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
+    let root = compiler.root;
+    let written: Vec<&Located<keys::Listener>> =
+        root.listen.iter().chain(&root.listeners.value).collect();
+    if let (Some(one), true) = (&root.listen, root.listeners.is_written()) {
+        let place = root
+            .listeners
+            .value
+            .first()
+            .map_or(root.listeners.place, |listener| listener.place);
+        compiler.report(
+            Diagnostic::error("both [listen] and [[listeners]] are written")
+                .at(place, "")
+                .at(one.place, "and here")
+                .help("write them all as [[listeners]]"),
+        );
+    } else if written.is_empty() && !root.listeners.is_written() {
+        compiler.report_missing(
+            Diagnostic::error("there is no [listen]")
+                .at(compiler.start, "")
+                .help("add [listen] with port and tls: nothing would be listened on"),
+        );
+    } else if written.is_empty() {
+        compiler.report_missing(
+            Diagnostic::error("there is no listener")
+                .at(root.listeners.place, "")
+                .help("add one: nothing would be listened on"),
+        );
+    }
+    let mut listeners: Vec<Listener> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
+    for (at, listener) in written.iter().enumerate() {
+        let name = match &listener.value.name {
+            Some(name) => name.value.0.clone(),
+            None if root.listen.is_some() => "listen".to_owned(),
+            None => format!("listener{}", at + 1),
+        };
+        let name_place = listener
+            .value
+            .name
+            .as_ref()
+            .map_or(listener.place, |name| name.place);
+        if let Some(known) = listeners.iter().position(|known| *known.name == *name) {
+            compiler.report(
+                Diagnostic::error(format!("two listeners are named `{name}`"))
+                    .at(name_place, "here again")
+                    .at(places[known], "first here"),
+            );
+        }
+        let address = SocketAddr::new(listener.value.address.value, listener.value.port.value);
+        if let Some(known) = listeners
+            .iter()
+            .position(|known| known.address == address && address.port() != 0)
+        {
+            compiler.report(
+                Diagnostic::error(format!("two listeners have the address {address}"))
+                    .at(listener.place, "here again")
+                    .at(places[known], "first here"),
+            );
+        }
+        if listener.value.protocols.value.is_empty() && listener.value.protocols.is_written() {
+            compiler.report_missing(
+                Diagnostic::error("a listener without protocols")
+                    .at(listener.value.protocols.place, "")
+                    .help("leave the key out to get all there are"),
+            );
+        }
+        listeners.push(Listener {
+            name: name.into(),
+            address,
+            tls: tls(compiler, listener),
+            quic: quic(compiler, &listener.value.quic.value),
+        });
+        places.push(listener.place);
+    }
+    listeners
+}
+
+fn tls(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> TlsSource {
+    let Some(tls) = &listener.value.tls else {
+        if !compiler.options.supplied_tls {
+            let missing =
+                Diagnostic::error("`tls` is missing in this listener").at(listener.place, "");
+            compiler.report_missing(missing.help("add tls = { cert = \"/etc/spooky/certs/fullchain.pem\", key = \"/etc/spooky/certs/privkey.pem\" }: QUIC is always encrypted"));
+        }
+        return TlsSource::Supplied;
+    };
+    let (Some(cert), Some(key)) = (&tls.value.cert, &tls.value.key) else {
+        return TlsSource::Supplied;
+    };
+    if compiler.options.check_files {
+        files::check_identity(compiler, cert, key);
+    }
+    TlsSource::Files {
+        cert: cert.value.0.clone().into(),
+        key: key.value.0.clone().into(),
+    }
+}
+
+fn quic(compiler: &mut Compiler<'_>, keys: &keys::Quic) -> Quic {
+    if keys.max_stream_data.value > keys.max_data.value {
+        let useless = Diagnostic::warning(
+            "one stream may never send as much as `max_stream_data` says: the connection may not",
+        );
+        compiler.report(
+            useless
+                .at(keys.max_stream_data.place, "larger than `max_data`")
+                .at(keys.max_data.place, "this bounds all streams together"),
+        );
+    }
+    Quic {
+        idle_timeout: keys.idle_timeout.value,
+        max_data: keys.max_data.value.0,
+        max_stream_data: keys.max_stream_data.value.0,
+        max_streams_bidi: keys.max_streams_bidi.value,
+        congestion_control: keys.congestion_control.value,
+        max_udp_payload: keys.max_udp_payload.value,
+        initial_congestion_window: keys.initial_congestion_window.value,
+    }
+}

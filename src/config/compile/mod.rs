@@ -1,0 +1,108 @@
+//! From rows as written to a [`Generation`]: names become indices, layers of defaults become single values, and what
+//! cannot work is found.
+//!
+//! Owns every check that looks at more than one key. A part that is wrong is reported and left out, so that the rest is
+//! still checked; the result only counts when nothing was reported. One file for each part; `files` looks at the disk.
+
+mod files;
+mod listeners;
+mod routes;
+mod service;
+mod timeouts;
+mod upstreams;
+
+use super::Options;
+use super::diagnostic::{Diagnostic, Findings};
+use super::generation::{Generation, Performance, Routing};
+use super::keys::{self, Root};
+use super::source::Place;
+
+/// Compiles what the schema read. `whole` says that all of the text was understood.
+pub fn compile(
+    root: &Root,
+    start: Place,
+    whole: bool,
+    options: &Options,
+    findings: &mut Findings,
+) -> Generation {
+    let mut compiler = Compiler {
+        root,
+        start,
+        whole,
+        options,
+        findings,
+    };
+    let listeners = listeners::compile(&mut compiler);
+    let upstreams = upstreams::compile(&mut compiler);
+    let (table, routes) = routes::compile(&mut compiler, &upstreams);
+    let (observability, log) = service::compile(&mut compiler);
+    timeouts::check_performance(&mut compiler);
+    Generation {
+        number: 1,
+        listeners,
+        upstreams: upstreams
+            .list
+            .into_iter()
+            .map(|upstream| upstream.compiled)
+            .collect(),
+        backends: upstreams.backends,
+        table,
+        routes,
+        routing: routing(&root.routing.value),
+        performance: performance(&root.performance.value),
+        protocol: service::protocol(&root.resilience.value.protocol.value),
+        observability,
+        log,
+    }
+}
+
+/// What every part of the compiler needs.
+struct Compiler<'a> {
+    root: &'a Root,
+    /// The start of the main file: the place of what is missing altogether.
+    start: Place,
+    whole: bool,
+    options: &'a Options,
+    findings: &'a mut Findings,
+}
+
+impl Compiler<'_> {
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.findings.push(diagnostic);
+    }
+
+    /// Reports what may only seem to be missing because a line could not be read.
+    fn report_missing(&mut self, diagnostic: Diagnostic) {
+        if self.whole {
+            self.findings.push(diagnostic);
+        }
+    }
+}
+
+fn routing(keys: &keys::Routing) -> Routing {
+    Routing {
+        host_fallback: keys.host_fallback.value,
+        encoded_slash: keys.encoded_slash.value,
+        trusted_proxies: keys
+            .trusted_proxies
+            .value
+            .iter()
+            .map(|network| network.value)
+            .collect(),
+    }
+}
+
+fn performance(keys: &keys::Performance) -> Performance {
+    Performance {
+        worker_threads: keys.worker_threads.value,
+        pin_workers: keys.pin_workers.value,
+        global_inflight_limit: keys.global_inflight_limit.value,
+        max_active_connections: keys.max_active_connections.value,
+        client_header_timeout: keys.client_header_timeout.value,
+        pool_idle_connections_per_worker: keys.pool_idle_connections_per_worker.value,
+        pool_idle_timeout: keys.pool_idle_timeout.value,
+        udp_receive_buffer_bytes: keys.udp_receive_buffer_bytes.value.to_u32(),
+        udp_send_buffer_bytes: keys.udp_send_buffer_bytes.value.to_u32(),
+        shutdown_drain_timeout: keys.shutdown_drain_timeout.value,
+    }
+}

@@ -1,0 +1,216 @@
+//! Upstreams and their backends.
+
+use rustc_hash::FxHashMap;
+use spooky_uring::StreamAddress;
+
+use super::{Compiler, timeouts};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::generation::{
+    Backend, Balancing, ForwardedMode, HostPolicy, Upstream, UpstreamId,
+};
+use crate::config::keys::{self, BalancingType, HostMode};
+use crate::config::source::Place;
+
+/// Upstreams with what their routes still need.
+pub(super) struct Upstreams<'a> {
+    /// By [`UpstreamId`].
+    pub(super) list: Vec<Compiled<'a>>,
+    /// All backends, those of one upstream together.
+    pub(super) backends: Vec<Backend>,
+    by_name: FxHashMap<&'a str, UpstreamId>,
+}
+
+/// An upstream with its rows.
+pub(super) struct Compiled<'a> {
+    pub(super) compiled: Upstream,
+    pub(super) keys: &'a keys::Upstream,
+    /// Its name in the file.
+    pub(super) place: Place,
+}
+
+impl<'a> Upstreams<'a> {
+    pub(super) fn find(&self, name: &str) -> Option<UpstreamId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(super) fn get(&self, id: UpstreamId) -> &Compiled<'a> {
+        &self.list[id.0 as usize]
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().copied()
+    }
+}
+
+/// Compiles every `[upstream.<name>]`.
+pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
+    let root = compiler.root;
+    let mut upstreams = Upstreams {
+        list: Vec::new(),
+        backends: Vec::new(),
+        by_name: FxHashMap::default(),
+    };
+    if root.upstream.value.0.is_empty() && !root.upstream.is_written() {
+        compiler.report_missing(
+            Diagnostic::error("there is no upstream")
+                .at(compiler.start, "")
+                .help("add [upstream.default] with backends: there is nowhere to forward to"),
+        );
+    }
+    for (name, keys) in &root.upstream.value.0 {
+        let id = UpstreamId(index(upstreams.list.len()));
+        let start = index(upstreams.backends.len());
+        backends(
+            compiler,
+            id,
+            &name.value,
+            name.place,
+            keys,
+            &mut upstreams.backends,
+        );
+        let performance = &root.performance.value;
+        let compiled = Upstream {
+            name: name.value.as_str().into(),
+            backends: start..index(upstreams.backends.len()),
+            balancing: match keys.load_balancing.value.r#type.value {
+                BalancingType::RoundRobin => Balancing::RoundRobin,
+            },
+            host_policy: host_policy(compiler, &keys.host_policy.value, keys.host_policy.place),
+            forwarded_headers: forwarded_headers(compiler, keys),
+            inflight_limit: keys
+                .limits
+                .value
+                .per_upstream_inflight_limit
+                .as_ref()
+                .unwrap_or(&performance.per_upstream_inflight_limit)
+                .value,
+        };
+        timeouts::check_written(compiler, &keys.timeouts.value);
+        upstreams.list.push(Compiled {
+            compiled,
+            keys,
+            place: name.place,
+        });
+        upstreams.by_name.insert(&name.value, id);
+    }
+    upstreams
+}
+
+fn backends(
+    compiler: &mut Compiler<'_>,
+    upstream: UpstreamId,
+    name: &str,
+    name_place: Place,
+    keys: &keys::Upstream,
+    into: &mut Vec<Backend>,
+) {
+    let Some(written) = &keys.backends else {
+        return;
+    };
+    if written.value.is_empty() {
+        let none = Diagnostic::error(format!("upstream `{name}` has no backends"))
+            .at(written.place, "")
+            .at(name_place, "this upstream");
+        compiler.report_missing(none.help("add { id = \"…\", address = \"http://…\" }"));
+        return;
+    }
+    let performance = &compiler.root.performance.value;
+    let inflight_limit = keys
+        .limits
+        .value
+        .per_backend_inflight_limit
+        .as_ref()
+        .unwrap_or(&performance.per_backend_inflight_limit)
+        .value;
+    let mut ids: FxHashMap<&str, Place> = FxHashMap::default();
+    let mut addresses: FxHashMap<&StreamAddress, Place> = FxHashMap::default();
+    for backend in &written.value {
+        let keys::Backend {
+            id,
+            address,
+            weight,
+        } = &backend.value;
+        if let Some(id) = id
+            && let Some(first) = ids.insert(&id.value.0, id.place)
+        {
+            compiler.report(
+                Diagnostic::error(format!(
+                    "two backends of upstream `{name}` have the id `{}`",
+                    id.value.0
+                ))
+                .at(id.place, "here again")
+                .at(first, "first here")
+                .help("give each its own id"),
+            );
+        }
+        let (Some(id), Some(address)) = (id, address) else {
+            continue;
+        };
+        if let Some(first) = addresses.insert(&address.value.address, address.place) {
+            let twice = Diagnostic::warning(format!(
+                "two backends of upstream `{name}` have the same address"
+            ))
+            .at(address.place, "here again")
+            .at(first, "first here");
+            compiler.report(twice.help("use `weight` to give an origin a larger share"));
+        }
+        into.push(Backend {
+            id: id.value.0.as_str().into(),
+            upstream,
+            address: address.value.address.clone(),
+            authority: address.value.authority.as_str().into(),
+            weight: weight.value,
+            inflight_limit,
+        });
+    }
+}
+
+fn host_policy(compiler: &mut Compiler<'_>, keys: &keys::HostPolicy, place: Place) -> HostPolicy {
+    match (keys.mode.value, &keys.host) {
+        (HostMode::Rewrite, Some(host)) => HostPolicy::Rewrite(host.value.0.as_str().into()),
+        (HostMode::Rewrite, None) => {
+            compiler.report_missing(
+                Diagnostic::error("mode \"rewrite\" needs `host`")
+                    .at(keys.mode.place, "")
+                    .at(place, "in this table")
+                    .help("add host = \"…\""),
+            );
+            HostPolicy::PassThrough
+        }
+        (mode, host) => {
+            if let Some(host) = host {
+                compiler.report(
+                    Diagnostic::error("`host` acts only with mode \"rewrite\"")
+                        .at(host.place, "")
+                        .at(keys.mode.place, "the mode is this")
+                        .help("write mode = \"rewrite\", or remove `host`"),
+                );
+            }
+            if mode == HostMode::Upstream {
+                HostPolicy::Upstream
+            } else {
+                HostPolicy::PassThrough
+            }
+        }
+    }
+}
+
+fn forwarded_headers(compiler: &mut Compiler<'_>, keys: &keys::Upstream) -> ForwardedMode {
+    let mode = &keys.forwarded_headers.value.mode;
+    if mode.value != ForwardedMode::Overwrite
+        && compiler.root.routing.value.trusted_proxies.value.is_empty()
+    {
+        let idle = Diagnostic::warning(format!(
+            "\"{}\" acts only for peers in `trusted_proxies`, which is empty",
+            mode.value.as_str()
+        ))
+        .at(mode.place, "acts as \"overwrite\"");
+        compiler.report(idle.help("add the networks of your proxies to [routing] trusted_proxies"));
+    }
+    mode.value
+}
+
+/// A length as an index; the size of a configuration file keeps it far below the limit.
+fn index(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,474 @@
+//! Every key an operator can write: one row each, with what it does, its default and its range.
+//!
+//! This file is the reference: docs/CONFIGURATION.md is generated from it and config/spooky.reference.toml is checked
+//! against it. A key that does nothing does not stand here; planned ones stand under `later`, where writing one is an
+//! error that says so. To add a key: one row here, one field in `generation`, one line in `compile`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::generation::LogTarget;
+use super::schema::{Located, choice, schema};
+use super::values::{
+    BackendAddress, Bytes, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name,
+    Named, OneOrMany, OrOff, RoutePath, Rows,
+};
+use crate::route::HostPattern;
+
+schema! {
+    /// The whole file.
+    Root of "process" {
+        /// Version of the configuration language.
+        version: required u64, 1..=1;
+        /// More files, merged in name order; `*` can stand in the file name. Works in the main file only.
+        include: default Vec<Located<IncludePattern>> = "[]";
+        /// The public listener. Several are written as [[listeners]].
+        listen: optional Listener;
+        /// Public listeners, where one is not enough.
+        listeners: default Vec<Located<Listener>> = "[]";
+        /// Named groups of backends.
+        upstream: default Named<Upstream> = "{}";
+        /// Routes in full form; the short form is `route` of an upstream.
+        routes: default Vec<Located<Route>> = "[]";
+        /// How hosts, paths and addresses are read.
+        routing: default Routing = "{}";
+        /// Limits, times and sizes. For times and limits of one exchange a route's own value comes first, then its upstream's, then this.
+        performance: default Performance = "{}";
+        /// Protection.
+        resilience: default Resilience = "{}";
+        /// Metrics, health and access log.
+        observability: default Observability = "{}";
+        /// The program's own log.
+        log: default Log = "{}";
+    }
+    later ["upstream_tls", "security"]
+
+    /// A public address.
+    Listener of "listener" {
+        /// For logs and metrics; left out, it is made from the position.
+        name: optional Name;
+        /// Address to listen on; `[::]` is dual stack.
+        address: default IpAddr = "0.0.0.0";
+        /// Port to listen on; 0 takes a free one.
+        port: default u16 = "9889";
+        /// Protocols spoken.
+        protocols: default Vec<Located<Protocol>> = "[\"h3\"]";
+        /// Certificate and key.
+        tls: optional ListenerTls;
+        /// QUIC transport.
+        quic: default Quic = "{}";
+    }
+    later ["kind", "alt_svc"]
+
+    /// Certificate and key of a listener.
+    ListenerTls of "listener" {
+        /// PEM file with the certificate chain, the server's own certificate first.
+        cert: required FilePath;
+        /// PEM file with the private key.
+        key: required FilePath;
+    }
+    later ["certificates", "client_auth", "min_version"]
+
+    /// QUIC transport of a listener.
+    Quic of "listener" {
+        /// A connection on which nothing arrives for this long is forgotten.
+        idle_timeout: default Duration = "30s", 1_000..=3_600_000;
+        /// Bytes a client may send on one connection ahead of what was forwarded.
+        max_data: default Bytes = "8MiB", 65_536..=1_073_741_824;
+        /// The same for one stream.
+        max_stream_data: default Bytes = "1MiB", 16_384..=1_073_741_824;
+        /// Requests a client may have open at once on one connection.
+        max_streams_bidi: default u64 = "128", 1..=65_536;
+        /// Who decides how fast we send.
+        congestion_control: default CongestionControl = "cubic";
+        /// Bytes in one UDP datagram that we send; 1452 fills an ethernet frame.
+        max_udp_payload: default u16 = "1350", 1_200..=1_472;
+        /// Packets sent before the first acknowledgement.
+        initial_congestion_window: default u16 = "10", 2..=1_000;
+    }
+    later ["retry"]
+
+    /// A named group of backends.
+    Upstream of "upstream" {
+        /// Which requests come here, in short form; a route with the upstream's name.
+        route: optional ShortRoute;
+        /// How a backend is picked.
+        load_balancing: default LoadBalancing = "{}";
+        /// The origins.
+        backends: required Vec<Located<Backend>>;
+        /// What the backend sees as Host.
+        host_policy: default HostPolicy = "{}";
+        /// What becomes of Forwarded and X-Forwarded-*.
+        forwarded_headers: default ForwardedHeaders = "{}";
+        /// Times for this upstream.
+        timeouts: default Timeouts = "{}";
+        /// Limits for this upstream.
+        limits: default UpstreamLimits = "{}";
+    }
+    later ["client_cert_header", "tls"]
+
+    /// A route in short form.
+    ShortRoute of "route" {
+        /// Host name, or an array of them; `*.example.com` takes every name below. Left out: any.
+        host: optional OneOrMany<HostPattern>;
+        /// Path prefix, on a segment boundary. Left out: any path.
+        path_prefix: optional RoutePath;
+        /// Method, or an array of them. Left out: any.
+        method: optional OneOrMany<MethodName>;
+    }
+    later ["headers", "query", "cookie"]
+
+    /// How a backend is picked.
+    LoadBalancing of "upstream" {
+        /// The algorithm; round-robin is smooth and weighted.
+        r#type: default BalancingType = "round-robin";
+    }
+    later ["key"]
+
+    /// An origin.
+    Backend of "backend" {
+        /// Name, unique in its upstream.
+        id: required Name;
+        /// `http://ip:port` or `unix:/path`: HTTP/1.1 in clear.
+        address: required BackendAddress;
+        /// Share of the requests, relative to the other backends.
+        weight: default u32 = "100", 1..=1_000;
+    }
+    later ["tags", "health_check"]
+
+    /// What the backend sees as Host.
+    HostPolicy of "upstream" {
+        /// The client's host, a fixed one, or the backend's own address.
+        mode: default HostMode = "pass_through";
+        /// The fixed host for mode "rewrite".
+        host: optional HostHeader;
+    }
+    later []
+
+    /// What becomes of Forwarded and X-Forwarded-*.
+    ForwardedHeaders of "upstream" {
+        /// Replace, extend or keep; "append" and "preserve" act only for peers in `trusted_proxies`.
+        mode: default ForwardedMode = "overwrite";
+    }
+    later []
+
+    /// Times of an exchange that differ from [performance].
+    Timeouts of "upstream or route" {
+        /// Time to a connected socket.
+        backend_connect_timeout: optional Duration, 1..=300_000;
+        /// Time to the response head.
+        backend_timeout: optional Duration, 1..=86_400_000;
+        /// Longest gap in a response body.
+        backend_body_idle_timeout: optional Duration, 1..=86_400_000;
+        /// Time for the whole exchange, or "off".
+        total_request_timeout: optional OrOff<Duration>, 1..=86_400_000;
+        /// Longest gap in a request body.
+        client_body_idle_timeout: optional Duration, 1..=86_400_000;
+        /// Longest wait for a client that does not take its response.
+        client_send_timeout: optional Duration, 1..=86_400_000;
+    }
+    later ["client_header_timeout", "client_idle_timeout", "tunnel_idle_timeout"]
+
+    /// Limits of an upstream that differ from [performance].
+    UpstreamLimits of "upstream" {
+        /// Exchanges at once on this upstream.
+        per_upstream_inflight_limit: optional u32, 1..=10_000_000;
+        /// Exchanges at once on each of its backends.
+        per_backend_inflight_limit: optional u32, 1..=10_000_000;
+        /// Largest request body, or "off".
+        max_request_body_bytes: optional OrOff<Bytes>, 0..=1_125_899_906_842_624;
+        /// Largest response body, or "off".
+        max_response_body_bytes: optional OrOff<Bytes>, 0..=1_125_899_906_842_624;
+        /// Largest response head.
+        max_response_header_bytes: optional Bytes, 1_024..=1_048_576;
+    }
+    later []
+
+    /// A route in full form.
+    Route of "route" {
+        /// Name, unique over all routes.
+        name: required Name;
+        /// Which requests it takes.
+        r#match: default Match = "{}";
+        /// What happens to them.
+        action: required Action;
+        /// Times for this route.
+        timeouts: default Timeouts = "{}";
+        /// Limits for this route.
+        limits: default RouteLimits = "{}";
+    }
+    later []
+
+    /// Which requests a route takes; all that is written must hold.
+    Match of "route" {
+        /// Host name, or an array of them; `*.example.com` takes every name below. Left out: any.
+        host: optional OneOrMany<HostPattern>;
+        /// Path prefix, on a segment boundary. Left out: any path.
+        path_prefix: optional RoutePath;
+        /// Exact path, in place of `path_prefix`; "*" is the target of OPTIONS *.
+        path: optional ExactPath;
+        /// Method, or an array of them. Left out: any.
+        method: optional OneOrMany<MethodName>;
+    }
+    later ["headers", "query", "cookie"]
+
+    /// What happens to the requests of a route.
+    Action of "route" {
+        /// Name of the upstream that answers.
+        upstream: required Name;
+    }
+    later ["upstreams", "redirect", "rewrite", "mirror"]
+
+    /// Limits of a route that differ from those of its upstream.
+    RouteLimits of "route" {
+        /// Largest request body, or "off".
+        max_request_body_bytes: optional OrOff<Bytes>, 0..=1_125_899_906_842_624;
+        /// Largest response body, or "off".
+        max_response_body_bytes: optional OrOff<Bytes>, 0..=1_125_899_906_842_624;
+        /// Largest response head.
+        max_response_header_bytes: optional Bytes, 1_024..=1_048_576;
+    }
+    later []
+
+    /// How hosts, paths and addresses are read.
+    Routing of "process" {
+        /// Try less specific hosts when no path of the most specific host matches.
+        host_fallback: default bool = "true";
+        /// What becomes of %2F and %5C in a path: sent on as they are, or refused with 400.
+        encoded_slash: default EncodedSlash = "keep";
+        /// Networks whose Forwarded and X-Forwarded-* are believed.
+        trusted_proxies: default Vec<Located<IpNet>> = "[]";
+    }
+    later []
+
+    /// Limits, times and sizes.
+    Performance of "process" {
+        /// Worker threads.
+        worker_threads: default u16 = "1", 1..=1;
+        /// Keep each worker on one CPU.
+        pin_workers: default bool = "true";
+        /// Exchanges at once; more are answered 503.
+        global_inflight_limit: default u32 = "16384", 1..=10_000_000;
+        /// Exchanges at once on each upstream.
+        per_upstream_inflight_limit: default u32 = "8192", 1..=10_000_000;
+        /// Exchanges at once on each backend.
+        per_backend_inflight_limit: default u32 = "1024", 1..=10_000_000;
+        /// Client connections at once; more are refused.
+        max_active_connections: default u32 = "100000", 1..=10_000_000;
+        /// Time to a connected socket of a backend.
+        backend_connect_timeout: default Duration = "1s", 1..=300_000;
+        /// Time to the response head of a backend.
+        backend_timeout: default Duration = "15s", 1..=86_400_000;
+        /// Longest gap in a response body.
+        backend_body_idle_timeout: default Duration = "30s", 1..=86_400_000;
+        /// Time for a whole exchange, or "off".
+        total_request_timeout: default OrOff<Duration> = "off", 1..=86_400_000;
+        /// Time for a client to send a whole request head.
+        client_header_timeout: default Duration = "10s", 1..=3_600_000;
+        /// Longest gap in a request body.
+        client_body_idle_timeout: default Duration = "30s", 1..=86_400_000;
+        /// Longest wait for a client that does not take its response.
+        client_send_timeout: default Duration = "30s", 1..=86_400_000;
+        /// Largest request body, or "off"; counted while it streams, more is answered 413.
+        max_request_body_bytes: default OrOff<Bytes> = "off", 0..=1_125_899_906_842_624;
+        /// Largest response body, or "off"; counted while it streams.
+        max_response_body_bytes: default OrOff<Bytes> = "off", 0..=1_125_899_906_842_624;
+        /// Largest response head of a backend; more is answered 502.
+        max_response_header_bytes: default Bytes = "64KiB", 1_024..=1_048_576;
+        /// Unused connections kept to each backend, by each worker.
+        pool_idle_connections_per_worker: default u32 = "1024", 0..=1_000_000;
+        /// How long an unused connection to a backend is kept.
+        pool_idle_timeout: default Duration = "30s", 1..=3_600_000;
+        /// Receive buffer of the UDP sockets.
+        udp_receive_buffer_bytes: default Bytes = "8MiB", 65_536..=1_073_741_824;
+        /// Send buffer of the UDP sockets.
+        udp_send_buffer_bytes: default Bytes = "8MiB", 65_536..=1_073_741_824;
+        /// How long a drain waits for running exchanges.
+        shutdown_drain_timeout: default Duration = "30s", 0..=86_400_000;
+    }
+    later ["max_connections_per_address", "new_connections_per_sec", "new_connections_burst", "client_idle_timeout", "tunnel_idle_timeout"]
+
+    /// Protection.
+    Resilience of "process" {
+        /// What requests may look like.
+        protocol: default ProtocolRules = "{}";
+    }
+    later ["adaptive_admission", "route_queue", "circuit_breaker", "retry", "retry_budget", "hedging", "brownout", "watchdog"]
+
+    /// What requests may look like, before they are routed.
+    ProtocolRules of "process" {
+        /// Methods that pass; others are answered 405. Left out: all but TRACE and CONNECT.
+        allowed_methods: optional Vec<Located<MethodName>>;
+        /// Paths under these prefixes are answered 403, however they are escaped.
+        denied_path_prefixes: default Vec<Located<RoutePath>> = "[]";
+        /// Field lines in one request head; more is answered 431.
+        max_headers_count: default u32 = "128", 1..=4_096;
+        /// Bytes of one request head, 32 for each field line included; more is answered 431.
+        max_headers_bytes: default Bytes = "16KiB", 1_024..=1_048_576;
+    }
+    later ["allow_connect"]
+
+    /// Metrics, health and access log.
+    Observability of "process" {
+        /// Prometheus endpoint.
+        metrics: default Metrics = "{}";
+        /// Endpoint for /health and /ready.
+        control_api: default ControlApi = "{}";
+        /// One JSON line for each exchange.
+        access_log: default AccessLog = "{}";
+    }
+    later ["tracing", "proxy_status"]
+
+    /// Prometheus endpoint.
+    Metrics of "process" {
+        /// Serve it.
+        enabled: default bool = "true";
+        /// Address to listen on.
+        address: default IpAddr = "127.0.0.1";
+        /// Port to listen on; 0 takes a free one.
+        port: default u16 = "9901";
+        /// Path it is served at.
+        path: default RoutePath = "/metrics";
+    }
+    later []
+
+    /// Endpoint for /health and /ready.
+    ControlApi of "process" {
+        /// Serve it.
+        enabled: default bool = "true";
+        /// Address to listen on.
+        address: default IpAddr = "127.0.0.1";
+        /// Port to listen on; 0 takes a free one.
+        port: default u16 = "9902";
+    }
+    later ["auth_token", "socket"]
+
+    /// One JSON line for each exchange.
+    AccessLog of "process" {
+        /// Write it.
+        enabled: default bool = "true";
+        /// "stdout", "stderr", or a file that lines are appended to.
+        file: default LogTarget = "stdout";
+    }
+    later ["format"]
+
+    /// The program's own log.
+    Log of "process" {
+        /// Least weight of a line that is written. RUST_LOG wins.
+        level: default LogLevel = "spooky";
+        /// Levels of single modules.
+        modules: default LogModules = "{}";
+        /// Plain text or JSON lines.
+        format: default LogFormat = "plain";
+        /// "stdout", "stderr", or a file that lines are appended to.
+        file: default LogTarget = "stderr";
+    }
+    later []
+
+    /// Levels of single modules; `level` holds for those left out.
+    LogModules of "process" {
+        /// Start, signals, endpoints.
+        control: optional LogLevel;
+        /// Reading the configuration.
+        config: optional LogLevel;
+        /// The life of requests.
+        exchange: optional LogLevel;
+        /// HTTP/1.1.
+        h1: optional LogLevel;
+        /// HTTP/3 and QUIC.
+        h3: optional LogLevel;
+        /// Sockets and connections.
+        worker: optional LogLevel;
+    }
+    later []
+}
+
+choice! {
+    /// A protocol of a listener.
+    Protocol {
+        /// HTTP/3 over QUIC.
+        H3 = "h3",
+    }
+    later ["h2", "http/1.1"]
+
+    /// Who decides the sending rate.
+    CongestionControl {
+        /// RFC 9438.
+        Cubic = "cubic",
+        /// RFC 9002 §7.
+        Reno = "reno",
+        /// Model-based and paced.
+        Bbr2 = "bbr2" | "bbr",
+    }
+    later []
+
+    /// How a backend is picked.
+    BalancingType {
+        /// Smooth weighted round-robin.
+        RoundRobin = "round-robin",
+    }
+    later ["random", "consistent-hash", "least-connections", "latency-aware", "sticky-cid"]
+
+    /// What the backend sees as `Host`.
+    HostMode {
+        /// What the client asked for.
+        PassThrough = "pass_through",
+        /// A fixed value.
+        Rewrite = "rewrite",
+        /// The backend's own address.
+        Upstream = "upstream",
+    }
+    later []
+
+    /// What becomes of forwarding fields.
+    ForwardedMode {
+        /// Replaced by what we see.
+        Overwrite = "overwrite",
+        /// Extended by what we see, for trusted peers; else overwritten.
+        Append = "append",
+        /// Kept, for trusted peers; else overwritten.
+        Preserve = "preserve",
+    }
+    later []
+
+    /// What becomes of `%2F` and `%5C` in a path.
+    EncodedSlash {
+        /// Sent on as they came.
+        Keep = "keep",
+        /// Refused with 400.
+        Refuse = "refuse",
+    }
+    later []
+
+    /// Weight of a log line.
+    LogLevel {
+        /// trace
+        Whisper = "whisper" | "trace",
+        /// debug
+        Haunt = "haunt" | "debug",
+        /// info
+        Spooky = "spooky" | "info",
+        /// warn
+        Scream = "scream" | "warn",
+        /// error
+        Poltergeist = "poltergeist" | "error",
+        /// off
+        Silence = "silence" | "off",
+    }
+    later []
+
+    /// Form of log lines.
+    LogFormat {
+        /// For people.
+        Plain = "plain",
+        /// For machines.
+        Json = "json",
+    }
+    later []
+}
+
+impl Rows for Upstream {
+    const ROWS: &'static super::schema::Schema = &Self::SCHEMA;
+}

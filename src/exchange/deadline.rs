@@ -1,0 +1,102 @@
+//! What may take how long: one deadline per exchange, derived from where it stands, never stored twice.
+//!
+//! A body's idle time runs only while the side that is waited for owes bytes: a client that may not send, or an
+//! origin whose bytes nobody can take, is not late.
+
+use super::{Attempt, Exchange, RequestState, ResponseState};
+use crate::config::Timeouts;
+use crate::http::Reason;
+use std::time::{Duration, Instant};
+
+/// When something last moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved {
+    /// The first header byte of the request.
+    began: Instant,
+    /// The running attempt began to connect, or was sent.
+    attempt: Instant,
+    /// Body bytes came from the client, or were allowed to it after a pause.
+    request: Instant,
+    /// Body bytes came from the origin, or were allowed to it after a pause.
+    response: Instant,
+    /// The client took bytes.
+    taken: Instant,
+}
+
+impl Moved {
+    /// Everything counts from `now`.
+    pub fn new(now: Instant) -> Self {
+        Self { began: now, attempt: now, request: now, response: now, taken: now }
+    }
+}
+
+/// An upper bound for exchanges that no time limit applies to right now; they are looked at again then.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+impl Exchange {
+    /// A new attempt began.
+    pub fn note_attempt(&mut self, now: Instant) {
+        self.moved.attempt = now;
+        self.moved.request = now;
+        self.moved.response = now;
+    }
+
+    /// The client sent body bytes or was allowed to.
+    pub(super) fn note_request(&mut self, now: Instant) {
+        self.moved.request = now;
+    }
+
+    /// The origin sent body bytes or was allowed to.
+    pub(super) fn note_response(&mut self, now: Instant) {
+        self.moved.response = now;
+    }
+
+    /// The client took response bytes.
+    pub fn note_taken(&mut self, now: Instant) {
+        self.moved.taken = now;
+    }
+
+    /// The next moment at which something is late, with what it then is. `pending` is what the downstream protocol
+    /// queues for the client, `unsent` what our socket queues for the origin.
+    pub fn deadline(&self, pending: usize, unsent: usize) -> (Instant, Reason) {
+        let late = self.late(pending, unsent);
+        match self.timeouts().and_then(|timeouts| timeouts.total) {
+            Some(total) if self.moved.began + total < late.0 => (self.moved.began + total, Reason::RequestTimeout),
+            _ => late,
+        }
+    }
+
+    fn late(&self, pending: usize, unsent: usize) -> (Instant, Reason) {
+        let idle = (self.moved.taken + LOOK_AGAIN, Reason::RequestTimeout);
+        let Some(timeouts) = self.timeouts() else {
+            return idle;
+        };
+        // Bytes for the client stand in the queue and it does not take them.
+        if pending > 0 && self.response_credit == 0 || self.response == ResponseState::Complete {
+            return (self.moved.taken + timeouts.client_send, Reason::ClientSendTimeout);
+        }
+        match (self.response, self.attempt) {
+            (ResponseState::Waiting, Attempt::Connecting) => {
+                (self.moved.attempt + timeouts.backend_connect, Reason::ConnectTimeout)
+            }
+            (ResponseState::Waiting, Attempt::Sent { .. }) => match self.request {
+                RequestState::Streaming if self.request_credit > 0 && !self.endless => {
+                    (self.moved.request + timeouts.client_body_idle, Reason::ClientBodyIdle)
+                }
+                RequestState::Streaming if self.endless => idle,
+                // The origin has to take the body, or to answer it.
+                _ if unsent > 0 => (self.moved.request + timeouts.backend, Reason::UpstreamSendTimeout),
+                _ => (self.moved.request.max(self.moved.attempt) + timeouts.backend, Reason::ResponseTimeout),
+            },
+            (ResponseState::Streaming, _) if !self.endless && self.response_credit > 0 => {
+                (self.moved.response.max(self.moved.request) + timeouts.backend_body_idle, Reason::UpstreamBodyIdle)
+            }
+            _ => idle,
+        }
+    }
+
+    fn timeouts(&self) -> Option<&Timeouts> {
+        let plan = self.plan.as_ref()?;
+        Some(&self.snapshot.generation.route(plan.route).timeouts)
+    }
+}

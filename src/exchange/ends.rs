@@ -1,0 +1,166 @@
+//! The two ends of an exchange, as the exchange sees them: one closed set per side, each member a protocol machine
+//! plus what names the stream on it. Adding a protocol is one variant here and one arm per verb.
+
+use crate::h1::{self, Framing, Output};
+use crate::h3;
+use crate::http::{Fields, RequestHead, ResponseHead};
+use spooky_uring::Chunk;
+
+/// Why a direction is cut short, in neutral words; each protocol has its own code for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// Nothing is wrong; the rest is not wanted (RFC 9114 §4.1: H3_NO_ERROR).
+    NotNeeded,
+    /// The request was not processed at all and may be sent again.
+    Rejected,
+    /// The other side gave up on the exchange.
+    Cancelled,
+    /// The message breaks the protocol's rules.
+    Malformed,
+    /// The origin broke off, or we failed: the message is incomplete.
+    Internal,
+}
+
+impl Abort {
+    /// The code of RFC 9114 §8.1.
+    fn h3(self) -> u64 {
+        match self {
+            Self::NotNeeded => h3::code::NO_ERROR,
+            Self::Rejected => h3::code::REQUEST_REJECTED,
+            Self::Cancelled => h3::code::REQUEST_CANCELLED,
+            Self::Malformed => h3::code::MESSAGE_ERROR,
+            Self::Internal => h3::code::INTERNAL_ERROR,
+        }
+    }
+}
+
+/// The client's end.
+pub enum Downstream<'a> {
+    /// A request stream of an HTTP/3 connection.
+    H3 {
+        /// The connection.
+        connection: &'a mut h3::Connection,
+        /// The stream's identifier.
+        stream: u64,
+    },
+}
+
+impl Downstream<'_> {
+    /// Sends the final head; `end` says that no body follows.
+    pub fn send_head(&mut self, head: &ResponseHead, end: bool) {
+        match self {
+            Self::H3 { connection, stream } => connection.send_head(*stream, head, end),
+        }
+    }
+
+    /// Sends an informational (1xx) head.
+    pub fn send_informational(&mut self, head: &ResponseHead) {
+        match self {
+            Self::H3 { connection, stream } => connection.send_informational(*stream, head),
+        }
+    }
+
+    /// Queues body bytes; the caller keeps within [`Self::room`].
+    pub fn send_body(&mut self, chunk: Chunk) {
+        match self {
+            Self::H3 { connection, stream } => connection.send_body(*stream, chunk),
+        }
+    }
+
+    /// Sends trailers; they end the response.
+    pub fn send_trailers(&mut self, fields: &Fields) {
+        match self {
+            Self::H3 { connection, stream } => connection.send_trailers(*stream, fields),
+        }
+    }
+
+    /// Ends the response.
+    pub fn end(&mut self) {
+        match self {
+            Self::H3 { connection, stream } => connection.end(*stream),
+        }
+    }
+
+    /// Cuts the response short; never a clean end.
+    pub fn reset(&mut self, abort: Abort) {
+        match self {
+            Self::H3 { connection, stream } => connection.reset(*stream, abort.h3()),
+        }
+    }
+
+    /// Tells the client that the rest of its request is not read.
+    pub fn stop(&mut self, abort: Abort) {
+        match self {
+            Self::H3 { connection, stream } => connection.stop(*stream, abort.h3()),
+        }
+    }
+
+    /// Allows `bytes` more of the request's body.
+    pub fn grant(&mut self, bytes: usize) {
+        match self {
+            Self::H3 { connection, stream } => connection.grant(*stream, bytes),
+        }
+    }
+
+    /// Bytes of body that may be given now.
+    pub fn room(&self) -> usize {
+        match self {
+            Self::H3 { connection, stream } => connection.room(*stream),
+        }
+    }
+
+    /// Bytes that were given and are still queued by the protocol.
+    pub fn pending(&self) -> usize {
+        match self {
+            Self::H3 { connection, stream } => connection.pending(*stream),
+        }
+    }
+}
+
+/// The origin's end.
+pub enum Upstream<'a> {
+    /// An HTTP/1.1 connection, which carries one exchange at a time.
+    H1 {
+        /// The connection.
+        connection: &'a mut h1::ClientConnection,
+        /// What is to be written to its socket.
+        out: &'a mut Output,
+    },
+}
+
+impl Upstream<'_> {
+    /// Sends the request's head. `host` is what the host policy made of its authority.
+    pub fn send_head(&mut self, head: &RequestHead, host: &str, framing: Framing) {
+        match self {
+            Self::H1 { connection, out } => connection.send_head(head, Some(host.as_bytes()), framing, out),
+        }
+    }
+
+    /// Sends body bytes.
+    pub fn send_body(&mut self, chunk: Chunk) {
+        match self {
+            Self::H1 { connection, out } => connection.send_body(chunk, out),
+        }
+    }
+
+    /// Sends trailers; they end the request.
+    pub fn send_trailers(&mut self, fields: &Fields) {
+        match self {
+            Self::H1 { connection, out } => connection.send_trailers(fields, out),
+        }
+    }
+
+    /// Ends the request.
+    pub fn end(&mut self) {
+        match self {
+            Self::H1 { connection, out } => connection.end(out),
+        }
+    }
+
+    /// Allows `bytes` more of the response's body.
+    pub fn grant(&mut self, bytes: usize) {
+        match self {
+            Self::H1 { connection, .. } => connection.grant(bytes),
+        }
+    }
+}

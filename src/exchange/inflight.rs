@@ -1,0 +1,89 @@
+//! Exchanges in flight: counted for the process, each upstream and each backend, and held until the exchange ends.
+
+use crate::config::{BackendId, Generation, UpstreamId};
+use crate::http::Reason;
+
+/// Running exchanges of one worker.
+#[derive(Debug, Default)]
+pub struct Inflight {
+    total: u32,
+    upstreams: Vec<u32>,
+    backends: Vec<u32>,
+}
+
+/// What one exchange holds. Given back with [`Inflight::release`]; dropping it gives nothing back.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Permits {
+    total: bool,
+    upstream: Option<UpstreamId>,
+    backend: Option<BackendId>,
+}
+
+impl Inflight {
+    /// Counters for the upstreams and backends of `generation`.
+    pub fn new(generation: &Generation) -> Self {
+        Self {
+            total: 0,
+            upstreams: vec![0; generation.upstreams.len()],
+            backends: vec![0; generation.backends.len()],
+        }
+    }
+
+    /// Exchanges that hold a permit.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Exchanges on one backend.
+    pub fn on_backend(&self, backend: BackendId) -> u32 {
+        self.backends[backend.0 as usize]
+    }
+
+    /// Whether `backend` has room for one more.
+    pub fn backend_has_room(&self, generation: &Generation, backend: BackendId) -> bool {
+        self.on_backend(backend) < generation.backend(backend).inflight_limit
+    }
+
+    /// Takes a unit of the process and of the upstream, or says which limit is reached.
+    ///
+    /// # Errors
+    /// The limit that is full.
+    pub fn admit(&mut self, generation: &Generation, upstream: UpstreamId) -> Result<Permits, Reason> {
+        if self.total >= generation.performance.global_inflight_limit {
+            return Err(Reason::LimitGlobal);
+        }
+        let count = &mut self.upstreams[upstream.0 as usize];
+        if *count >= generation.upstream(upstream).inflight_limit {
+            return Err(Reason::LimitUpstream);
+        }
+        *count += 1;
+        self.total += 1;
+        Ok(Permits { total: true, upstream: Some(upstream), backend: None })
+    }
+
+    /// Moves the permits to `backend`, away from the one of an earlier attempt.
+    pub fn enter(&mut self, permits: &mut Permits, backend: BackendId) {
+        self.leave(permits);
+        self.backends[backend.0 as usize] += 1;
+        permits.backend = Some(backend);
+    }
+
+    /// Gives the backend's unit back, as its attempt is over.
+    pub fn leave(&mut self, permits: &mut Permits) {
+        if let Some(backend) = permits.backend.take() {
+            self.backends[backend.0 as usize] -= 1;
+        }
+    }
+
+    /// Gives everything back.
+    pub fn release(&mut self, mut permits: Permits) {
+        self.leave(&mut permits);
+        if let Some(upstream) = permits.upstream {
+            self.upstreams[upstream.0 as usize] -= 1;
+        }
+        if permits.total {
+            self.total -= 1;
+        }
+    }
+}

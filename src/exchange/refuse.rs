@@ -1,0 +1,64 @@
+//! Answers of our own: what a client gets when its request is not forwarded, or the origin gave nothing to pass on.
+
+use super::plan::Refused;
+use super::trail::hex;
+use super::{Abort, Downstream, Exchange, RequestState, ResponseState, Step, Turn};
+use crate::http::respond::{self, Answer, BodyForm, ProxyStatus};
+use crate::http::{Known, ResponseHead};
+use spooky_uring::Chunk;
+
+impl Exchange {
+    /// Answers with the status of a reason. Only while no final head was sent.
+    pub fn refuse(&mut self, refused: Refused<'_>, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        debug_assert_eq!(self.response, ResponseState::Waiting);
+        self.blame(refused.reason);
+        let id: [u8; 32] = hex(&self.trail.id);
+        let answer = Answer {
+            reason: refused.reason,
+            request_id: &id,
+            form: BodyForm::asked_by(&self.head.fields),
+            allow: refused.allow.map(str::as_bytes),
+            retry_after: None,
+            proxy_status: ProxyStatus::Error,
+            date: turn.date,
+        };
+        let mut head = ResponseHead::default();
+        let mut body = Vec::new();
+        answer.write(&mut head, &mut body);
+        self.answer(&head, body, downstream, turn)
+    }
+
+    /// Answers OPTIONS whose hops are used up (RFC 9110 §7.6.2).
+    pub fn answer_options(&mut self, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        let mut head = ResponseHead::default();
+        respond::options(respond::ALLOW_DEFAULT, turn.date, &mut head);
+        let id: [u8; 32] = hex(&self.trail.id);
+        head.fields.push_known(Known::XRequestId, &id);
+        self.answer(&head, Vec::new(), downstream, turn)
+    }
+
+    fn answer(
+        &mut self,
+        head: &ResponseHead,
+        body: Vec<u8>,
+        downstream: &mut Downstream<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Step {
+        self.trail.note_head(head.status, turn.now);
+        self.note_taken(turn.now);
+        let bodiless = body.is_empty() || !respond::sends_body(&self.head.method);
+        downstream.send_head(head, bodiless);
+        if !bodiless {
+            self.trail.response_bytes += body.len() as u64;
+            downstream.send_body(Chunk::from_vec(body));
+            downstream.end();
+        }
+        self.response = ResponseState::Complete;
+        self.response_credit = 0;
+        if self.request == RequestState::Streaming {
+            self.request = RequestState::Abandoned;
+            downstream.stop(Abort::NotNeeded);
+        }
+        Step::Discard
+    }
+}

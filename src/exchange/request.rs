@@ -1,0 +1,178 @@
+//! The request's direction: from the client to the origin.
+
+use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Upstream};
+use crate::config::Backend;
+use crate::h1::Framing;
+use super::Turn;
+use crate::http::{Event, Known, Reason, RequestHead};
+use crate::limits;
+use std::time::Instant;
+
+impl Exchange {
+    /// The attempt's connection is there: the request goes out on it, and both sides get their first credit.
+    /// `reused` says that the connection carried others before, so that it may turn out to be stale.
+    pub fn send(
+        &mut self,
+        upstream: &mut Upstream<'_>,
+        downstream: &mut Downstream<'_>,
+        backend: &Backend,
+        reused: bool,
+        now: Instant,
+    ) {
+        let policy = &self.snapshot.generation.upstream(backend.upstream).host_policy;
+        upstream.send_head(&self.head, policy.host(&self.head, &backend.authority), framing(&self.head, self.request));
+        self.attempt = Attempt::Sent { reused };
+        self.note_attempt(now);
+        self.trail.note_sent(reused, now);
+        if self.request == RequestState::Complete {
+            upstream.end();
+        } else {
+            self.request_credit = 0;
+            self.endless |= is_endless(self.head.fields.get(Known::ContentType));
+            self.allow_request(downstream, 0, now);
+        }
+        self.response_credit = 0;
+        self.allow_response(upstream, downstream, now);
+    }
+
+    /// Allows the client as much as the origin's socket has room for; `unsent` bytes are queued there.
+    pub fn allow_request(&mut self, downstream: &mut Downstream<'_>, unsent: usize, now: Instant) {
+        if self.request != RequestState::Streaming || !matches!(self.attempt, Attempt::Sent { .. }) {
+            return;
+        }
+        let room = limits::REQUEST_QUEUE_BYTES.saturating_sub(unsent);
+        // Small grants would make small reads: wait until half of the window is free.
+        if room.saturating_sub(self.request_credit) >= limits::REQUEST_QUEUE_BYTES / 2 {
+            if self.request_credit == 0 {
+                self.note_request(now);
+            }
+            downstream.grant(room - self.request_credit);
+            self.request_credit = room;
+        }
+    }
+
+    /// Takes one event of the client's stream. `upstream` is there while the attempt is connected.
+    pub fn on_request(
+        &mut self,
+        event: Event<Box<RequestHead>>,
+        upstream: Option<&mut Upstream<'_>>,
+        downstream: &mut Downstream<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Step {
+        let now = turn.now;
+        match event {
+            Event::Body(chunk) => {
+                self.request_credit = self.request_credit.saturating_sub(chunk.len());
+                self.trail.request_bytes += chunk.len() as u64;
+                self.note_request(now);
+                if self.is_request_too_large() {
+                    return self.fail_client(Reason::BodyTooLarge, downstream, turn);
+                }
+                if let Some(upstream) = upstream
+                    && self.request == RequestState::Streaming
+                {
+                    upstream.send_body(chunk);
+                }
+                Step::Continue
+            }
+            Event::Trailers(fields) => {
+                if let Some(upstream) = upstream
+                    && self.request == RequestState::Streaming
+                {
+                    upstream.send_trailers(&fields);
+                }
+                Step::Continue
+            }
+            Event::End => {
+                self.note_request(now);
+                if self.request == RequestState::Streaming {
+                    self.request = RequestState::Complete;
+                    if let Some(upstream) = upstream {
+                        upstream.end();
+                    }
+                }
+                Step::Continue
+            }
+            Event::Refused(refusal) => {
+                if refusal.malformed {
+                    self.blame(refusal.reason);
+                    return self.give_up(Abort::Malformed, downstream);
+                }
+                self.fail_client(refusal.reason, downstream, turn)
+            }
+            // A client that cuts its request short, or does not want the response, is gone for this exchange.
+            Event::Reset(_) | Event::Stop(_) => {
+                self.blame(Reason::ClientAbort);
+                self.give_up(Abort::Cancelled, downstream)
+            }
+            Event::Room => {
+                self.note_taken(now);
+                Step::Continue
+            }
+            // A second head is the protocol's to refuse; none reaches an exchange.
+            Event::Head { .. } | Event::Informational(_) => Step::Continue,
+        }
+    }
+
+    /// The client did something that ends the exchange: an answer while that is possible, a broken stream after it.
+    pub fn fail_client(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        if self.response == ResponseState::Waiting {
+            return self.refuse(reason.into(), downstream, turn);
+        }
+        self.blame(reason);
+        self.give_up(Abort::Cancelled, downstream)
+    }
+
+    /// Ends both directions at once: nothing more is read from the client, and what was sent to it is no clean end.
+    pub fn give_up(&mut self, abort: Abort, downstream: &mut Downstream<'_>) -> Step {
+        if self.request == RequestState::Streaming {
+            self.request = RequestState::Abandoned;
+            downstream.stop(abort);
+        }
+        if self.response != ResponseState::Complete || downstream.pending() > 0 {
+            self.response = ResponseState::Broken;
+            downstream.reset(abort);
+        }
+        Step::Discard
+    }
+
+    fn is_request_too_large(&self) -> bool {
+        let Some(plan) = self.plan else {
+            return false;
+        };
+        let most = self.snapshot.generation.route(plan.route).limits.max_request_body_bytes;
+        most.is_some_and(|most| self.trail.request_bytes > most)
+    }
+
+    /// Whether the failed attempt may be made again: nothing of a response was seen, and either nothing of the
+    /// request was read by anybody, or the connection was stale and repeating the request changes nothing.
+    pub(super) fn may_retry(&self) -> bool {
+        if usize::from(self.trail.attempts) > limits::ATTEMPTS_MAX {
+            return false;
+        }
+        match self.attempt {
+            Attempt::Connecting => true,
+            Attempt::Sent { reused } => reused && self.head.method.is_idempotent() && self.trail.request_bytes == 0,
+        }
+    }
+}
+
+/// How the request's body is framed towards an HTTP/1.1 origin.
+fn framing(head: &RequestHead, request: RequestState) -> Framing {
+    match (request, head.content_length) {
+        // RFC 9110 §8.6: a method that anticipates content states that there is none.
+        (RequestState::Complete, None) if head.method.expects_content() => Framing::Length(0),
+        (RequestState::Complete, None) => Framing::None,
+        (_, Some(length)) => Framing::Length(length),
+        (_, None) => Framing::Chunked,
+    }
+}
+
+/// Media types whose streams may be silent for as long as they like.
+pub(super) fn is_endless(content_type: Option<&[u8]>) -> bool {
+    let Some(value) = content_type else {
+        return false;
+    };
+    let begins = |prefix: &[u8]| value.len() >= prefix.len() && value[..prefix.len()].eq_ignore_ascii_case(prefix);
+    begins(b"text/event-stream") || begins(b"application/grpc")
+}

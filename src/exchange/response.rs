@@ -1,0 +1,126 @@
+//! The response's direction: from the origin to the client.
+
+use super::request::is_endless;
+use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
+use crate::http::{Event, Known, Reason, ResponseHead, WireVersion, forward};
+use std::time::Instant;
+
+impl Exchange {
+    /// Allows the origin as much as the client's stream has room for.
+    /// `false`: there is no more room than it was allowed already.
+    pub fn allow_response(&mut self, upstream: &mut Upstream<'_>, downstream: &Downstream<'_>, now: Instant) -> bool {
+        let room = downstream.room();
+        let more = room > self.response_credit;
+        if more {
+            if self.response_credit == 0 {
+                self.note_response(now);
+            }
+            upstream.grant(room - self.response_credit);
+            self.response_credit = room;
+        }
+        more
+    }
+
+    /// Takes one event of the origin's side.
+    pub fn on_response(
+        &mut self,
+        event: Event<ResponseHead>,
+        downstream: &mut Downstream<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Step {
+        let now = turn.now;
+        match event {
+            Event::Head { mut head, end } => {
+                self.trail.note_head(head.status, now);
+                self.note_response(now);
+                self.note_taken(now);
+                if self.is_response_too_large(head.content_length.unwrap_or(0)) {
+                    return self.fail(Reason::UpstreamBodyTooLarge, downstream, turn);
+                }
+                self.endless |= is_endless(head.fields.get(Known::ContentType));
+                forward::response_downstream(&mut head, WireVersion::H1_1, turn.date);
+                downstream.send_head(&head, end);
+                turn.spare = Some(head);
+                self.response = ResponseState::Streaming;
+                if end { self.complete(downstream) } else { Step::Continue }
+            }
+            Event::Informational(mut head) => {
+                forward::response_downstream(&mut head, WireVersion::H1_1, turn.date);
+                downstream.send_informational(&head);
+                Step::Continue
+            }
+            Event::Body(chunk) => {
+                self.response_credit = self.response_credit.saturating_sub(chunk.len());
+                self.trail.response_bytes += chunk.len() as u64;
+                self.note_response(now);
+                if self.is_response_too_large(self.trail.response_bytes) {
+                    return self.fail(Reason::UpstreamBodyTooLarge, downstream, turn);
+                }
+                downstream.send_body(chunk);
+                Step::Continue
+            }
+            Event::Trailers(fields) => {
+                downstream.send_trailers(&fields);
+                self.complete(downstream)
+            }
+            Event::End => {
+                if self.response == ResponseState::Streaming {
+                    downstream.end();
+                    return self.complete(downstream);
+                }
+                Step::Continue
+            }
+            Event::Reset(_) => self.fail(Reason::UpstreamReset, downstream, turn),
+            Event::Refused(refusal) => self.fail(refusal.reason, downstream, turn),
+            // The origin does not want the rest of the request; its response says why.
+            Event::Stop(_) | Event::Room => Step::Continue,
+        }
+    }
+
+    /// The attempt failed: another one, an answer of our own, or a broken stream, whatever is still possible.
+    pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        match self.response {
+            ResponseState::Waiting if self.may_retry() => {
+                match self.attempt {
+                    // A used connection that broke says nothing of the backend.
+                    Attempt::Sent { .. } => self.needs_fresh = true,
+                    Attempt::Connecting => {
+                        if let Some(backend) = self.trail.backend {
+                            self.mark_tried(backend);
+                        }
+                    }
+                }
+                self.failure = Some(reason);
+                Step::Retry
+            }
+            ResponseState::Waiting => self.refuse(reason.into(), downstream, turn),
+            ResponseState::Streaming => {
+                self.blame(reason);
+                self.give_up(Abort::Internal, downstream)
+            }
+            ResponseState::Complete | ResponseState::Broken => Step::Discard,
+        }
+    }
+
+    /// The whole response was given to the client's side.
+    fn complete(&mut self, downstream: &mut Downstream<'_>) -> Step {
+        self.response = ResponseState::Complete;
+        self.response_credit = 0;
+        if self.request != RequestState::Streaming {
+            return Step::Continue;
+        }
+        // An early final response: it is delivered whole, the rest of the request is not wanted (RFC 9114 §4.1),
+        // and the origin's connection is in the middle of a request, so nobody else may use it.
+        self.request = RequestState::Abandoned;
+        downstream.stop(Abort::NotNeeded);
+        Step::Discard
+    }
+
+    fn is_response_too_large(&self, bytes: u64) -> bool {
+        let Some(plan) = self.plan else {
+            return false;
+        };
+        let most = self.snapshot.generation.route(plan.route).limits.max_response_body_bytes;
+        most.is_some_and(|most| bytes > most)
+    }
+}

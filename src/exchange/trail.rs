@@ -1,0 +1,181 @@
+//! What is remembered of an exchange for its log line: the decision, the bytes, the times.
+
+use super::{Exchange, Plan};
+use crate::config::BackendId;
+use crate::http::{Known, Reason, Target};
+use crate::telemetry::kinds::Protocol;
+use crate::telemetry::{AccessEntry, WallClock};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// 16 unpredictable bytes that name one request: what `X-Request-ID` and the trace are made of.
+pub type RequestId = [u8; 16];
+
+/// A notable event's moment, as time since the head was read.
+type At = Option<Duration>;
+
+/// The short memory of one exchange.
+#[derive(Clone, Debug)]
+pub struct Trail {
+    /// When the head was read.
+    pub received: Instant,
+    /// What names the request.
+    pub id: RequestId,
+    /// The client's validated address.
+    pub client: SocketAddr,
+    /// The status of the final head, once sent.
+    pub status: Option<u16>,
+    /// The first thing that went otherwise than asked.
+    pub reason: Option<Reason>,
+    /// The backend of the latest attempt.
+    pub backend: Option<BackendId>,
+    /// Attempts made.
+    pub attempts: u16,
+    /// Whether the latest attempt began on a used connection.
+    pub reused: bool,
+    /// Body bytes from the client.
+    pub request_bytes: u64,
+    /// Body bytes to the client.
+    pub response_bytes: u64,
+    connected: At,
+    first_byte: At,
+}
+
+impl Trail {
+    /// The trail of a request whose head has just been read.
+    pub fn new(received: Instant, id: RequestId, client: SocketAddr) -> Self {
+        Self {
+            received,
+            id,
+            client,
+            status: None,
+            reason: None,
+            backend: None,
+            attempts: 0,
+            reused: false,
+            request_bytes: 0,
+            response_bytes: 0,
+            connected: None,
+            first_byte: None,
+        }
+    }
+
+    /// The request was handed to a connection.
+    pub(super) fn note_sent(&mut self, reused: bool, now: Instant) {
+        self.reused = reused;
+        self.connected = Some(now.saturating_duration_since(self.received));
+    }
+
+    /// The final head came.
+    pub(super) fn note_head(&mut self, status: u16, now: Instant) {
+        self.status = Some(status);
+        self.first_byte = Some(now.saturating_duration_since(self.received));
+    }
+
+    /// From the head to the response's first byte.
+    pub fn first_byte(&self) -> Option<Duration> {
+        self.first_byte
+    }
+
+    /// From the head to a connection that took the request.
+    pub fn connected(&self) -> Option<Duration> {
+        self.connected
+    }
+}
+
+impl Exchange {
+    /// The exchange as a record of the access log.
+    pub fn entry<'a>(&'a self, id: &'a [u8], clock: &WallClock, now: Instant) -> AccessEntry<'a> {
+        let trail = &self.trail;
+        AccessEntry {
+            received_unix_us: clock.unix_us(trail.received),
+            client: Some(trail.client),
+            protocol: Protocol::H3,
+            upstream_protocol: trail.connected.map(|_| Protocol::H1),
+            status: trail.status,
+            reason: trail.reason,
+            route: self.plan.map(|Plan { route, .. }| route.0),
+            backend: trail.backend.map(|backend| backend.0),
+            attempts: trail.attempts,
+            reused: trail.reused,
+            request_bytes: trail.request_bytes,
+            response_bytes: trail.response_bytes,
+            routed: self.plan.map(|_| Duration::ZERO),
+            connected: trail.connected,
+            first_byte: trail.first_byte,
+            finished: now.saturating_duration_since(trail.received),
+            method: self.head.method.as_str().as_bytes(),
+            authority: self.head.authority.as_str().as_bytes(),
+            path: match &self.head.target {
+                Target::Path(path) => path.forwarded().as_bytes(),
+                Target::Asterisk => b"*",
+                Target::Authority => b"",
+            },
+            request_id: id,
+            user_agent: self.head.fields.get(Known::UserAgent).unwrap_or_default(),
+        }
+    }
+}
+
+/// Makes request identifiers: unpredictable to others, cheap to us (xorshift over a seeded state, not a secret).
+#[derive(Clone, Debug)]
+pub struct Ids {
+    state: [u64; 2],
+}
+
+impl Ids {
+    /// A generator; `seed` comes from the system's randomness.
+    pub fn new(seed: [u8; 16]) -> Self {
+        let (low, high) = seed.split_at(8);
+        let word = |bytes: &[u8]| bytes.iter().fold(0u64, |word, &byte| word << 8 | u64::from(byte));
+        // An all-zero state would stay zero for ever.
+        Self { state: [word(low) | 1, word(high)] }
+    }
+
+    /// 64 bits (xoroshiro128+).
+    pub fn word(&mut self) -> u64 {
+        let [a, mut b] = self.state;
+        let result = a.wrapping_add(b);
+        b ^= a;
+        self.state = [a.rotate_left(24) ^ b ^ b << 16, b.rotate_left(37)];
+        result
+    }
+
+    /// The next request's identifier.
+    pub fn next_id(&mut self) -> RequestId {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.word().to_be_bytes());
+        id[8..].copy_from_slice(&self.word().to_be_bytes());
+        id
+    }
+}
+
+/// `bytes` in lower-case hexadecimal; `N` is twice `M`.
+pub fn hex<const M: usize, const N: usize>(bytes: &[u8; M]) -> [u8; N] {
+    const { assert!(N == 2 * M) };
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; N];
+    for (at, byte) in bytes.iter().enumerate() {
+        text[2 * at] = DIGITS[usize::from(byte >> 4)];
+        text[2 * at + 1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ten_thousand_identifiers_differ_even_from_a_zero_seed() {
+        let mut ids = Ids::new([0; 16]);
+        let seen: HashSet<RequestId> = (0..10_000).map(|_| ids.next_id()).collect();
+        assert_eq!(seen.len(), 10_000);
+    }
+
+    #[test]
+    fn identifiers_are_written_in_lower_case_hexadecimal() {
+        assert_eq!(&hex::<2, 4>(&[0x0f, 0xa0]), b"0fa0");
+    }
+}

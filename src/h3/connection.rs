@@ -1,0 +1,506 @@
+//! Owns one connection: the transport, its HTTP/3 layer, its streams, and the connection's own life: handshake, GOAWAY,
+//! drain, close, deadlines, the client's address.
+//!
+//! It refuses to know other connections. The halves that move bytes stand beside it: `receive`, `send`, `transmit`.
+
+use super::boring_ffi;
+use super::code;
+use super::counters::Counters;
+use super::payload::{Held, PayloadFactory};
+use super::settings::QuicSettings;
+use super::streams::{Receiving, Sending, Stream};
+use super::transmit::Aside;
+use quiche::PathEvent;
+use rustc_hash::FxHashMap;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+pub(super) type Quic = quiche::Connection<PayloadFactory>;
+
+/// What all connections of an endpoint share.
+pub(super) struct Shared {
+    pub(super) settings: QuicSettings,
+    pub(super) http: quiche::h3::Config,
+    pub(super) counters: Counters,
+    /// The worker's receive pool is nearly dry: copy instead of holding.
+    pub(super) pressure: Cell<bool>,
+}
+
+/// Who closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Closer {
+    /// The client.
+    Client,
+    /// We did.
+    Us,
+    /// Nobody spoke any more.
+    Silence,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CloseCause {
+    /// Who ended it.
+    pub by: Closer,
+    /// The code is one of HTTP/3 (RFC 9114 §8.1), not of the transport (RFC 9000 §20.1).
+    pub application: bool,
+    /// The code.
+    pub code: u64,
+}
+
+/// What is known of a connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionFacts {
+    /// The client, on the last path that was validated; address lists and logs use this one only.
+    pub client: SocketAddr,
+    /// Our address on that path.
+    pub local: SocketAddr,
+    /// The handshake is done.
+    pub established: bool,
+    /// What was negotiated; empty before the handshake is done.
+    pub alpn: &'static [u8],
+    /// The name the client asked for.
+    pub server_name: Option<String>,
+    /// Smoothed round-trip time of the active path.
+    pub rtt: Duration,
+    /// From the first packet to the end of the handshake.
+    pub handshake: Option<Duration>,
+    /// The session was resumed.
+    pub resumed: bool,
+    /// Packets sent, and those of them that were lost.
+    pub packets_sent: u64,
+    /// See [`Self::packets_sent`].
+    pub packets_lost: u64,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goaway {
+    /// None was asked for.
+    No,
+    /// Asked for, but the first notice is not sent yet.
+    Wanted,
+    /// The notice with the highest number is sent: the client opens no more, but what was on its way is served
+    /// (RFC 9114 §5.2). The final one follows at this time.
+    Noticed(Instant),
+    /// Requests from this number on are rejected.
+    Final(u64),
+}
+
+/// The highest request number there can be.
+const STREAM_MAX: u64 = (1 << 62) - 4;
+
+/// One connection with a client.
+pub struct Connection {
+    pub(super) quic: Quic,
+    pub(super) http: Option<quiche::h3::Connection>,
+    pub(super) shared: Rc<Shared>,
+    pub(super) streams: FxHashMap<u64, Stream>,
+    pub(super) held: Rc<Held>,
+    /// Bytes of `held` that the transport does not have yet.
+    pub(super) waiting: usize,
+
+    /// Streams with an event outside the transport's. Each stands here once, so the bound is the number of streams;
+    /// likewise for the two lists below.
+    pub(super) news: VecDeque<u64>,
+    /// Streams with body bytes and credit.
+    pub(super) reading: VecDeque<u64>,
+    /// Streams with bytes for the transport.
+    pub(super) sending: VecDeque<u64>,
+    /// Streams that are over for us but maybe not for the transport; the HTTP/3 layer still remembers them.
+    pub(super) closing: Vec<u64>,
+    /// Length of `closing` at which it is looked through again: doubling makes that constant per request.
+    pub(super) sweep_at: usize,
+    /// One more than the highest request seen, as a stream number.
+    pub(super) next_request: u64,
+
+    /// Packets came since [`Self::settle`].
+    pub(super) fresh: bool,
+    /// The HTTP/3 layer may have events.
+    pub(super) poll: bool,
+    /// STOP_SENDING frames the transport had counted when we last looked.
+    pub(super) stops_seen: u64,
+    pub(super) aside: Option<Box<Aside>>,
+    /// A packet may leave from then on.
+    pub(super) release: Option<Instant>,
+
+    goaway: Goaway,
+    aborted: bool,
+    client: SocketAddr,
+    local: SocketAddr,
+    /// Where the client sends from but has not proved to be.
+    candidate: Option<(SocketAddr, SocketAddr)>,
+    created: Instant,
+    handshake: Option<Duration>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        mut quic: Quic,
+        shared: Rc<Shared>,
+        client: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+    ) -> Self {
+        boring_ffi::shed_handshake_config(quic.as_mut());
+        Self {
+            quic,
+            http: None,
+            shared,
+            streams: FxHashMap::default(),
+            held: Rc::default(),
+            waiting: 0,
+            news: VecDeque::new(),
+            reading: VecDeque::new(),
+            sending: VecDeque::new(),
+            closing: Vec::new(),
+            sweep_at: 0,
+            next_request: 0,
+            fresh: false,
+            poll: false,
+            stops_seen: 0,
+            aside: None,
+            release: None,
+            goaway: Goaway::No,
+            aborted: false,
+            client,
+            local,
+            candidate: None,
+            created: now,
+            handshake: None,
+        }
+    }
+
+    /// One datagram of this connection.
+    pub(super) fn receive(&mut self, packet: &mut [u8], from: SocketAddr, to: SocketAddr) {
+        // An error closes the connection inside the transport; `close_cause` tells it.
+        let _ = self.quic.recv(packet, quiche::RecvInfo { from, to });
+        self.fresh = true;
+        self.poll = true;
+    }
+
+    /// The handshake is done: HTTP/3 starts.
+    pub(super) fn establish(&mut self, now: Instant) {
+        self.handshake = Some(now.saturating_duration_since(self.created));
+        match quiche::h3::Connection::with_transport(&mut self.quic, &self.shared.http) {
+            Ok(http) => self.http = Some(http),
+            // The client allows us too few streams or bytes for the control streams.
+            Err(_) => self.close(code::CLOSED_CRITICAL_STREAM, b"no room for control streams"),
+        }
+    }
+
+    /// Once per turn with packets: what their arrival changed.
+    pub(super) fn settle(&mut self) {
+        if !self.fresh {
+            return;
+        }
+        self.fresh = false;
+        self.follow_paths();
+        if self.is_closing() {
+            self.abort_streams();
+            return;
+        }
+        self.note_stops();
+        // Acknowledgements and windows came: what waits may go on, and upstreams may be asked for more.
+        self.flush();
+        self.sweep();
+    }
+
+    /// Whether nothing more can be received or sent but the close itself.
+    pub fn is_closing(&self) -> bool {
+        self.quic.is_closed() || self.quic.is_draining() || self.quic.local_error().is_some()
+    }
+
+    /// Every stream ends with its connection: each open direction gets its own event.
+    fn abort_streams(&mut self) {
+        self.poll = false;
+        if std::mem::replace(&mut self.aborted, true) {
+            return;
+        }
+        self.reading.clear();
+        self.sending.clear();
+        self.closing = Vec::new();
+        for (&id, stream) in &mut self.streams {
+            stream.in_reading = false;
+            stream.in_sending = false;
+            stream.room = false;
+            self.waiting -= stream.sealed();
+            stream.clear();
+            if stream.receiving == Receiving::Open {
+                stream.receiving = Receiving::Closed;
+                stream.reset = Some(code::REQUEST_CANCELLED);
+            }
+            if stream.sending != Sending::Closed {
+                stream.sending = Sending::Closed;
+                stream.stopped = Some(code::REQUEST_CANCELLED);
+            }
+            if !std::mem::replace(&mut stream.in_news, true) {
+                self.news.push_back(id);
+            }
+        }
+    }
+
+    /// Follows the client to a new address, but only after it proved to be there.
+    fn follow_paths(&mut self) {
+        while let Some(event) = self.quic.path_event_next() {
+            match event {
+                PathEvent::PeerMigrated(local, client) => {
+                    if self.quic.is_path_validated(local, client) == Ok(true) {
+                        self.move_to(local, client);
+                    } else {
+                        self.candidate = Some((local, client));
+                    }
+                }
+                PathEvent::Validated(local, client) if self.candidate == Some((local, client)) => {
+                    self.candidate = None;
+                    self.move_to(local, client);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn move_to(&mut self, local: SocketAddr, client: SocketAddr) {
+        if (self.local, self.client) != (local, client) {
+            self.shared.counters.migrations.add(1);
+        }
+        (self.local, self.client) = (local, client);
+    }
+
+    /// Lets the HTTP/3 layer forget streams that the transport has forgotten.
+    ///
+    /// It drops its own record only when it wrote the last frame itself or finds, while writing, that the stream is
+    /// gone; ours are written past it, so it is asked to write on streams that are known to be gone.
+    pub(super) fn sweep(&mut self) {
+        let idle = self.streams.is_empty() && !self.closing.is_empty();
+        if self.closing.len() < self.sweep_at && !idle {
+            return;
+        }
+        let (Some(http), quic) = (&mut self.http, &mut self.quic) else {
+            return;
+        };
+        self.closing.retain(|&id| {
+            let gone = matches!(
+                quic.stream_capacity(id),
+                Err(quiche::Error::InvalidStreamState(_))
+            );
+            if gone {
+                let nothing = [quiche::h3::HeaderRef::new(b":status", b"200")];
+                let _ = http.send_response(quic, id, &nothing, false);
+            }
+            !gone
+        });
+        self.sweep_at = (2 * self.closing.len()).max(16);
+        if idle && self.closing.is_empty() {
+            self.shrink();
+        }
+    }
+
+    /// An idle connection keeps no memory of the requests it had.
+    fn shrink(&mut self) {
+        self.streams = FxHashMap::default();
+        self.news = VecDeque::new();
+        self.reading = VecDeque::new();
+        self.sending = VecDeque::new();
+        self.closing = Vec::new();
+    }
+
+    /// Forgets a stream that is over.
+    pub(super) fn forget_if_over(&mut self, id: u64) {
+        if let Some(stream) = self.streams.get(&id)
+            && stream.is_over()
+        {
+            let stream = self.streams.remove(&id);
+            debug_assert!(stream.is_none_or(|stream| stream.queued() == 0));
+            self.closing.push(id);
+        }
+    }
+
+    /// Starts to drain: the client is told to open no more requests; those on their way are still served, and later
+    /// ones rejected one round trip later. Ends when [`Self::is_drained`].
+    pub fn goaway(&mut self) {
+        if self.goaway == Goaway::No {
+            self.goaway = Goaway::Wanted;
+        }
+    }
+
+    /// Moves the drain on; called with everything that is sent.
+    pub(super) fn drain(&mut self, now: Instant) {
+        let (Some(http), quic) = (&mut self.http, &mut self.quic) else {
+            return;
+        };
+        match self.goaway {
+            Goaway::Wanted => {
+                // A blocked control stream is tried again with the next packets.
+                if http.send_goaway(quic, STREAM_MAX).is_ok() {
+                    let rtt = rtt(quic);
+                    self.goaway = Goaway::Noticed(now + rtt.max(Duration::from_millis(10)));
+                }
+            }
+            Goaway::Noticed(at) if at <= now => {
+                if http.send_goaway(quic, self.next_request).is_ok() {
+                    self.goaway = Goaway::Final(self.next_request);
+                }
+            }
+            Goaway::No | Goaway::Noticed(_) | Goaway::Final(_) => {}
+        }
+    }
+
+    /// Whether a request came too late for our GOAWAY.
+    pub(super) fn rejects(&self, id: u64) -> bool {
+        matches!(self.goaway, Goaway::Final(first) if id >= first)
+    }
+
+    /// Whether a drain has come to its end: no request is open and none will be. The caller closes then.
+    pub fn is_drained(&self) -> bool {
+        self.is_closing()
+            || self.http.is_none() && self.goaway != Goaway::No
+            || matches!(self.goaway, Goaway::Final(_))
+                && self.streams.is_empty()
+                && self.held.bytes() == 0
+    }
+
+    /// Closes the connection with a code of RFC 9114; [`Self::transmit`] sends it.
+    pub fn close(&mut self, code: u64, reason: &[u8]) {
+        // `Done`: it is closing already.
+        let _ = self.quic.close(true, code, reason);
+        self.fresh = true;
+    }
+
+    /// Whether it can be removed.
+    pub fn is_closed(&self) -> bool {
+        self.quic.is_closed()
+    }
+
+    /// Why it ended; `None` while it has not.
+    pub fn close_cause(&self) -> Option<CloseCause> {
+        if !self.is_closing() {
+            return None;
+        }
+        let told = |by, error: &quiche::ConnectionError| CloseCause {
+            by,
+            application: error.is_app,
+            code: error.error_code,
+        };
+        if let Some(error) = self.quic.peer_error() {
+            return Some(told(Closer::Client, error));
+        }
+        if let Some(error) = self.quic.local_error() {
+            return Some(told(Closer::Us, error));
+        }
+        Some(CloseCause {
+            by: Closer::Silence,
+            application: false,
+            code: 0,
+        })
+    }
+
+    /// When [`Self::handle_deadline`] wants to be called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let handshake = (self.handshake.is_none() && !self.is_closing())
+            .then(|| self.created + self.shared.settings.handshake_timeout);
+        let goaway = match self.goaway {
+            Goaway::Noticed(at) => Some(at),
+            Goaway::No | Goaway::Wanted | Goaway::Final(_) => None,
+        };
+        [self.quic.timeout_instant(), self.release, handshake, goaway]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Time has come; [`Self::next_event`] and [`Self::transmit`] follow.
+    pub fn handle_deadline(&mut self, now: Instant) {
+        if self.quic.timeout_instant().is_some_and(|at| at <= now) {
+            self.quic.on_timeout();
+        }
+        if self.release.is_some_and(|at| at <= now) {
+            self.release = None;
+        }
+        let late = self.created + self.shared.settings.handshake_timeout <= now;
+        if late && self.handshake.is_none() && !self.is_closing() {
+            let _ = self.quic.close(false, 0, b"handshake timeout");
+        }
+        self.fresh = true;
+    }
+
+    /// Requests that are open.
+    pub fn streams_open(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Bytes in pool memory that this connection holds.
+    pub fn pooled_bytes(&self) -> usize {
+        self.held.pooled()
+    }
+
+    /// Bytes queued or not yet acknowledged.
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes()
+            + self
+                .streams
+                .values()
+                .map(|stream| stream.tail.len())
+                .sum::<usize>()
+    }
+
+    /// The client, on the last path that was validated.
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> ConnectionFacts {
+        let stats = self.quic.stats();
+        ConnectionFacts {
+            client: self.client,
+            local: self.local,
+            established: self.handshake.is_some(),
+            alpn: if self.quic.application_proto() == super::ALPN {
+                super::ALPN
+            } else {
+                b""
+            },
+            server_name: self.quic.server_name().map(str::to_owned),
+            rtt: rtt(&self.quic),
+            handshake: self.handshake,
+            resumed: self.quic.is_resumed(),
+            packets_sent: stats.sent as u64,
+            packets_lost: stats.lost as u64,
+        }
+    }
+
+    /// For tests: every relation between the parts that must always hold.
+    #[cfg(test)]
+    pub(super) fn check_invariants(&self) {
+        let mut waiting = 0;
+        for (id, stream) in &self.streams {
+            waiting += stream.sealed();
+            let listed = |list: &VecDeque<u64>| list.iter().filter(|&other| other == id).count();
+            assert_eq!(listed(&self.news), usize::from(stream.in_news), "news {id}");
+            assert_eq!(
+                listed(&self.reading),
+                usize::from(stream.in_reading),
+                "reading {id}"
+            );
+            assert_eq!(
+                listed(&self.sending),
+                usize::from(stream.in_sending),
+                "sending {id}"
+            );
+            assert!(!(stream.is_over() && !stream.in_news), "over but kept {id}");
+        }
+        assert_eq!(waiting, self.waiting);
+        assert!(self.held.bytes() >= self.waiting);
+        assert!(self.held.pooled() <= self.held.bytes());
+    }
+}
+
+fn rtt(quic: &Quic) -> Duration {
+    quic.path_stats()
+        .find(|path| path.active)
+        .map_or(Duration::ZERO, |path| path.rtt)
+}

@@ -1,0 +1,151 @@
+//! Owns the way out of a connection: packets of one size back to back, so that one system call sends them all.
+
+use super::connection::Connection;
+use crate::limits::quic::{TRAIN_BYTES, TRAIN_PACKETS};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Packets that leave together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Train {
+    /// Bytes filled.
+    pub len: usize,
+    /// Size of every packet but the last, which may be shorter.
+    pub segment: u16,
+    /// How many packets.
+    pub packets: usize,
+    /// The receiver.
+    pub to: SocketAddr,
+    /// The address to send from.
+    pub from: SocketAddr,
+}
+
+/// A packet the transport counts as sent that did not fit its train: it leads the next one.
+pub(super) struct Aside {
+    bytes: Vec<u8>,
+    to: SocketAddr,
+    from: SocketAddr,
+    /// A probe for a larger packet size travels alone: if it is too large for the path, only it is lost.
+    probe: bool,
+}
+
+impl Connection {
+    /// Fills one train; call until `None`. All packets but the last have the same size, as UDP_SEGMENT wants it.
+    /// Paced connections hold the rest back: [`Self::next_deadline`] says until when.
+    ///
+    /// `out` must hold at least two packets.
+    pub fn transmit(&mut self, out: &mut [u8], now: Instant) -> Option<Train> {
+        self.settle();
+        self.drain(now);
+        // Before the first packet, so that acknowledgements share it with data.
+        self.flush();
+        let limit = out.len().min(TRAIN_BYTES);
+        let out = &mut out[..limit];
+        let packets_max = self.shared.settings.burst_packets.clamp(1, TRAIN_PACKETS);
+        let mut train: Option<Train> = None;
+
+        if let Some(aside) = self.aside.take() {
+            let len = aside.bytes.len();
+            if len > out.len() {
+                // A slot too small for one packet: the packet is lost, as on any network.
+                debug_assert!(false, "slot of {} bytes", out.len());
+                return None;
+            }
+            // Copied: it was written behind the train before.
+            out[..len].copy_from_slice(&aside.bytes);
+            let first = Train {
+                len,
+                segment: len as u16,
+                packets: 1,
+                to: aside.to,
+                from: aside.from,
+            };
+            if aside.probe {
+                return Some(self.count(first));
+            }
+            train = Some(first);
+        }
+
+        loop {
+            let filled = train.map_or(0, |train| train.len);
+            if train.is_some_and(|train| train.packets == packets_max) || self.is_held_back(now) {
+                break;
+            }
+            let usual = self.quic.max_send_udp_payload_size();
+            if out.len() - filled < usual {
+                break;
+            }
+            let (len, info) = match self.quic.send(&mut out[filled..]) {
+                Ok(sent) => sent,
+                Err(quiche::Error::Done) => {
+                    if self.flush() {
+                        continue;
+                    }
+                    break;
+                }
+                Err(_) => {
+                    // A handshake that cannot go on; the close is the next packet, and if not even that can be made
+                    // the connection is closed already.
+                    if self.quic.close(false, 0x01, b"").is_err() {
+                        break;
+                    }
+                    self.fresh = true;
+                    continue;
+                }
+            };
+            let probe = len > usual;
+            let Some(train) = &mut train else {
+                let first = Train {
+                    len,
+                    segment: len as u16,
+                    packets: 1,
+                    to: info.to,
+                    from: info.from,
+                };
+                if probe {
+                    return Some(self.count(first));
+                }
+                train = Some(first);
+                continue;
+            };
+            let segment = usize::from(train.segment);
+            if len > segment || probe || info.to != train.to || info.from != train.from {
+                self.shared.counters.packets_aside.add(1);
+                self.aside = Some(Box::new(Aside {
+                    bytes: out[filled..filled + len].to_vec(),
+                    to: info.to,
+                    from: info.from,
+                    probe,
+                }));
+                break;
+            }
+            train.len += len;
+            train.packets += 1;
+            if len < segment {
+                break;
+            }
+        }
+        train.map(|train| self.count(train))
+    }
+
+    fn count(&self, train: Train) -> Train {
+        self.shared.counters.trains.add(1);
+        self.shared.counters.packets.add(train.packets as u64);
+        train
+    }
+
+    /// Whether pacing wants the next packet later.
+    fn is_held_back(&mut self, now: Instant) -> bool {
+        let settings = &self.shared.settings;
+        if !settings.congestion_control.is_paced() {
+            return false;
+        }
+        self.release = self
+            .quic
+            .get_next_release_time()
+            .and_then(|decision| decision.time(now))
+            .and_then(|at| at.checked_sub(settings.pacing_slack))
+            .filter(|&at| at > now);
+        self.release.is_some()
+    }
+}

@@ -1,0 +1,100 @@
+//! Completions are noted on their owners; nothing is decided here.
+
+use super::token::Owner;
+use super::{Downkey, Worker};
+use crate::h3::Received;
+use spooky_uring::{Event, Io, Lease};
+use std::net::SocketAddr;
+
+impl<I: Io> Worker<I> {
+    /// Notes one event.
+    pub(super) fn collect(&mut self, event: Event) {
+        match event {
+            Event::Datagrams { token, from, to, segment, mut lease } => {
+                if let Some(Owner::Listener(listener)) = Owner::of(token) {
+                    self.collect_datagrams(listener, from, to, segment, &mut lease);
+                }
+            }
+            Event::Received { token, lease, .. } => {
+                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+                    self.collect_bytes(slot, lease);
+                }
+            }
+            Event::Sent { token, queued, .. } => {
+                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+                    self.origin_took(slot, queued);
+                }
+            }
+            Event::Connected { token, result, .. } => {
+                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+                    self.origin_connected(slot, result);
+                }
+            }
+            Event::Ended { token, end, .. } => {
+                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+                    self.origin_ended(slot, end);
+                }
+            }
+            Event::SendFailed { token, .. } => {
+                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+                    self.origin_send_failed(slot);
+                }
+            }
+            Event::DatagramsRefused { .. } => self.cells.quic.send_failures.add(1),
+            Event::Doorbell { .. } => self.read_commands(),
+            Event::Accepted { .. } | Event::Signal { .. } | Event::Written { .. } => {}
+        }
+    }
+
+    /// Hands each datagram to its connection, in place.
+    fn collect_datagrams(&mut self, listener: u16, from: SocketAddr, to: SocketAddr, segment: u16, lease: &mut Lease) {
+        let now = self.now;
+        self.cells.train_received(lease.len(), segment);
+        let mut last = None;
+        for datagram in lease.chunks_mut(usize::from(segment).max(1)) {
+            let Some(at) = self.listeners.get_mut(usize::from(listener)) else {
+                return;
+            };
+            match at.endpoint.receive(datagram, from, to, now) {
+                Received::Connection(connection) => {
+                    // A train of datagrams is of one sender, so mostly of one connection.
+                    if last != Some(connection) {
+                        last = Some(connection);
+                        let key = Downkey { listener, connection };
+                        if at.mark(connection) {
+                            self.touched.push_back(key);
+                        }
+                    }
+                }
+                Received::Reply => self.send_reply(listener, to, from),
+                Received::Dropped(reason) => self.cells.quic.drops.count(reason),
+            }
+        }
+    }
+
+    fn collect_bytes(&mut self, slot: u32, lease: Lease) {
+        if let Some(origin) = self.origins.get_mut(slot) {
+            origin.protocol.receive(lease.into_chunk());
+            self.make_ready(slot);
+        }
+    }
+
+    /// Puts a connection to an origin on the ready list, once.
+    pub(super) fn make_ready(&mut self, slot: u32) {
+        if let Some(origin) = self.origins.get_mut(slot)
+            && !origin.ready
+        {
+            origin.ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Puts a client's connection on the list of those that run and send in this turn, once.
+    pub(super) fn touch(&mut self, key: Downkey) {
+        if let Some(listener) = self.listeners.get_mut(usize::from(key.listener))
+            && listener.mark(key.connection)
+        {
+            self.touched.push_back(key);
+        }
+    }
+}

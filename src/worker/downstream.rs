@@ -1,0 +1,155 @@
+//! The clients' side of a turn: what arrives on their connections becomes exchanges.
+
+use super::timers::client_of;
+use super::{Downkey, Running, Worker};
+use crate::exchange::inflight::Permits;
+use crate::exchange::plan::{Refused, plan};
+use crate::exchange::{Downstream, Exchange, Trail, Turn, Upstream, stamp};
+use crate::h3::{NO_OWNER, StreamRef};
+use crate::http::forward::Onward;
+use crate::http::peer::Peer;
+use crate::http::{Event, Reason, Refusal, RequestHead};
+use crate::limits;
+use crate::telemetry::kinds::Protocol;
+use spooky_uring::Io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+impl<I: Io> Worker<I> {
+    /// Runs a client's connection: takes what arrived to its exchanges, within a budget.
+    pub(super) fn run_client(&mut self, key: Downkey) {
+        for _ in 0..limits::EVENTS_PER_OWNER {
+            let Some(connection) = client_of(&mut self.listeners, key) else {
+                return;
+            };
+            let Some((stream, event)) = connection.next_event() else {
+                return;
+            };
+            self.stream_event(key, stream, event);
+        }
+        self.listeners[key.at()].client(key.connection).unfinished = true;
+    }
+
+    fn stream_event(&mut self, key: Downkey, at: StreamRef, event: Event<Box<RequestHead>>) {
+        if at.owner != NO_OWNER {
+            self.exchange_event(at.owner, event);
+            return;
+        }
+        match event {
+            Event::Head { head, end } => self.open(key, at.stream, head, end),
+            Event::Refused(refusal) => self.open_refused(key, at.stream, refusal),
+            // What is left of a stream whose exchange is over.
+            _ => {}
+        }
+    }
+
+    /// The client behind a connection, by its validated path.
+    fn peer(&mut self, key: Downkey) -> Option<(SocketAddr, Peer, bool)> {
+        let address = client_of(&mut self.listeners, key)?.peer();
+        let client = self.listeners[key.at()].client(key.connection);
+        match client.peer {
+            Some(known) if known.0 == address => Some(known),
+            _ => {
+                let trusted = self.snapshot.generation.trusts(address.ip());
+                client.peer = Some((address, Peer::new(Some(address.ip())), trusted));
+                client.peer
+            }
+        }
+    }
+
+    /// A request's head is there.
+    fn open(&mut self, key: Downkey, stream: u64, mut head: Box<RequestHead>, end: bool) {
+        let Some((address, peer, trusted)) = self.peer(key) else {
+            return;
+        };
+        let id = self.ids.next_id();
+        let snapshot = Rc::clone(&self.snapshot);
+        let generation = &*snapshot.generation;
+        let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
+        let (planned, refused) = match plan(generation, &head) {
+            Ok(plan) => match self.inflight.admit(generation, plan.upstream) {
+                Ok(taken) => {
+                    permits = taken;
+                    onward = stamp::stamp(&mut head, &snapshot, plan, &peer, trusted, &id, &mut self.ids);
+                    (Some(plan), None)
+                }
+                Err(reason) => (Some(plan), Some(Refused::from(reason))),
+            },
+            Err(refused) => (None, Some(refused)),
+        };
+        let trail = Trail::new(self.now, id, address);
+        let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
+        exchange.plan = planned;
+        exchange.permits = permits;
+        let slot = self.add(key, stream, exchange);
+        match (refused, onward) {
+            (Some(refused), _) => {
+                self.step(slot, |exchange, downstream, turn| exchange.refuse(refused, downstream, turn));
+            }
+            (None, Onward::AnswerHere) => {
+                self.step(slot, |exchange, downstream, turn| exchange.answer_options(downstream, turn));
+            }
+            (None, Onward::Forward) => self.attempt(slot),
+        }
+    }
+
+    /// A head that the gate did not let through. A malformed message is a stream error, which the protocol has sent
+    /// already; it still leaves a line in the log.
+    fn open_refused(&mut self, key: Downkey, stream: u64, refusal: Refusal) {
+        let Some((address, ..)) = self.peer(key) else {
+            return;
+        };
+        let trail = Trail::new(self.now, self.ids.next_id(), address);
+        let exchange = Exchange::new(Box::default(), false, Rc::clone(&self.snapshot), trail, self.now);
+        let slot = self.add(key, stream, exchange);
+        self.exchange_event(slot, Event::Refused(refusal));
+    }
+
+    fn add(&mut self, key: Downkey, stream: u64, exchange: Exchange) -> u32 {
+        self.cells.exchange_started(Protocol::H3);
+        let slot = self.exchanges.insert(Running { exchange, downkey: key, stream }) as u32;
+        if let Some(connection) = client_of(&mut self.listeners, key) {
+            connection.set_owner(stream, slot);
+        }
+        slot
+    }
+
+    /// An event of a stream that has an exchange.
+    fn exchange_event(&mut self, slot: u32, event: Event<Box<RequestHead>>) {
+        let now = self.now;
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(connection) = client_of(&mut self.listeners, running.downkey) else {
+            return;
+        };
+        let mut downstream = Downstream::H3 { connection, stream: running.stream };
+        let mut turn = Turn { now, date: &self.date, spare: None };
+        let room = matches!(event, Event::Room);
+        let origin_slot = running.exchange.upstream;
+        let origin = origin_slot.and_then(|slot| self.origins.get_mut(slot)).filter(|origin| origin.connected);
+        let step = match origin {
+            Some(origin) => {
+                let mut upstream = Upstream::H1 { connection: &mut origin.protocol, out: &mut self.output };
+                let step = running.exchange.on_request(event, Some(&mut upstream), &mut downstream, &mut turn);
+                let more = room && running.exchange.allow_response(&mut upstream, &downstream, now);
+                while let Some(chunk) = self.output.pop() {
+                    self.io.send(origin.stream, chunk);
+                }
+                let unsent = self.io.queued(origin.stream);
+                running.exchange.allow_request(&mut downstream, unsent, now);
+                if more && let Some(origin) = origin_slot {
+                    self.make_ready(origin);
+                }
+                step
+            }
+            None => running.exchange.on_request(event, None, &mut downstream, &mut turn),
+        };
+        self.apply(slot, step);
+    }
+
+    /// Answers an exchange by ourselves.
+    pub(super) fn refuse(&mut self, slot: u32, reason: Reason) {
+        self.step(slot, |exchange, downstream, turn| exchange.refuse(reason.into(), downstream, turn));
+    }
+}

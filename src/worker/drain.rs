@@ -1,0 +1,128 @@
+//! The end of a worker: take no new work, finish what runs, within a bound; or stop at once.
+
+use super::timers::Timer;
+use super::timers::client_of;
+use super::{Downkey, Worker};
+use crate::exchange::{Abort, ResponseState};
+use crate::h3;
+use crate::http::Reason;
+use crate::telemetry::kinds::UpstreamClose;
+use spooky_uring::Io;
+use std::time::Instant;
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Take no new connections and requests, and end when the last exchange has, or at this moment.
+    Drain {
+        /// The bound.
+        until: Instant,
+    },
+    /// End now.
+    Stop,
+}
+
+/// What a worker tells control.
+#[derive(Debug)]
+pub enum Report {
+    /// The worker has ended; `cut` exchanges were not finished.
+    Ended {
+        /// Exchanges that the drain's bound, or a stop, cut short.
+        cut: usize,
+    },
+}
+
+/// How far the end is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// Serving.
+    #[default]
+    No,
+    /// Finishing what runs.
+    Running,
+    /// Nothing runs any more; the closing packets are on their way.
+    Done,
+}
+
+impl<I: Io> Worker<I> {
+    /// Reads what control says.
+    pub(super) fn read_commands(&mut self) {
+        while let Some(command) = self.commands.receive() {
+            match command {
+                Command::Drain { until } if self.drain == Drain::No => self.begin_drain(until),
+                Command::Drain { .. } => {}
+                Command::Stop => self.cut(),
+            }
+        }
+    }
+
+    fn begin_drain(&mut self, until: Instant) {
+        self.drain = Drain::Running;
+        if self.wheel.insert(until, Timer::Drain).is_err() {
+            // No timer, no bound: cut at once rather than never.
+            self.cut();
+        }
+        for listener in 0..self.listeners.len() {
+            self.listeners[listener].endpoint.refuse_new_connections();
+            for connection in self.listeners[listener].endpoint.keys() {
+                let key = Downkey { listener: listener as u16, connection };
+                if let Some(it) = client_of(&mut self.listeners, key) {
+                    it.goaway();
+                }
+                self.touch(key);
+            }
+        }
+        while let Some(slot) = self.origins.any_idle() {
+            self.close_idle(slot, UpstreamClose::Draining);
+        }
+    }
+
+    pub(super) fn drain_due(&mut self) {
+        if self.drain == Drain::Running {
+            self.cut();
+        }
+    }
+
+    /// Cuts every exchange that still runs.
+    fn cut(&mut self) {
+        self.drain = Drain::Running;
+        let running: Vec<u32> = self.exchanges.iter().map(|(slot, _)| slot as u32).collect();
+        self.cut_exchanges += running.len();
+        for slot in running {
+            self.step(slot, |exchange, downstream, turn| match exchange.response {
+                ResponseState::Waiting => exchange.refuse(Reason::DrainTimeout.into(), downstream, turn),
+                _ => {
+                    exchange.blame(Reason::DrainTimeout);
+                    exchange.give_up(Abort::Internal, downstream)
+                }
+            });
+            self.finish(slot);
+        }
+    }
+
+    /// Whether the worker may end: a drain began, no exchange runs, and the last packets are sent.
+    pub(super) fn is_done(&mut self) -> bool {
+        match self.drain {
+            Drain::No => false,
+            Drain::Running if self.exchanges.is_empty() && !self.has_work() => {
+                self.drain = Drain::Done;
+                for listener in 0..self.listeners.len() {
+                    for connection in self.listeners[listener].endpoint.keys() {
+                        let key = Downkey { listener: listener as u16, connection };
+                        if let Some(it) = client_of(&mut self.listeners, key) {
+                            it.close(h3::code::NO_ERROR, b"");
+                        }
+                        self.touch(key);
+                    }
+                }
+                self.transmit_touched();
+                self.access.flush(&mut self.io, &self.cells);
+                // The channel is read until the workers are joined, so only a full one can lose the word.
+                let _ = self.reports.send_by(&mut self.io, Report::Ended { cut: self.cut_exchanges });
+                false
+            }
+            Drain::Running => false,
+            Drain::Done => true,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the counters and the access log learn of an exchange, and what the counters learn of the ring.
+
+use super::Worker;
+use crate::exchange::Exchange;
+use crate::exchange::trail::hex;
+use crate::http::{Reason, Side};
+use crate::telemetry::kinds::{AttemptFailure, ConnectFailure, StatusClass};
+use crate::telemetry::{ExchangeEnd, WorkerCells};
+use spooky_uring::Io;
+use std::io::{self, ErrorKind};
+
+impl<I: Io> Worker<I> {
+    /// An exchange is over: it is counted, and becomes a line.
+    pub(super) fn record(&mut self, exchange: &Exchange) {
+        let trail = &exchange.trail;
+        self.cells.exchange_finished(&ExchangeEnd {
+            status: trail.status.unwrap_or(0),
+            reason: trail.reason,
+            route: exchange.plan.map(|plan| plan.route.0 as usize),
+            request_bytes: trail.request_bytes,
+            response_bytes: trail.response_bytes,
+            duration: self.now.saturating_duration_since(trail.received),
+            first_byte: trail.first_byte(),
+        });
+        if let Some(backend) = trail.backend
+            && trail.connected().is_some()
+        {
+            let cells = self.cells.backend(backend.0 as usize);
+            match trail.reason {
+                Some(reason) if reason.side() == Side::Upstream => {}
+                _ => cells.responses.count(StatusClass::of(trail.status.unwrap_or(0))),
+            }
+            if let (Some(connected), Some(first)) = (trail.connected(), trail.first_byte()) {
+                cells.response_duration.record(first.saturating_sub(connected));
+            }
+        }
+        if self.access.is_on() {
+            let id: [u8; 32] = hex(&trail.id);
+            let entry = exchange.entry(&id, &self.clock, self.now);
+            self.access.record(&entry, &mut self.io, &self.cells);
+        }
+    }
+
+    /// The counters of the turn that are kept elsewhere.
+    pub(super) fn record_turn(&mut self) {
+        self.cells.copy_ring(self.io.stats());
+        self.access.flush_due(&mut self.io, &self.cells);
+        self.arm_access();
+    }
+}
+
+/// Counts an attempt that failed after it was connected.
+pub(super) fn count_attempt_failure(cells: &WorkerCells, backend: usize, reason: Reason) {
+    let failure = match reason {
+        Reason::UpstreamClosed | Reason::UpstreamIncomplete => AttemptFailure::Closed,
+        Reason::UpstreamReset => AttemptFailure::Reset,
+        Reason::ResponseTimeout | Reason::UpstreamSendTimeout => AttemptFailure::ResponseTimeout,
+        Reason::UpstreamBodyIdle => AttemptFailure::BodyTimeout,
+        _ => AttemptFailure::Malformed,
+    };
+    cells.backend(backend).failures.count(failure);
+}
+
+/// What a failed connect means: for the client and for the counters.
+pub(super) fn connect_failure(errno: i32) -> (Reason, ConnectFailure) {
+    match io::Error::from_raw_os_error(errno).kind() {
+        ErrorKind::ConnectionRefused => (Reason::ConnectRefused, ConnectFailure::Refused),
+        ErrorKind::TimedOut => (Reason::ConnectTimeout, ConnectFailure::Timeout),
+        // No such unix socket is a backend that is not there.
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::NotFound => {
+            (Reason::ConnectUnreachable, ConnectFailure::Unreachable)
+        }
+        _ => (Reason::ConnectFailed, ConnectFailure::Unreachable),
+    }
+}

@@ -1,0 +1,109 @@
+//! What follows from a step of an exchange: another attempt, a connection given back or closed, the end.
+
+use super::timers::client_of;
+use super::{Downkey, Worker};
+use crate::exchange::{Downstream, Exchange, ResponseState, Step, Turn};
+use crate::h3;
+use crate::http::Reason;
+use crate::telemetry::kinds::UpstreamClose;
+use spooky_uring::Io;
+
+impl<I: Io> Worker<I> {
+    /// Calls `act` with an exchange and the client's end of it, then does what the step says.
+    pub(super) fn step(
+        &mut self,
+        slot: u32,
+        act: impl FnOnce(&mut Exchange, &mut Downstream<'_>, &mut Turn<'_>) -> Step,
+    ) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let key = running.downkey;
+        let Some(connection) = client_of(&mut self.listeners, key) else {
+            return;
+        };
+        let mut downstream = Downstream::H3 { connection, stream: running.stream };
+        let mut turn = Turn { now: self.now, date: &self.date, spare: None };
+        let step = act(&mut running.exchange, &mut downstream, &mut turn);
+        self.touch(key);
+        self.apply(slot, step);
+    }
+
+    /// Does what a step says, then sees whether the exchange is over.
+    pub(super) fn apply(&mut self, slot: u32, step: Step) {
+        match step {
+            Step::Continue => {}
+            Step::Retry => {
+                self.drop_attempt(slot);
+                self.attempt(slot);
+                return;
+            }
+            Step::Discard => self.drop_attempt(slot),
+        }
+        self.settle(slot);
+    }
+
+    /// Gives the connection back once both directions are through it, ends the exchange once nothing is left, and
+    /// keeps its timer right until then.
+    fn settle(&mut self, slot: u32) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let origin = match running.exchange.is_done_upstream() {
+            true => running.exchange.upstream.take(),
+            false => None,
+        };
+        let pending = client_of(&mut self.listeners, running.downkey)
+            .map_or(0, |connection| connection.pending(running.stream));
+        let over = running.exchange.is_over(pending);
+        if let Some(origin) = origin {
+            self.give_back(origin);
+        }
+        if over {
+            self.finish(slot);
+        } else {
+            self.arm_exchange(slot);
+        }
+    }
+
+    /// Closes the connection of the running attempt, if there is one.
+    fn drop_attempt(&mut self, slot: u32) {
+        if let Some(running) = self.exchanges.get_mut(slot as usize)
+            && let Some(origin) = running.exchange.upstream.take()
+        {
+            self.close_busy(origin, UpstreamClose::NotReusable);
+        }
+    }
+
+    /// The exchange is over: it gives back all it holds and becomes a line of the log.
+    pub(super) fn finish(&mut self, slot: u32) {
+        self.drop_attempt(slot);
+        let Some(mut running) = self.exchanges.try_remove(slot as usize) else {
+            return;
+        };
+        if let Some((_, timer)) = running.exchange.armed.take() {
+            self.wheel.cancel(timer);
+        }
+        self.inflight.release(std::mem::take(&mut running.exchange.permits));
+        if let Some(connection) = client_of(&mut self.listeners, running.downkey) {
+            connection.set_owner(running.stream, h3::NO_OWNER);
+        }
+        self.record(&running.exchange);
+    }
+
+    /// The client's connection is gone: an exchange on it ends, whatever it was doing.
+    pub(super) fn abandon(&mut self, slot: u32) {
+        if let Some(running) = self.exchanges.get_mut(slot as usize) {
+            running.exchange.blame(Reason::ClientGone);
+            running.exchange.response = ResponseState::Broken;
+            self.finish(slot);
+        }
+    }
+}
+
+impl Downkey {
+    /// The listener's position.
+    pub(super) fn at(self) -> usize {
+        usize::from(self.listener)
+    }
+}

@@ -1,0 +1,195 @@
+//! One wheel for everything that waits for a moment.
+//!
+//! Timers are lazy: an owner whose deadline moves later leaves its entry where it is; when it fires, the deadline is
+//! read again and the entry set anew. So the common case, a deadline that moves with each packet, costs nothing.
+
+use super::{Downkey, Listener, Worker};
+use crate::config::Generation;
+use crate::exchange::{Abort, ResponseState};
+use crate::h3;
+use crate::http::Reason;
+use crate::http::peer::Peer;
+use crate::telemetry::kinds::UpstreamClose;
+use spooky_uring::{Io, TimerKey};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Whose moment it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// A client's connection: loss detection, acknowledgements, pacing, idle time.
+    Client(Downkey),
+    /// An exchange.
+    Exchange(u32),
+    /// The oldest idle connection of the pools.
+    Pool,
+    /// Access records that have waited long enough.
+    Access,
+    /// The end of a drain.
+    Drain,
+}
+
+/// Entries that the wheel holds at most: one for each client connection and exchange, and the worker's own.
+pub(super) fn capacity(generation: &Generation) -> usize {
+    let performance = &generation.performance;
+    // An exchange that was refused holds an entry too, until the client has its answer.
+    let streams: u64 = generation.listeners.iter().map(|listener| listener.quic.max_streams_bidi).max().unwrap_or(0);
+    let exchanges = u64::from(performance.max_active_connections) * streams.max(1);
+    let clients = performance.max_active_connections as usize;
+    clients + usize::try_from(exchanges).unwrap_or(usize::MAX - clients - 8) + 8
+}
+
+/// What a worker keeps for each client connection beside the protocol.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Client {
+    /// Whether it stands on the touched list.
+    pub marked: bool,
+    /// It had more events than one turn takes.
+    pub unfinished: bool,
+    /// Its entry in the wheel.
+    pub armed: Option<(Instant, TimerKey)>,
+    /// Its address in the forms that fields need, and whether it is a trusted proxy; made with the first request.
+    pub peer: Option<(SocketAddr, Peer, bool)>,
+}
+
+/// A client's connection, while it lives.
+pub(super) fn client_of(listeners: &mut [Listener], key: Downkey) -> Option<&mut h3::Connection> {
+    listeners[key.at()].endpoint.get_mut(key.connection)
+}
+
+impl Listener {
+    /// What the worker keeps for a connection.
+    pub(super) fn client(&mut self, connection: h3::ConnKey) -> &mut Client {
+        let slot = connection.slot();
+        if slot >= self.clients.len() {
+            self.clients.resize(slot + 1, Client::default());
+        }
+        &mut self.clients[slot]
+    }
+
+    /// Sets the mark of a connection; `false` if it was set already.
+    pub(super) fn mark(&mut self, connection: h3::ConnKey) -> bool {
+        !std::mem::replace(&mut self.client(connection).marked, true)
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Runs what is due.
+    pub(super) fn run_timers(&mut self) {
+        while let Some(timer) = self.wheel.expire(self.now) {
+            match timer {
+                Timer::Client(key) => self.client_due(key),
+                Timer::Exchange(slot) => self.exchange_due(slot),
+                Timer::Pool => self.pool_due(),
+                Timer::Access => self.access_timer = None,
+                Timer::Drain => self.drain_due(),
+            }
+        }
+    }
+
+    fn client_due(&mut self, key: Downkey) {
+        let now = self.now;
+        let listener = &mut self.listeners[key.at()];
+        listener.client(key.connection).armed = None;
+        let Some(connection) = listener.endpoint.get_mut(key.connection) else {
+            return;
+        };
+        if connection.next_deadline().is_some_and(|deadline| deadline <= now) {
+            connection.handle_deadline(now);
+            self.touch(key);
+        } else {
+            self.arm_client(key);
+        }
+    }
+
+    /// Makes sure that the wheel fires no later than the connection's deadline.
+    pub(super) fn arm_client(&mut self, key: Downkey) {
+        let listener = &mut self.listeners[key.at()];
+        let Some(deadline) = listener.endpoint.get_mut(key.connection).and_then(|it| it.next_deadline()) else {
+            return;
+        };
+        let client = listener.client(key.connection);
+        match client.armed {
+            Some((at, _)) if at <= deadline => {}
+            Some((_, timer)) if self.wheel.reschedule(timer, deadline) => client.armed = Some((deadline, timer)),
+            _ => {
+                // The wheel has room for one entry of every connection and exchange: see `capacity`.
+                client.armed = self.wheel.insert(deadline, Timer::Client(key)).ok().map(|timer| (deadline, timer));
+            }
+        }
+    }
+
+    fn exchange_due(&mut self, slot: u32) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        running.exchange.armed = None;
+        let (deadline, reason) = self.exchange_deadline(slot);
+        if deadline > self.now {
+            self.arm_exchange(slot);
+            return;
+        }
+        self.count_late(slot, reason);
+        self.step(slot, |exchange, downstream, turn| match exchange.response {
+            ResponseState::Waiting => exchange.fail(reason, downstream, turn),
+            _ => {
+                exchange.blame(reason);
+                exchange.give_up(Abort::Internal, downstream)
+            }
+        });
+    }
+
+    fn exchange_deadline(&mut self, slot: u32) -> (Instant, Reason) {
+        let running = &self.exchanges[slot as usize];
+        let unsent = running
+            .exchange
+            .upstream
+            .and_then(|origin| self.origins.get_mut(origin))
+            .map_or(0, |origin| self.io.queued(origin.stream));
+        let pending = client_of(&mut self.listeners, running.downkey)
+            .map_or(0, |connection| connection.pending(running.stream));
+        running.exchange.deadline(pending, unsent)
+    }
+
+    /// Makes sure that the wheel fires no later than the exchange's deadline.
+    pub(super) fn arm_exchange(&mut self, slot: u32) {
+        if !self.exchanges.contains(slot as usize) {
+            return;
+        }
+        let (deadline, _) = self.exchange_deadline(slot);
+        let exchange = &mut self.exchanges[slot as usize].exchange;
+        match exchange.armed {
+            Some((at, _)) if at <= deadline => {}
+            Some((_, timer)) if self.wheel.reschedule(timer, deadline) => exchange.armed = Some((deadline, timer)),
+            _ => {
+                exchange.armed = self.wheel.insert(deadline, Timer::Exchange(slot)).ok().map(|timer| (deadline, timer));
+            }
+        }
+    }
+
+    /// Makes sure that idle connections are closed in time.
+    pub(super) fn arm_pool(&mut self) {
+        if self.pool_timer.is_none()
+            && let Some(expiry) = self.origins.next_expiry()
+        {
+            self.pool_timer = self.wheel.insert(expiry, Timer::Pool).ok();
+        }
+    }
+
+    fn pool_due(&mut self) {
+        self.pool_timer = None;
+        while let Some(slot) = self.origins.expired(self.now) {
+            self.close_idle(slot, UpstreamClose::Expired);
+        }
+        self.arm_pool();
+    }
+
+    /// Makes sure that the last records of a busy time do not wait for the next one.
+    pub(super) fn arm_access(&mut self) {
+        if self.access_timer.is_none()
+            && let Some(due) = self.access.deadline()
+        {
+            self.access_timer = self.wheel.insert(due, Timer::Access).ok();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The last part of a turn: every touched client connection sends what it has, as trains of equal datagrams.
+
+use super::timers::client_of;
+use super::{Downkey, Worker};
+use crate::limits;
+use crate::telemetry::kinds::{Protocol, QueueFull};
+use spooky_uring::{Io, Transmit};
+use std::net::SocketAddr;
+
+impl<I: Io> Worker<I> {
+    /// Lets each touched connection send, once. Those that ran out of send buffers or out of their share stay on the
+    /// list; the next turn begins with them.
+    pub(super) fn transmit_touched(&mut self) {
+        for _ in 0..self.touched.len() {
+            let Some(key) = self.touched.pop_front() else {
+                return;
+            };
+            let client = self.listeners[key.at()].client(key.connection);
+            client.marked = false;
+            let unfinished = std::mem::take(&mut client.unfinished);
+            if self.transmit(key) && !unfinished {
+                self.arm_client(key);
+            } else {
+                self.touch(key);
+            }
+            self.forget_if_closed(key);
+        }
+    }
+
+    /// `false`: there is more to send.
+    fn transmit(&mut self, key: Downkey) -> bool {
+        let socket = self.listeners[key.at()].socket;
+        let Some(connection) = client_of(&mut self.listeners, key) else {
+            return true;
+        };
+        for _ in 0..limits::TRAINS_PER_TURN {
+            let Some(mut slot) = self.io.udp_slot() else {
+                self.cells.full.count(QueueFull::UdpSlots);
+                return false;
+            };
+            let Some(train) = connection.transmit(&mut slot, self.now) else {
+                return true;
+            };
+            self.cells.train_sent(train.len, train.segment);
+            let transmit =
+                Transmit { len: train.len, segment: train.segment, to: train.to, from: Some(train.from) };
+            self.io.udp_send(socket, slot, transmit);
+        }
+        false
+    }
+
+    /// Sends an answer that belongs to no connection (version negotiation).
+    pub(super) fn send_reply(&mut self, listener: u16, from: SocketAddr, to: SocketAddr) {
+        let Some(mut slot) = self.io.udp_slot() else {
+            self.cells.full.count(QueueFull::UdpSlots);
+            return;
+        };
+        let at = &mut self.listeners[usize::from(listener)];
+        let len = at.endpoint.take_reply(&mut slot);
+        let transmit = Transmit { len, segment: len as u16, to, from: Some(from) };
+        self.io.udp_send(at.socket, slot, transmit);
+        self.cells.quic.version_negotiations.add(1);
+    }
+
+    fn forget_if_closed(&mut self, key: Downkey) {
+        let Some(connection) = client_of(&mut self.listeners, key) else {
+            return;
+        };
+        if !connection.is_closed() {
+            return;
+        }
+        let owners: Vec<u32> = connection.owners().collect();
+        for owner in owners {
+            self.abandon(owner);
+        }
+        let listener = &mut self.listeners[key.at()];
+        if let Some((_, timer)) = std::mem::take(listener.client(key.connection)).armed {
+            self.wheel.cancel(timer);
+        }
+        listener.endpoint.remove(key.connection);
+        self.cells.connection_closed(Protocol::H3);
+    }
+}
