@@ -144,6 +144,8 @@ pub struct Quic {
     pub initial_congestion_window: u16,
 }
 
+pub use crate::http::forward::HostPolicy;
+
 pub use super::keys::{CongestionControl, EncodedSlash, ForwardedMode, LogFormat, LogLevel};
 
 /// A named group of backends.
@@ -168,17 +170,6 @@ pub struct Upstream {
 pub enum Balancing {
     /// Smooth weighted round-robin.
     RoundRobin,
-}
-
-/// What the backend sees as `Host`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostPolicy {
-    /// What the client asked for.
-    PassThrough,
-    /// A fixed value.
-    Rewrite(Box<str>),
-    /// The backend's own authority, [`Backend::authority`].
-    Upstream,
 }
 
 /// One configured origin.

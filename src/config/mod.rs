@@ -3,7 +3,7 @@
 //! The way of a file: [`source`] and [`include`] read texts, [`tree`] parses them with places, [`schema`] walks the tree
 //! along the rows of [`keys`] with the types of [`values`], [`compile`] checks what rows cannot and makes the
 //! [`generation`]. Nothing on the way stops at the first mistake: findings collect in [`diagnostic`], which shows them.
-//! `reference` prints the rows as documentation. Refuses to know sockets, certificates' contents and the running state.
+//! [`reference`] prints the rows as documentation. Refuses to know sockets, certificates' contents and the running state.
 
 use std::path::Path;
 
@@ -14,6 +14,7 @@ mod generation;
 mod include;
 mod keys;
 mod redact;
+pub mod reference;
 mod schema;
 mod source;
 mod suggest;

@@ -14,6 +14,8 @@ use super::tree::{Entry, Node, Table, Value as TreeValue};
 /// One table of keys.
 #[derive(Debug)]
 pub struct Schema {
+    /// Its type, for telling whether two tables are the same.
+    pub name: &'static str,
     /// What the table is for, from its doc comment.
     pub about: &'static str,
     /// What one copy of the table stands for: process, listener, upstream …
@@ -403,6 +405,7 @@ macro_rules! schema {
         impl $name {
             /// The rows of this table.
             pub const SCHEMA: $crate::config::schema::Schema = $crate::config::schema::Schema {
+                name: stringify!($name),
                 about: concat!($($about),*),
                 scope: $scope,
                 keys: &[$(

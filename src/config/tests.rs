@@ -692,3 +692,23 @@ fn no_text_makes_the_reader_panic() {
         }
     }
 }
+
+#[test]
+fn ten_thousand_upstreams_compile_in_linear_steps() {
+    use std::fmt::Write as _;
+    let mut text = String::from("version = 1\n[listen]\n");
+    for at in 0..10_000 {
+        let _ = writeln!(
+            text,
+            "[upstream.u{at}]\nroute = {{ host = \"h{at}.example.com\", path_prefix = \"/p{at}\" }}\nbackends = [{{ id = \"x\", address = \"http://10.0.0.1\" }}]"
+        );
+    }
+    let (generation, warnings) = accept(&text);
+    assert!(warnings.is_empty());
+    assert_eq!(
+        generation
+            .table
+            .lookup("h77.example.com", Some("/p77/x"), &Method::Get),
+        Lookup::Found(RouteId(77))
+    );
+}

@@ -23,11 +23,7 @@ pub struct Permits {
 impl Inflight {
     /// Counters for the upstreams and backends of `generation`.
     pub fn new(generation: &Generation) -> Self {
-        Self {
-            total: 0,
-            upstreams: vec![0; generation.upstreams.len()],
-            backends: vec![0; generation.backends.len()],
-        }
+        Self { total: 0, upstreams: vec![0; generation.upstreams.len()], backends: vec![0; generation.backends.len()] }
     }
 
     /// Exchanges that hold a permit.

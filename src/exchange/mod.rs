@@ -11,7 +11,7 @@
 //!                                                               └──our own answer──▶ Complete
 //! ```
 //! The exchange is over once the request is not `Streaming` and the response is `Broken`, or `Complete` with nothing
-//! left in the protocol's queue. An end in one direction says nothing of the other.
+//! left in the protocol's queue but a short tail. An end in one direction says nothing of the other.
 
 pub mod deadline;
 pub mod ends;
@@ -156,7 +156,7 @@ impl Exchange {
         self.request != RequestState::Streaming
             && match self.response {
                 ResponseState::Broken => true,
-                ResponseState::Complete => pending == 0,
+                ResponseState::Complete => pending <= limits::RESPONSE_TAIL_BYTES,
                 ResponseState::Waiting | ResponseState::Streaming => false,
             }
     }

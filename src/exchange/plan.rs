@@ -1,6 +1,6 @@
 //! From a request's head to the upstream that will answer it: method policy, denied paths, route, size of the body.
 
-use crate::config::{Generation, UpstreamId};
+use crate::config::{EncodedSlash, Generation, UpstreamId};
 use crate::http::{Reason, RequestHead};
 use crate::route::{Lookup, RouteId};
 use std::sync::Arc;
@@ -44,8 +44,13 @@ pub fn plan<'a>(generation: &'a Generation, head: &RequestHead) -> Result<Plan, 
         return Err(Refused { reason: Reason::MethodRefused, allow: Some(allow) });
     }
     let path = head.target.matched();
-    if path.is_some_and(|path| generation.protocol.denied_path_prefixes.denies(path)) {
-        return Err(Reason::PathDenied.into());
+    if let Some(path) = head.target.path() {
+        if generation.routing.encoded_slash == EncodedSlash::Refuse && path.has_encoded_slash() {
+            return Err(Reason::EncodedSlash.into());
+        }
+        if path.lies_under(&generation.protocol.denied_path_prefixes) {
+            return Err(Reason::PathDenied.into());
+        }
     }
     let route = match generation.table.lookup(head.host(), path, &head.method) {
         Lookup::Found(route) => route,

@@ -1,9 +1,9 @@
 //! The request's direction: from the client to the origin.
 
+use super::Turn;
 use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Upstream};
 use crate::config::Backend;
 use crate::h1::Framing;
-use super::Turn;
 use crate::http::{Event, Known, Reason, RequestHead};
 use crate::limits;
 use std::time::Instant;

@@ -2,10 +2,11 @@
 
 use super::trail::{Ids, RequestId, hex};
 use super::{Plan, Snapshot};
-use crate::http::forward::{self, Onward, RequestRules};
+use crate::http::RequestHead;
+use crate::config::ForwardedMode;
+use crate::http::forward::{self, IdentityMode, Onward, RequestRules};
 use crate::http::peer::Peer;
 use crate::http::trace::TraceParent;
-use crate::http::RequestHead;
 
 /// Turns the head that the client sent into the one that the origin gets.
 pub fn stamp(
@@ -21,7 +22,11 @@ pub fn stamp(
     let rules = RequestRules {
         peer,
         trusted,
-        identity: snapshot.generation.upstream(plan.upstream).forwarded_headers,
+        identity: match snapshot.generation.upstream(plan.upstream).forwarded_headers {
+            ForwardedMode::Overwrite => IdentityMode::Overwrite,
+            ForwardedMode::Append => IdentityMode::Append,
+            ForwardedMode::Preserve => IdentityMode::Preserve,
+        },
         request_id: &request_id,
         // The request's identifier names the trace too, so that logs and traces meet.
         trace: Some(TraceParent { trace: *id, span: (ids.word() | 1).to_be_bytes(), sampled: false }),

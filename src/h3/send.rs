@@ -87,7 +87,8 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if chunk.is_empty() || !stream.takes_body() {
+        // HEAD and the like: the head says the length, but no byte follows.
+        if chunk.is_empty() || stream.bodiless || !stream.takes_body() {
             return;
         }
         if let Some(left) = &mut stream.response_left {
@@ -177,6 +178,11 @@ impl Connection {
             }
             _ => 0,
         }
+    }
+
+    /// Response bytes that wait here because the transport takes no more of them now.
+    pub fn pending(&self, stream: u64) -> usize {
+        self.streams.get(&stream).map_or(0, Stream::queued)
     }
 
     /// A body that is not as long as its head said must not look complete.
@@ -315,6 +321,10 @@ impl Connection {
             stream.sending = Sending::Closed;
         }
         note_room(stream, self.shared.settings.queue_bytes);
+        if stream.sending == Sending::Closed && stream.owner != super::NO_OWNER {
+            // Somebody still waits for the end of what was queued.
+            stream.room = true;
+        }
         let (room, all) = (stream.room, matches!(flushed, Flushed::All));
         if all {
             stream.in_sending = false;

@@ -113,6 +113,7 @@ impl Stream {
             && self.sending == Sending::Closed
             && self.reset.is_none()
             && self.stopped.is_none()
+            && !self.room
     }
 
     pub(super) fn queued(&self) -> usize {

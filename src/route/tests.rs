@@ -103,7 +103,7 @@ fn a_refused_method_names_all_that_fit_and_ends_the_search() {
     let table = table(&[
         spec(&["h"], "/a", &[POST]),
         spec(&["h"], "/a", &[GET]),
-        spec(&["h"], "=/a", &[put.clone()]),
+        spec(&["h"], "=/a", std::slice::from_ref(&put)),
         spec(&["h"], "/a/b", &[Method::Delete, GET]),
         spec(&[], "/", &[]),
     ]);

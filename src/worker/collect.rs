@@ -2,7 +2,8 @@
 
 use super::token::Owner;
 use super::{Downkey, Worker};
-use crate::h3::Received;
+use crate::h3::{DropReason, Received};
+use crate::telemetry::kinds::DatagramDrop;
 use spooky_uring::{Event, Io, Lease};
 use std::net::SocketAddr;
 
@@ -66,8 +67,8 @@ impl<I: Io> Worker<I> {
                         }
                     }
                 }
-                Received::Reply => self.send_reply(listener, to, from),
-                Received::Dropped(reason) => self.cells.quic.drops.count(reason),
+                Received::Reply { .. } => self.send_reply(listener, to, from),
+                Received::Dropped(reason) => self.cells.quic.drops.count(drop_kind(reason)),
             }
         }
     }
@@ -96,5 +97,22 @@ impl<I: Io> Worker<I> {
         {
             self.touched.push_back(key);
         }
+    }
+}
+
+/// The counter of a dropped datagram.
+fn drop_kind(reason: DropReason) -> DatagramDrop {
+    match reason {
+        DropReason::Truncated
+        | DropReason::VersionNegotiation
+        | DropReason::IdLength
+        | DropReason::InitialInvalid => DatagramDrop::Malformed,
+        DropReason::ForeignId | DropReason::NoConnection => DatagramDrop::UnknownConnection,
+        DropReason::Misdirected => DatagramDrop::Misdirected,
+        DropReason::VersionTooSmall => DatagramDrop::UnsupportedVersion,
+        DropReason::InitialTooSmall => DatagramDrop::TooShort,
+        DropReason::ConnectionLimit | DropReason::HalfOpenLimit => DatagramDrop::ConnectionLimit,
+        DropReason::Draining => DatagramDrop::Draining,
+        DropReason::Internal => DatagramDrop::Refused,
     }
 }

@@ -45,7 +45,7 @@ impl<I: Io> Worker<I> {
 
     /// The client behind a connection, by its validated path.
     fn peer(&mut self, key: Downkey) -> Option<(SocketAddr, Peer, bool)> {
-        let address = client_of(&mut self.listeners, key)?.peer();
+        let address = client_of(&mut self.listeners, key)?.client();
         let client = self.listeners[key.at()].client(key.connection);
         match client.peer {
             Some(known) if known.0 == address => Some(known),

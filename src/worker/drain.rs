@@ -63,8 +63,9 @@ impl<I: Io> Worker<I> {
             self.cut();
         }
         for listener in 0..self.listeners.len() {
-            self.listeners[listener].endpoint.refuse_new_connections();
-            for connection in self.listeners[listener].endpoint.keys() {
+            self.listeners[listener].endpoint.set_accepting(false);
+            let keys: Vec<h3::ConnKey> = self.listeners[listener].endpoint.keys().collect();
+            for connection in keys {
                 let key = Downkey { listener: listener as u16, connection };
                 if let Some(it) = client_of(&mut self.listeners, key) {
                     it.goaway();
@@ -107,7 +108,8 @@ impl<I: Io> Worker<I> {
             Drain::Running if self.exchanges.is_empty() && !self.has_work() => {
                 self.drain = Drain::Done;
                 for listener in 0..self.listeners.len() {
-                    for connection in self.listeners[listener].endpoint.keys() {
+                    let keys: Vec<h3::ConnKey> = self.listeners[listener].endpoint.keys().collect();
+            for connection in keys {
                         let key = Downkey { listener: listener as u16, connection };
                         if let Some(it) = client_of(&mut self.listeners, key) {
                             it.close(h3::code::NO_ERROR, b"");

@@ -2,9 +2,8 @@
 
 use super::timers::client_of;
 use super::{Downkey, Worker};
-use crate::exchange::{Downstream, Exchange, ResponseState, Step, Turn};
+use crate::exchange::{Downstream, Exchange, Step, Turn};
 use crate::h3;
-use crate::http::Reason;
 use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::Io;
 
@@ -53,8 +52,8 @@ impl<I: Io> Worker<I> {
             true => running.exchange.upstream.take(),
             false => None,
         };
-        let pending = client_of(&mut self.listeners, running.downkey)
-            .map_or(0, |connection| connection.pending(running.stream));
+        let pending =
+            client_of(&mut self.listeners, running.downkey).map_or(0, |connection| connection.pending(running.stream));
         let over = running.exchange.is_over(pending);
         if let Some(origin) = origin {
             self.give_back(origin);
@@ -89,15 +88,6 @@ impl<I: Io> Worker<I> {
             connection.set_owner(running.stream, h3::NO_OWNER);
         }
         self.record(&running.exchange);
-    }
-
-    /// The client's connection is gone: an exchange on it ends, whatever it was doing.
-    pub(super) fn abandon(&mut self, slot: u32) {
-        if let Some(running) = self.exchanges.get_mut(slot as usize) {
-            running.exchange.blame(Reason::ClientGone);
-            running.exchange.response = ResponseState::Broken;
-            self.finish(slot);
-        }
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) fn client_of(listeners: &mut [Listener], key: Downkey) -> Option<&mut
 impl Listener {
     /// What the worker keeps for a connection.
     pub(super) fn client(&mut self, connection: h3::ConnKey) -> &mut Client {
-        let slot = connection.slot();
+        let slot = connection.slot as usize;
         if slot >= self.clients.len() {
             self.clients.resize(slot + 1, Client::default());
         }
@@ -146,8 +146,8 @@ impl<I: Io> Worker<I> {
             .upstream
             .and_then(|origin| self.origins.get_mut(origin))
             .map_or(0, |origin| self.io.queued(origin.stream));
-        let pending = client_of(&mut self.listeners, running.downkey)
-            .map_or(0, |connection| connection.pending(running.stream));
+        let pending =
+            client_of(&mut self.listeners, running.downkey).map_or(0, |connection| connection.pending(running.stream));
         running.exchange.deadline(pending, unsent)
     }
 

@@ -44,7 +44,9 @@ mod tests {
 
     #[test]
     fn every_owner_survives_the_way_through_a_token() {
-        for owner in [Owner::Listener(0), Owner::Listener(u16::MAX), Owner::Origin(0), Owner::Origin(u32::MAX), Owner::Mailbox] {
+        for owner in
+            [Owner::Listener(0), Owner::Listener(u16::MAX), Owner::Origin(0), Owner::Origin(u32::MAX), Owner::Mailbox]
+        {
             assert_eq!(Owner::of(owner.token()), Some(owner));
         }
         assert_eq!(Owner::of(Token(0)), None);

@@ -42,8 +42,7 @@ impl<I: Io> Worker<I> {
                 return true;
             };
             self.cells.train_sent(train.len, train.segment);
-            let transmit =
-                Transmit { len: train.len, segment: train.segment, to: train.to, from: Some(train.from) };
+            let transmit = Transmit { len: train.len, segment: train.segment, to: train.to, from: Some(train.from) };
             self.io.udp_send(socket, slot, transmit);
         }
         false
@@ -66,12 +65,13 @@ impl<I: Io> Worker<I> {
         let Some(connection) = client_of(&mut self.listeners, key) else {
             return;
         };
-        if !connection.is_closed() {
+        if connection.has_events() {
+            // What was sent made room, or ended streams: their exchanges hear of it in the next turn.
+            self.touch(key);
             return;
         }
-        let owners: Vec<u32> = connection.owners().collect();
-        for owner in owners {
-            self.abandon(owner);
+        if !connection.is_closed() {
+            return;
         }
         let listener = &mut self.listeners[key.at()];
         if let Some((_, timer)) = std::mem::take(listener.client(key.connection)).armed {

@@ -1,10 +1,10 @@
 //! The origins' side of a turn: attempts, connections, and what arrives on them.
 
+use super::Worker;
 use super::origins::Origin;
 use super::record::{connect_failure, count_attempt_failure};
 use super::timers::client_of;
 use super::token::Owner;
-use super::Worker;
 use crate::config::BackendId;
 use crate::exchange::{Downstream, Step, Turn, Upstream};
 use crate::h1;
@@ -12,6 +12,7 @@ use crate::http::{HeadLimits, Reason, Side};
 use crate::limits;
 use crate::telemetry::kinds::{ConnectFailure, QueueFull, UpstreamClose};
 use spooky_uring::{End, Io};
+use std::cell::Cell;
 use std::rc::Rc;
 
 impl<I: Io> Worker<I> {
@@ -27,17 +28,17 @@ impl<I: Io> Worker<I> {
         let snapshot = Rc::clone(&exchange.snapshot);
         let generation = &*snapshot.generation;
         let first = generation.upstream(plan.upstream).backends.start;
-        let mut full = false;
+        let full = Cell::new(false);
         let picked = self.balancers[plan.upstream.0 as usize].pick(|index| {
             let backend = BackendId(first + index as u32);
             let room = self.inflight.backend_has_room(generation, backend);
-            full |= !room;
+            full.set(full.get() || !room);
             exchange.was_tried(backend) || !room
         });
         let Some(index) = picked else {
             let reason = match exchange.failure {
                 Some(failure) => failure,
-                None if full => Reason::LimitBackend,
+                None if full.get() => Reason::LimitBackend,
                 None => Reason::NoBackend,
             };
             self.refuse(slot, reason);
@@ -95,8 +96,7 @@ impl<I: Io> Worker<I> {
             return;
         };
         let key = running.downkey;
-        let (Some(origin), Some(connection)) =
-            (self.origins.get_mut(origin_slot), client_of(&mut self.listeners, key))
+        let (Some(origin), Some(connection)) = (self.origins.get_mut(origin_slot), client_of(&mut self.listeners, key))
         else {
             return;
         };

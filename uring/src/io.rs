@@ -4,6 +4,7 @@
 
 use crate::chunk::{Chunk, Lease};
 use crate::mailbox::Doorbell;
+use crate::stats::RingStats;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -241,6 +242,9 @@ pub trait Io {
 
     /// Stops accepting and closes the listening socket.
     fn stop_listening(&mut self, listener: ListenerId);
+
+    /// What was counted since the start.
+    fn stats(&self) -> &RingStats;
 
     /// How much of the stream receive pool is left.
     fn pressure(&self) -> Pressure;

@@ -305,6 +305,10 @@ impl Io for Ring {
         self.remove_listener(listener);
     }
 
+    fn stats(&self) -> &RingStats {
+        Ring::stats(self)
+    }
+
     fn pressure(&self) -> Pressure {
         Pressure {
             free: self.stream_buffers.free(),

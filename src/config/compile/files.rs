@@ -50,7 +50,7 @@ pub(super) fn check_identity(
     }
     let readable_by_all =
         fs::metadata(&key.value.0).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
-    if key_text.is_some() && readable_by_all {
+    if key_text.as_deref().is_some_and(has_key) && readable_by_all {
         let warning = Diagnostic::warning("every user of this machine can read this private key")
             .at(key.place, "");
         compiler.report(warning.help(format!("chmod o-r {}", key.value.0.display())));

@@ -25,6 +25,18 @@ pub fn compile(
     options: &Options,
     findings: &mut Findings,
 ) -> Generation {
+    // Two keys have acted before: the schema held `version` to what this program reads, and `include` was followed.
+    debug_assert!(
+        root.version
+            .as_ref()
+            .is_none_or(|version| version.value == 1)
+    );
+    debug_assert!(
+        root.include
+            .value
+            .iter()
+            .all(|pattern| !pattern.value.0.is_empty())
+    );
     let mut compiler = Compiler {
         root,
         start,

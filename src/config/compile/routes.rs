@@ -221,13 +221,13 @@ fn unknown_upstream(
     upstreams: &Upstreams<'_>,
     target: &Located<crate::config::values::Name>,
 ) {
-    let unknown = Diagnostic::error(format!("there is no upstream `{}`", target.value.0))
-        .at(target.place, "");
-    let help = match suggest::nearest(&target.value.0, upstreams.names()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("add [upstream.{}]", target.value.0),
-    };
-    compiler.report_missing(unknown.help(help));
+    let name = &target.value.0;
+    let unknown = Diagnostic::error(format!("there is no upstream `{name}`")).at(target.place, "");
+    match suggest::nearest(name, upstreams.names()) {
+        // A slip of the finger is one even where another line could not be read.
+        Some(near) => compiler.report(unknown.help(format!("did you mean `{near}`?"))),
+        None => compiler.report_missing(unknown.help(format!("add [upstream.{name}]"))),
+    }
 }
 
 /// Routes that the policies before routing never let a request through to.

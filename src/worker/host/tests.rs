@@ -86,6 +86,10 @@ impl Io for Machine {
     fn write(&mut self, _: FileId, _: Chunk) {}
     fn close_file(&mut self, _: FileId) {}
     fn stop_listening(&mut self, _: ListenerId) {}
+    fn stats(&self) -> &RingStats {
+        &self.stats
+    }
+
     fn pressure(&self) -> Pressure {
         Pressure { free: 1, total: 1 }
     }

@@ -1,329 +1,20 @@
-//! The types a key can have, each with the one way it is written and the words for when it is not.
+//! What is read from a string: names, addresses, hosts, methods, paths, files.
 //!
-//! Owns durations, sizes, addresses, names, paths of files. Knows no key. A new type is one `impl Value`.
-//! Read next: `keys`, which uses them.
+//! No message quotes the text itself: the diagnostic shows the line, and there a misplaced secret is hidden.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use spooky_uring::StreamAddress;
 
-use super::diagnostic::Diagnostic;
-use super::generation::LogTarget;
-use super::schema::{Key, Located, Reader, Schema, Shape, Value};
-use super::suggest;
-use super::tree::{Node, Value as TreeValue};
+use crate::config::generation::LogTarget;
+use crate::config::schema::{Key, Reader, Shape, Value};
+use crate::config::source::Place;
+use crate::config::tree::{Node, Value as TreeValue};
 use crate::http::{Authority, Method, PathPair};
 use crate::limits;
 use crate::route::HostPattern;
-
-/// The text of a choice, for the `choice!` macro.
-pub fn word<'n>(node: &'n Node, key: &Key, reader: &mut Reader<'_>) -> Option<&'n str> {
-    match &node.value {
-        TreeValue::Text(text) => Some(text),
-        _ => reader.refuse_type(node, key, "a string", ""),
-    }
-}
-
-/// Refuses a word that a choice does not have.
-pub fn refuse_word<T>(
-    node: &Node,
-    key: &Key,
-    reader: &mut Reader<'_>,
-    known: &[&str],
-    later: &[&str],
-) -> Option<T> {
-    let TreeValue::Text(text) = &node.value else {
-        return None;
-    };
-    if later.contains(&text.as_str()) {
-        let only = known
-            .iter()
-            .map(|word| format!("\"{word}\""))
-            .collect::<Vec<_>>()
-            .join(", ");
-        return reader.refuse(
-            node,
-            format!("\"{text}\" is not available in this version"),
-            &format!("`{}` can be {only}", key.name()),
-        );
-    }
-    let help = match suggest::nearest(text, known.iter().copied()) {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!(
-            "it can be {}",
-            known
-                .iter()
-                .map(|word| format!("\"{word}\""))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
-    };
-    reader.refuse(
-        node,
-        format!("`{}` does not know this word", key.name()),
-        &help,
-    )
-}
-
-impl Value for bool {
-    const SHAPE: Shape = Shape::Bool;
-
-    fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
-        match &node.value {
-            TreeValue::Bool(value) => Some(*value),
-            _ => reader.refuse_type(node, key, "true or false", ""),
-        }
-    }
-}
-
-/// Integers are read whole and then held to the key's range, so every narrower type needs a row with one.
-macro_rules! integers {
-    ($($type:ty),*) => {$(
-        impl Value for $type {
-            const SHAPE: Shape = Shape::Integer;
-
-            fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
-                let TreeValue::Integer(number) = node.value else {
-                    return reader.refuse_type(node, key, "an integer", "");
-                };
-                let Ok(number) = u64::try_from(number) else {
-                    return reader.refuse(node, format!("`{}` cannot be negative", key.name()), "");
-                };
-                reader.within(number, node, key, |bound| bound.to_string())?;
-                match Self::try_from(number) {
-                    Ok(number) => Some(number),
-                    Err(_) => reader.refuse(node, format!("`{}` is at most {}", key.name(), Self::MAX), ""),
-                }
-            }
-        }
-    )*};
-}
-integers!(u16, u32, u64);
-
-const DURATION_HELP: &str =
-    "write a time as \"250ms\", \"5s\", \"2m\" or \"1h\"; a bare integer counts milliseconds";
-
-impl Value for Duration {
-    const SHAPE: Shape = Shape::Duration;
-
-    fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
-        let millis = match &node.value {
-            TreeValue::Integer(millis) => u64::try_from(*millis).ok(),
-            TreeValue::Text(text) => with_unit(
-                text,
-                &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)],
-            ),
-            _ => return reader.refuse_type(node, key, "a time", DURATION_HELP),
-        };
-        let Some(millis) = millis else {
-            return reader.refuse(
-                node,
-                format!("`{}` is not a time", key.name()),
-                DURATION_HELP,
-            );
-        };
-        reader.within(millis, node, key, show_millis)?;
-        Some(Self::from_millis(millis))
-    }
-}
-
-const SIZE_HELP: &str =
-    "write a size as \"512B\", \"16KiB\", \"8MiB\" or \"1GiB\"; a bare integer counts bytes";
-
-/// A number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub u64);
-
-impl Bytes {
-    /// For keys whose range fits; a larger value is cut to the largest.
-    #[must_use]
-    pub fn to_u32(self) -> u32 {
-        u32::try_from(self.0).unwrap_or(u32::MAX)
-    }
-}
-
-impl Value for Bytes {
-    const SHAPE: Shape = Shape::Size;
-
-    fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
-        let bytes = match &node.value {
-            TreeValue::Integer(bytes) => u64::try_from(*bytes).ok(),
-            TreeValue::Text(text) => with_unit(
-                text,
-                &[
-                    ("KiB", 1 << 10),
-                    ("MiB", 1 << 20),
-                    ("GiB", 1 << 30),
-                    ("B", 1),
-                ],
-            ),
-            _ => return reader.refuse_type(node, key, "a size", SIZE_HELP),
-        };
-        let Some(bytes) = bytes else {
-            return reader.refuse(node, format!("`{}` is not a size", key.name()), SIZE_HELP);
-        };
-        reader.within(bytes, node, key, show_bytes)?;
-        Some(Self(bytes))
-    }
-}
-
-/// A whole number with one of the units, the longer unit listed before one that ends it.
-fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let (digits, factor) = units
-        .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))?;
-    let digits = digits.strip_suffix(' ').unwrap_or(digits);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse::<u64>().ok()?.checked_mul(factor)
-}
-
-/// A time as an operator would write it.
-#[must_use]
-pub fn show_millis(millis: u64) -> String {
-    match millis {
-        0 => "\"0ms\"".to_owned(),
-        _ if millis.is_multiple_of(3_600_000) => format!("\"{}h\"", millis / 3_600_000),
-        _ if millis.is_multiple_of(60_000) => format!("\"{}m\"", millis / 60_000),
-        _ if millis.is_multiple_of(1_000) => format!("\"{}s\"", millis / 1_000),
-        _ => format!("\"{millis}ms\""),
-    }
-}
-
-/// A size as an operator would write it.
-#[must_use]
-pub fn show_bytes(bytes: u64) -> String {
-    for (unit, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-        if bytes >= factor && bytes.is_multiple_of(factor) {
-            return format!("\"{}{unit}\"", bytes / factor);
-        }
-    }
-    format!("\"{bytes}B\"")
-}
-
-/// A value that can be switched off with the word "off".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OrOff<T>(pub Option<T>);
-
-impl<T: Value> Value for OrOff<T> {
-    const SHAPE: Shape = Shape::OrOff(&T::SHAPE);
-
-    fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
-        match &node.value {
-            TreeValue::Text(text) if text == "off" => Some(Self(None)),
-            TreeValue::Bool(false) => reader.refuse(
-                node,
-                format!("`{}` is switched off with a word", key.name()),
-                "write \"off\"",
-            ),
-            _ => T::read(node, key, reader).map(|value| Self(Some(value))),
-        }
-    }
-}
-
-impl<T: Value> Value for Vec<Located<T>> {
-    const SHAPE: Shape = match T::SHAPE {
-        Shape::Table(schema) => Shape::Tables(schema),
-        _ => Shape::List(&T::SHAPE),
-    };
-
-    fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
-        let TreeValue::List(items) = &node.value else {
-            let help = match T::SHAPE {
-                Shape::Table(_) => {
-                    format!("write each as [[{0}]], or {0} = [ {{ … }}, … ]", key.name())
-                }
-                _ => format!("write {} = [ … ]", key.name()),
-            };
-            return reader.refuse_type(node, key, "an array", &help);
-        };
-        // A wrong item is reported and left out, so that the others are still checked.
-        let read = |(at, item): (usize, &Node)| {
-            let value = match T::SHAPE {
-                Shape::Table(_) => {
-                    reader.inside(format!("#{}", at + 1), |reader| T::read(item, key, reader))
-                }
-                _ => T::read(item, key, reader),
-            };
-            Some(Located {
-                value: value?,
-                place: item.place,
-            })
-        };
-        let values: Vec<_> = items.iter().enumerate().filter_map(read).collect();
-        // All of them wrong is not the same as none written.
-        (items.is_empty() || !values.is_empty()).then_some(values)
-    }
-}
-
-/// One value or an array of them.
-#[derive(Clone, Debug)]
-pub struct OneOrMany<T>(pub Vec<Located<T>>);
-
-impl<T: Value> Value for OneOrMany<T> {
-    const SHAPE: Shape = Shape::OneOrMany(&T::SHAPE);
-
-    fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
-        match &node.value {
-            TreeValue::List(items) if items.is_empty() => reader.refuse(
-                node,
-                format!("`{}` is an empty array", key.name()),
-                "leave the key out to mean any",
-            ),
-            TreeValue::List(_) => Vec::read(node, key, reader).map(Self),
-            _ => T::read(node, key, reader).map(|value| {
-                Self(vec![Located {
-                    value,
-                    place: node.place,
-                }])
-            }),
-        }
-    }
-}
-
-/// A type whose rows are known: what [`Named`] holds.
-pub trait Rows: Value {
-    /// The rows.
-    const ROWS: &'static Schema;
-}
-
-/// Tables under names that the operator chooses, in the order of the text.
-#[derive(Clone, Debug)]
-pub struct Named<T>(pub Vec<(Located<String>, T)>);
-
-impl<T: Rows> Value for Named<T> {
-    const SHAPE: Shape = Shape::Named(T::ROWS);
-
-    fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.table_of(node, key, |table, reader| {
-            let read = |entry: &super::tree::Entry| {
-                let named = Name::check(&entry.key).map_err(|help| {
-                    reader.report(
-                        Diagnostic::error("this is not a name")
-                            .at(entry.key_place, "")
-                            .help(help),
-                    );
-                });
-                let value = reader.inside(entry.key.clone(), |reader| {
-                    T::read(&entry.node, key, reader)
-                })?;
-                named.ok()?;
-                Some((
-                    Located {
-                        value: entry.key.clone(),
-                        place: entry.key_place,
-                    },
-                    value,
-                ))
-            };
-            Self(table.entries.iter().filter_map(read).collect())
-        })
-    }
-}
 
 /// A type read from a string: the word for it, and how.
 trait Textual: Sized {
@@ -341,7 +32,7 @@ macro_rules! textual {
 
             fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
                 let TreeValue::Text(text) = &node.value else {
-                    return reader.refuse_type(node, key, concat!("a string"), "");
+                    return reader.refuse_type(node, key, "a string", "");
                 };
                 match <Self as Textual>::parse(text) {
                     Ok(value) => Some(value),
@@ -370,7 +61,7 @@ pub struct Name(pub String);
 
 impl Name {
     /// Names stand in metric labels, log lines and API paths, so they are plain.
-    fn check(text: &str) -> Result<(), &'static str> {
+    pub(super) fn check(text: &str) -> Result<(), &'static str> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if (1..=limits::NAME_BYTES).contains(&text.len()) && text.bytes().all(plain) {
             Ok(())
@@ -604,7 +295,7 @@ impl BackendAddress {
             ));
         }
         Ok(Self {
-            address: StreamAddress::Unix(std::path::Path::new(path).into()),
+            address: StreamAddress::Unix(Path::new(path).into()),
             authority: "localhost".to_owned(),
         })
     }
@@ -651,7 +342,7 @@ impl Value for FilePath {
             return reader.refuse(node, format!("`{}` is not a path", key.name()), "");
         }
         let folder = match node.place {
-            super::source::Place::NOWHERE => PathBuf::new(),
+            Place::NOWHERE => PathBuf::new(),
             place => reader.sources.get(place.source).folder.clone(),
         };
         Some(Self(folder.join(text)))

@@ -1,0 +1,233 @@
+//! The worst-case memory of the process at configured limits, item by item.
+
+use super::*;
+use std::fmt;
+
+const KIB: u64 = 1 << 10;
+
+/// The bounds that an operator sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Worker threads.
+    pub workers: u64,
+    /// Public listeners.
+    pub listeners: u64,
+    /// Client connections at once.
+    pub connections: u64,
+    /// Request streams at once on one connection.
+    pub streams_per_connection: u64,
+    /// Bytes a client may send ahead on one connection.
+    pub connection_window: u64,
+    /// Bytes a client may send ahead on one stream.
+    pub stream_window: u64,
+    /// Exchanges at once.
+    pub exchanges: u64,
+    /// Largest request head.
+    pub request_head: u64,
+    /// Largest response head.
+    pub response_head: u64,
+    /// Backends of all upstreams.
+    pub backends: u64,
+    /// Unused connections kept to each backend by each worker.
+    pub idle_connections: u64,
+    /// Kernel receive buffer of one UDP socket.
+    pub udp_receive_buffer: u64,
+    /// Kernel send buffer of one UDP socket.
+    pub udp_send_buffer: u64,
+}
+
+/// The worst-case memory of the process, item by item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// One line each.
+    pub items: Vec<Item>,
+}
+
+/// One line of a [`Budget`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub what: &'static str,
+    /// How many there can be.
+    pub count: u64,
+    /// Bytes of each.
+    pub each: u64,
+}
+
+impl Item {
+    /// Bytes of all.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.count.saturating_mul(self.each)
+    }
+}
+
+impl Budget {
+    /// Adds up the bounds.
+    #[must_use]
+    pub fn of(demand: &Demand) -> Self {
+        let Demand { workers, connections, .. } = *demand;
+        let times = |count: u64, each: u32| count.saturating_mul(u64::from(each));
+        // A stream without an exchange is refused in the turn that sees it, so exchanges bound what streams hold.
+        let exchanges = demand.exchanges.min(connections.saturating_mul(demand.streams_per_connection));
+        // Unread request bytes: bounded by the streams' windows and by the connections' windows, whichever is less.
+        let by_stream =
+            Item { what: "request bytes sent ahead, by stream", count: exchanges, each: demand.stream_window };
+        let by_connection = Item {
+            what: "request bytes sent ahead, by connection",
+            count: connections,
+            each: demand.connection_window,
+        };
+        // Clients announce heads of every stream at once; the library holds one head per stream until it is whole.
+        let head =
+            demand.request_head.saturating_mul(u64::from(LIBRARY_HEAD_FACTOR)).saturating_add(demand.response_head);
+        let items = vec![
+            Item { what: "client connections", count: connections, each: u64::from(CONNECTION_BYTES) },
+            Item { what: "exchanges", count: exchanges, each: u64::from(EXCHANGE_BYTES) },
+            Item { what: "request and response heads", count: exchanges, each: head },
+            if by_stream.bytes() <= by_connection.bytes() { by_stream } else { by_connection },
+            Item {
+                what: "request bytes waiting for backends",
+                count: exchanges,
+                each: u64::from(REQUEST_PENDING_BYTES),
+            },
+            // Response bodies live in the receive pool; only what was copied out of it is bounded by exchange.
+            Item {
+                what: "response bytes waiting for clients",
+                count: exchanges,
+                each: u64::from(RESPONSE_PENDING_BYTES),
+            },
+            Item {
+                what: "connections to backends",
+                count: exchanges
+                    .saturating_add(demand.backends.saturating_mul(demand.idle_connections).saturating_mul(workers)),
+                each: u64::from(BACKEND_CONNECTION_BYTES),
+            },
+            Item {
+                what: "datagram receive pools",
+                count: workers,
+                each: times(u64::from(UDP_RECEIVE_BUFFERS), UDP_RECEIVE_BUFFER_BYTES),
+            },
+            Item {
+                what: "datagram send pools",
+                count: workers,
+                each: times(u64::from(UDP_SEND_SLOTS), UDP_SEND_SLOT_BYTES),
+            },
+            Item {
+                what: "stream receive pools",
+                count: workers,
+                each: times(u64::from(STREAM_RECEIVE_BUFFERS), STREAM_RECEIVE_BUFFER_BYTES),
+            },
+            Item {
+                what: "access-log queues",
+                count: workers,
+                each: times(u64::from(ACCESS_RECORDS), ACCESS_RECORD_BYTES),
+            },
+            Item {
+                what: "metrics and control connections",
+                count: u64::from(CONTROL_CONNECTIONS),
+                each: u64::from(CONTROL_CONNECTION_BYTES),
+            },
+            Item {
+                what: "UDP socket buffers (kernel)",
+                count: demand.listeners.saturating_mul(workers),
+                each: demand.udp_receive_buffer.saturating_add(demand.udp_send_buffer),
+            },
+        ];
+        Self { items }
+    }
+
+    /// Bytes of all items.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.items.iter().fold(0, |sum, item| sum.saturating_add(item.bytes()))
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "worst-case memory at these limits")?;
+        for item in &self.items {
+            let sum = format!("{} × {}", item.count, human(item.each));
+            writeln!(f, "  {:<40} {:>24} = {:>12}", item.what, sum, human(item.bytes()))?;
+        }
+        writeln!(f, "  {:<40} {:>24}   {:>12}", "together", "", human(self.bytes()))?;
+        writeln!(f, "  not counted: the kernel's buffers of TCP sockets (net.ipv4.tcp_mem bounds them)")
+    }
+}
+
+/// A size for people: two digits after the point from KiB on.
+#[must_use]
+pub fn human(bytes: u64) -> String {
+    let units = [("TiB", MIB * MIB), ("GiB", KIB * MIB), ("MiB", MIB), ("KiB", KIB)];
+    match units.iter().find(|(_, unit)| bytes >= *unit) {
+        Some((name, unit)) => {
+            // In integers, so that no size is rounded up to one that is not reached.
+            let hundredths = u128::from(bytes) * 100 / u128::from(*unit);
+            let (whole, part) = (hundredths / 100, hundredths % 100);
+            if part == 0 { format!("{whole} {name}") } else { format!("{whole}.{part:02} {name}") }
+        }
+        None => format!("{bytes} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand() -> Demand {
+        Demand {
+            workers: 1,
+            listeners: 1,
+            connections: 10,
+            streams_per_connection: 2,
+            connection_window: 8 * MIB,
+            stream_window: MIB,
+            exchanges: 100,
+            request_head: 16 * KIB,
+            response_head: 64 * KIB,
+            backends: 3,
+            idle_connections: 4,
+            udp_receive_buffer: 8 * MIB,
+            udp_send_buffer: 8 * MIB,
+        }
+    }
+
+    fn bytes(budget: &Budget, what: &str) -> u64 {
+        budget.items.iter().filter(|item| item.what.starts_with(what)).map(Item::bytes).sum()
+    }
+
+    #[test]
+    fn streams_bound_exchanges_and_the_smaller_window_counts() {
+        let budget = Budget::of(&demand());
+        assert_eq!(bytes(&budget, "exchanges"), 20 * u64::from(EXCHANGE_BYTES));
+        assert_eq!(bytes(&budget, "request bytes sent ahead"), 20 * MIB);
+        let narrow = Budget::of(&Demand { connection_window: MIB, ..demand() });
+        assert_eq!(bytes(&narrow, "request bytes sent ahead"), 10 * MIB);
+        assert_eq!(bytes(&budget, "connections to backends"), (20 + 12) * u64::from(BACKEND_CONNECTION_BYTES));
+    }
+
+    #[test]
+    fn the_sum_is_the_sum_and_absurd_limits_do_not_overflow() {
+        let budget = Budget::of(&demand());
+        assert_eq!(budget.bytes(), budget.items.iter().map(Item::bytes).sum::<u64>());
+        let absurd = Budget::of(&Demand {
+            connections: u64::MAX,
+            streams_per_connection: u64::MAX,
+            exchanges: u64::MAX,
+            workers: u64::MAX,
+            ..demand()
+        });
+        assert_eq!(absurd.bytes(), u64::MAX);
+        assert!(absurd.to_string().contains("together"));
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(human(0), "0 B");
+        assert_eq!(human(1_023), "1023 B");
+        assert_eq!(human(36 * KIB), "36 KiB");
+        assert_eq!(human(1_536 * KIB), "1.50 MiB");
+        assert_eq!(human(100_000 * 36 * KIB), "3.43 GiB");
+    }
+}

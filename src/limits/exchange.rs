@@ -1,0 +1,17 @@
+//! Bounds of one exchange and of one turn.
+
+/// Backends that one exchange tries at most.
+pub const ATTEMPTS_MAX: usize = 3;
+
+/// Events of one owner in one pass of a turn; then the others have their go.
+pub const EVENTS_PER_OWNER: usize = 256;
+
+/// Trains of datagrams that one client connection sends in one turn.
+pub const TRAINS_PER_TURN: usize = 4;
+
+/// Body bytes of one request that wait for the origin's socket, and so what a client may send ahead of it.
+pub const REQUEST_QUEUE_BYTES: usize = 256 * 1024;
+
+/// Response bytes that may be left to the protocol's queue when an exchange ends: a small response is over as soon as it
+/// is queued. A client that reads none of them holds this for each of its streams: 128 × 16 KiB = 2 MiB.
+pub const RESPONSE_TAIL_BYTES: usize = 16 * 1024;

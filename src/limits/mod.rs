@@ -1,0 +1,72 @@
+//! Every bound of the program, with the arithmetic of the memory it stands for.
+//!
+//! Two kinds: constants, which no configuration changes, and [`Demand`], the bounds an operator sets. [`Budget`] joins
+//! them to the worst case of the process, which `spooky check` prints. A queue or pool anywhere in the program takes its
+//! bound from here; who adds one adds its row to [`Budget::of`]. Knows no configuration: `config` fills the demand.
+
+mod budget;
+mod exchange;
+mod h1;
+pub mod quic;
+mod telemetry;
+
+pub use budget::{Budget, Demand, Item, human};
+pub use exchange::*;
+pub use h1::*;
+pub use telemetry::*;
+
+const MIB: u64 = 1 << 20;
+
+/// Buffers the kernel receives datagrams into, per worker: one GRO train each. 32 × 64 KiB = 2 MiB.
+pub const UDP_RECEIVE_BUFFERS: u16 = 32;
+/// Room for one train of datagrams; 64 KiB is the most the kernel joins.
+pub const UDP_RECEIVE_BUFFER_BYTES: u32 = 65_536;
+/// Trains of datagrams on their way out, per worker; an empty pool is backpressure. 32 × 64 KiB = 2 MiB.
+pub const UDP_SEND_SLOTS: u16 = 32;
+/// Room for one train out.
+pub const UDP_SEND_SLOT_BYTES: u32 = 65_536;
+/// Buffers the kernel receives stream bytes into, per worker. Response bodies stay in them until the client
+/// acknowledges, so this bounds unacknowledged bytes; a small hot pool is also faster than a large cold one.
+/// 48 × 64 KiB = 3 MiB.
+pub const STREAM_RECEIVE_BUFFERS: u16 = 48;
+/// Room for one receive of a stream socket.
+pub const STREAM_RECEIVE_BUFFER_BYTES: u32 = 65_536;
+
+/// Response bytes of one exchange that wait for the client: taken from the backend, not yet acknowledged.
+pub const RESPONSE_PENDING_BYTES: u32 = 65_536;
+/// Request bytes of one exchange that wait for the backend: taken from the client, not yet sent.
+pub const REQUEST_PENDING_BYTES: u32 = 65_536;
+/// Everything else an exchange holds: its slot, timers, trail and small buffers.
+pub const EXCHANGE_BYTES: u32 = 4_096;
+
+/// An idle QUIC connection with HTTP/3, our state included; measured as resident memory, rounded up.
+pub const CONNECTION_BYTES: u32 = 36 * 1024;
+/// An idle connection to a backend: our state, without the kernel's socket.
+pub const BACKEND_CONNECTION_BYTES: u32 = 2_048;
+
+/// The libraries' own limits stand at this multiple of ours, so that ours answers first.
+pub const LIBRARY_HEAD_FACTOR: u32 = 2;
+
+/// Access-log records a worker may be ahead of the log; more are dropped and counted.
+pub const ACCESS_RECORDS: u32 = 8_192;
+/// One access-log record, its strings included.
+pub const ACCESS_RECORD_BYTES: u32 = 512;
+/// Messages a mailbox between control and a worker holds.
+pub const MAILBOX_MESSAGES: u32 = 64;
+/// Connections to the metrics and control endpoints at once.
+pub const CONTROL_CONNECTIONS: u32 = 64;
+/// One of them: a request head and a piece of the answer.
+pub const CONTROL_CONNECTION_BYTES: u32 = 80 * 1024;
+
+/// One configuration file.
+pub const CONFIG_FILE_BYTES: u64 = 16 * MIB;
+/// Files of one configuration, included ones and the main one.
+pub const CONFIG_FILES: usize = 1_024;
+/// Findings shown in full; the rest is counted.
+pub const CONFIG_DIAGNOSTICS_SHOWN: usize = 50;
+/// A name of an upstream, backend, route or listener.
+pub const NAME_BYTES: usize = 64;
+
+const _: () = assert!(CONFIG_FILES < u16::MAX as usize, "a file's number fits the id of a source");
+const _: () =
+    assert!(RESPONSE_PENDING_BYTES >= STREAM_RECEIVE_BUFFER_BYTES, "one receive fits what an exchange may hold");
