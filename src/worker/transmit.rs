@@ -1,5 +1,6 @@
 //! The last part of a turn: every touched client connection sends what it has, as trains of equal datagrams.
 
+use super::record;
 use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::limits;
@@ -73,6 +74,7 @@ impl<I: Io> Worker<I> {
         if !connection.is_closed() {
             return;
         }
+        record::count_quic_end(&self.cells, connection);
         let listener = &mut self.listeners[key.at()];
         if let Some((_, timer)) = std::mem::take(listener.client(key.connection)).armed {
             self.wheel.cancel(timer);
