@@ -288,7 +288,7 @@ impl Origin {
         let listener = Listener::tcp(wanted, 1024, false).map_err(|e| failed(&e))?;
         let address = listener.local_address().unwrap_or(wanted);
         let stop = Doorbell::new().map_err(|e| failed(&e))?;
-        let (bell, features) = (stop.clone(), *features);
+        let (bell, features) = (stop.clone(), features.clone());
         let (up, came_up) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("demo-origin".to_owned())
