@@ -140,8 +140,8 @@ impl Service for DemoService {
         };
         let query = Query(path.query().unwrap_or(""));
         let lines = |form, count, delay| {
-            let count = query.number("chunks").or(query.number("count"));
-            let count = count.unwrap_or(count).min(PIECES_MAX);
+            let asked = query.number("chunks").or(query.number("count"));
+            let count = asked.unwrap_or(count).min(PIECES_MAX);
             let delay = query.number("delay").map_or(delay, Duration::from_millis);
             Body::Source(DemoSource::Lines {
                 sent: 0,
