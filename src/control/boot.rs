@@ -118,8 +118,8 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         .name("control".to_owned())
         .spawn(move || {
             queue_on_this_thread(log.is_some());
-            let ring = Ring::new(&ring_config(), &features)
-                .map_err(|error| Failure::new("the control thread's ring", error));
+            let ring =
+                Ring::new(&ring_config(), &features).map_err(|error| Failure::new("the control thread's ring", error));
             let control = ring.and_then(|ring| {
                 Control::new(Parts {
                     ring,
@@ -175,17 +175,15 @@ fn identities(generation: &Generation, supplied: Option<Identity>) -> Result<Vec
     let listeners = generation.listeners.iter();
     listeners
         .map(|listener| match &listener.tls {
-            TlsSource::Files { cert, key } => {
-                Identity::from_files(cert, key).map(Arc::new).map_err(|error| {
-                    let exit = match &error {
-                        IdentityError::Read { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                            Exit::Permission
-                        }
-                        _ => Exit::Configuration,
-                    };
-                    Failure::new(format!("listener `{}`: tls", listener.name), error).exit(exit)
-                })
-            }
+            TlsSource::Files { cert, key } => Identity::from_files(cert, key).map(Arc::new).map_err(|error| {
+                let exit = match &error {
+                    IdentityError::Read { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                        Exit::Permission
+                    }
+                    _ => Exit::Configuration,
+                };
+                Failure::new(format!("listener `{}`: tls", listener.name), error).exit(exit)
+            }),
             TlsSource::Supplied => supplied.clone().ok_or_else(|| {
                 Failure::new(format!("listener `{}`: tls", listener.name), "no certificate").exit(Exit::Configuration)
             }),

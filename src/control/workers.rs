@@ -16,6 +16,7 @@ use crate::worker::{Command, Report, Setup, Worker};
 use spooky_uring::mailbox::{self, Receiver, Sender};
 use spooky_uring::{Features, Io, PoolConfig, Ring, RingConfig, UdpSocket, host};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -111,9 +112,11 @@ impl Workers {
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
-                    let ended = start.run(&tell);
+                    // A worker that panics has lost its own state only; control still has to hear of its end.
+                    let ended = catch_unwind(AssertUnwindSafe(|| start.run(&tell)));
+                    let panicked = |_| News::Ended(Err(io::Error::other("panicked")));
                     // Refused only when control is gone.
-                    let _ = tell.send(ended);
+                    let _ = tell.send(ended.unwrap_or_else(panicked));
                 })
                 .map_err(failed)?;
             lines.push(WorkerLine { cells, commands, thread });

@@ -224,8 +224,7 @@ impl Client {
                 Ok((_, quiche::h3::Event::Headers { list, .. })) => {
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                     let status = list.iter().find(|field| field.name() == b":status");
-                    let Some(status) = status.and_then(|field| text(field.value()).parse().ok())
-                    else {
+                    let Some(status) = status.and_then(|field| text(field.value()).parse().ok()) else {
                         // Trailers.
                         continue;
                     };

@@ -8,8 +8,8 @@
 //! What the cells are called outside stands in [`super::registry`].
 
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull,
-    Side, StatusClass, UpstreamClose,
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull, Side, StatusClass,
+    UpstreamClose,
 };
 use super::latency::Latency;
 use super::scope::Scope;
@@ -226,9 +226,7 @@ impl NamedCells {
 
     /// The count of one name, 0 if there is none.
     pub fn get(&self, name: &str) -> u64 {
-        self.named()
-            .find(|(same, _)| *same == name)
-            .map_or(0, |(_, count)| count)
+        self.named().find(|(same, _)| *same == name).map_or(0, |(_, count)| count)
     }
 }
 
@@ -372,11 +370,7 @@ impl ScopeCells {
     pub fn new(scope: Arc<Scope>) -> Self {
         Self {
             routes: scope.routes.iter().map(|_| RouteCells::default()).collect(),
-            backends: scope
-                .backends
-                .iter()
-                .map(|_| BackendCells::default())
-                .collect(),
+            backends: scope.backends.iter().map(|_| BackendCells::default()).collect(),
             scope,
         }
     }
@@ -386,10 +380,7 @@ impl ScopeCells {
 impl WorkerCells {
     /// Zeroed cells for a worker that serves `scope`.
     pub fn new(scope: Arc<Scope>) -> Self {
-        Self {
-            scope: ScopeCells::new(scope),
-            ..Self::default()
-        }
+        Self { scope: ScopeCells::new(scope), ..Self::default() }
     }
 
     /// The cells of a route.
@@ -434,9 +425,7 @@ impl WorkerCells {
             self.refusals.count(reason);
         }
         if let Some(route) = end.route {
-            self.route(route)
-                .finished
-                .count(StatusClass::of(end.status));
+            self.route(route).finished.count(StatusClass::of(end.status));
         }
         self.request_body_bytes.add(end.request_bytes);
         self.response_body_bytes.add(end.response_bytes);
@@ -446,18 +435,13 @@ impl WorkerCells {
         }
     }
 
-    /// A client's connection was accepted.
-    #[inline]
-    pub fn connection_opened(&self, protocol: Protocol) {
-        self.connections_opened.count(protocol);
-        self.connections_active.enter();
-    }
-
-    /// A client's connection is gone.
-    #[inline]
-    pub fn connection_closed(&self, protocol: Protocol) {
-        self.connections_closed.count(protocol);
-        self.connections_active.leave();
+    /// Takes over how many connections of a protocol were accepted and are gone; the others are open.
+    pub fn connections(&self, protocol: Protocol, opened: u64, closed: u64) {
+        self.connections_opened.set(protocol, opened);
+        self.connections_closed.set(protocol, closed);
+        let sum = |cells: &PerProtocol| Protocol::ALL.iter().map(|p| cells.get(*p)).sum::<u64>();
+        let open = sum(&self.connections_opened).saturating_sub(sum(&self.connections_closed));
+        self.connections_active.set(open);
     }
 
     /// A QUIC connection ended, whether it was established or not.
@@ -494,10 +478,7 @@ impl WorkerCells {
             (QueueFull::UdpLeases, stats.udp_buffers_exhausted),
             (QueueFull::UdpSocket, stats.udp_receive_drops),
             (QueueFull::StreamLeases, stats.stream_buffers_exhausted),
-            (
-                QueueFull::Streams,
-                stats.accepts_refused + stats.connects_refused,
-            ),
+            (QueueFull::Streams, stats.accepts_refused + stats.connects_refused),
             (QueueFull::Submissions, stats.submission_overflows),
             (QueueFull::Completions, stats.completion_overflows),
         ] {
@@ -597,10 +578,7 @@ mod tests {
     #[test]
     fn a_finished_exchange_is_counted_everywhere_once() {
         let cells = WorkerCells::new(Arc::new(Scope {
-            routes: vec![crate::telemetry::RouteName {
-                route: "r".into(),
-                upstream: "u".into(),
-            }],
+            routes: vec![crate::telemetry::RouteName { route: "r".into(), upstream: "u".into() }],
             ..Scope::default()
         }));
         cells.exchange_started(Protocol::H3);
@@ -632,11 +610,7 @@ mod tests {
     #[test]
     fn ring_statistics_keep_their_names() {
         let cells = WorkerCells::default();
-        cells.copy_ring(&RingStats {
-            turns: 7,
-            udp_slots_dry: 2,
-            ..RingStats::default()
-        });
+        cells.copy_ring(&RingStats { turns: 7, udp_slots_dry: 2, ..RingStats::default() });
         assert_eq!(cells.ring.named().next(), Some(("turns", 7)));
         assert_eq!(cells.full.get(QueueFull::UdpSlots), 2);
     }

@@ -321,11 +321,7 @@ mod tests {
         check(DatagramDrop::ALL, |k| k as usize, DatagramDrop::word);
         check(QueueFull::ALL, |k| k as usize, QueueFull::word);
         check(CloseCode::ALL, |k| k as usize, CloseCode::word);
-        check(
-            HandshakeFailure::ALL,
-            |k| k as usize,
-            HandshakeFailure::word,
-        );
+        check(HandshakeFailure::ALL, |k| k as usize, HandshakeFailure::word);
         check(UpstreamClose::ALL, |k| k as usize, UpstreamClose::word);
     }
 

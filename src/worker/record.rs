@@ -5,7 +5,7 @@ use crate::exchange::Exchange;
 use crate::exchange::trail::hex;
 use crate::h3;
 use crate::http::{Reason, Side};
-use crate::telemetry::kinds::{self, AttemptFailure, CloseCode, ConnectFailure, StatusClass};
+use crate::telemetry::kinds::{self, AttemptFailure, CloseCode, ConnectFailure, Protocol, StatusClass};
 use crate::telemetry::{ExchangeEnd, QuicEnd, WorkerCells};
 use spooky_uring::Io;
 use std::io::{self, ErrorKind};
@@ -52,6 +52,10 @@ impl<I: Io> Worker<I> {
                 (name, count + rest)
             });
             self.cells.quic.events.copy(sums);
+            let counters = || self.listeners.iter().map(|listener| listener.endpoint.counters());
+            let opened = counters().map(|counters| counters.accepted.get()).sum();
+            let closed = counters().map(|counters| counters.removed.get()).sum();
+            self.cells.connections(Protocol::H3, opened, closed);
         }
         self.access.flush_due(&mut self.io, &self.cells);
         self.arm_access();

@@ -4,7 +4,7 @@ use super::record;
 use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::limits;
-use crate::telemetry::kinds::{Protocol, QueueFull};
+use crate::telemetry::kinds::QueueFull;
 use spooky_uring::{Io, Transmit};
 use std::net::SocketAddr;
 
@@ -80,6 +80,5 @@ impl<I: Io> Worker<I> {
             self.wheel.cancel(timer);
         }
         listener.endpoint.remove(key.connection);
-        self.cells.connection_closed(Protocol::H3);
     }
 }

@@ -8,9 +8,7 @@ use crate::control::failure::Failure;
 use crate::http::{Fields, Known, RequestHead, ResponseHead};
 use crate::worker::host::{Answer, Body, Host, Piece, Request, Service, Settings, Source};
 use spooky_uring::mailbox::Doorbell;
-use spooky_uring::{
-    Chunk, Event, Features, Io, Listener, PoolConfig, Ring, RingConfig, Token,
-};
+use spooky_uring::{Chunk, Event, Features, Io, Listener, PoolConfig, Ring, RingConfig, Token};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -88,9 +86,7 @@ impl Source for DemoSource {
                 *at += piece as u64;
                 Piece::Bytes(block.slice(start..start + piece))
             }
-            Self::Lines {
-                sent, count, form, ..
-            } if sent == count => match form {
+            Self::Lines { sent, count, form, .. } if sent == count => match form {
                 Form::Trailers => {
                     let mut trailers = Fields::new();
                     trailers.push(b"x-demo-lines", sent.to_string().as_bytes());
@@ -100,13 +96,7 @@ impl Source for DemoSource {
                 Form::Plain | Form::Events => Piece::End,
             },
             Self::Lines { due, .. } if *due > now => Piece::Wait(*due),
-            Self::Lines {
-                sent,
-                count,
-                delay,
-                due,
-                form,
-            } => {
+            Self::Lines { sent, count, delay, due, form } => {
                 *sent += 1;
                 *due = now + *delay;
                 let line = match form {
@@ -124,9 +114,7 @@ impl Source for DemoSource {
 impl Default for DemoService {
     fn default() -> Self {
         let block = (0..BLOCK).map(|i| (i % PERIOD) as u8).collect();
-        Self {
-            block: Chunk::from_vec(block),
-        }
+        Self { block: Chunk::from_vec(block) }
     }
 }
 
@@ -143,34 +131,17 @@ impl Service for DemoService {
             let asked = query.number("chunks").or(query.number("count"));
             let count = asked.unwrap_or(count).min(PIECES_MAX);
             let delay = query.number("delay").map_or(delay, Duration::from_millis);
-            Body::Source(DemoSource::Lines {
-                sent: 0,
-                count,
-                delay: delay.min(DELAY_MAX),
-                due: request.now,
-                form,
-            })
+            Body::Source(DemoSource::Lines { sent: 0, count, delay: delay.min(DELAY_MAX), due: request.now, form })
         };
         match path.matched() {
-            "/" => Answer::whole(
-                200,
-                "text/html; charset=utf-8",
-                page::index().into_bytes(),
-            ),
+            "/" => Answer::whole(200, "text/html; charset=utf-8", page::index().into_bytes()),
             "/echo" => echo(head),
             "/headers" => Answer::whole(200, "text/plain; charset=utf-8", listing(head)),
-            "/slow" => answer(
-                "text/plain; charset=utf-8",
-                lines(Form::Plain, 5, Duration::from_millis(300)),
-            ),
-            "/events" => answer(
-                "text/event-stream",
-                lines(Form::Events, 10, Duration::from_secs(1)),
-            ),
+            "/slow" => answer("text/plain; charset=utf-8", lines(Form::Plain, 5, Duration::from_millis(300))),
+            "/events" => answer("text/event-stream", lines(Form::Events, 10, Duration::from_secs(1))),
             "/trailers" => {
                 let body = lines(Form::Trailers, 3, Duration::ZERO);
-                answer("text/plain; charset=utf-8", body)
-                    .with(Known::Trailer, b"x-demo-lines, x-demo-end")
+                answer("text/plain; charset=utf-8", body).with(Known::Trailer, b"x-demo-lines, x-demo-end")
             }
             other => self.numbered(other),
         }
@@ -181,11 +152,7 @@ impl DemoService {
     /// `/bytes/N` and `/status/N`.
     fn numbered(&self, path: &str) -> Answer<DemoSource> {
         if let Some(len) = path.strip_prefix("/bytes/").and_then(size) {
-            let body = Body::Source(DemoSource::Bytes {
-                block: self.block.clone(),
-                at: 0,
-                len,
-            });
+            let body = Body::Source(DemoSource::Bytes { block: self.block.clone(), at: 0, len });
             let mut answer = answer("application/octet-stream", body);
             answer.head.content_length = Some(len);
             return answer;
@@ -204,8 +171,7 @@ impl DemoService {
 
 fn answer(content_type: &str, body: Body<DemoSource>) -> Answer<DemoSource> {
     let mut head = ResponseHead::new(200);
-    head.fields
-        .push_known(Known::ContentType, content_type.as_bytes());
+    head.fields.push_known(Known::ContentType, content_type.as_bytes());
     head.fields.push_known(Known::CacheControl, b"no-store");
     Answer { head, body }
 }
@@ -213,10 +179,7 @@ fn answer(content_type: &str, body: Body<DemoSource>) -> Answer<DemoSource> {
 fn echo(request: &RequestHead) -> Answer<DemoSource> {
     let content_type = request.fields.get(Known::ContentType);
     let content_type = content_type.and_then(|value| std::str::from_utf8(value).ok());
-    let mut answer = answer(
-        content_type.unwrap_or("application/octet-stream"),
-        Body::Echo,
-    );
+    let mut answer = answer(content_type.unwrap_or("application/octet-stream"), Body::Echo);
     answer.head.content_length = request.content_length;
     answer
 }
@@ -242,14 +205,10 @@ fn listing(request: &RequestHead) -> Vec<u8> {
 /// `17`, `16KiB`, `100MiB`, `1GiB`.
 fn size(text: &str) -> Option<u64> {
     let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
-    let (digits, shift) = units
-        .iter()
-        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))
-        .unwrap_or((text, 0));
+    let (digits, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));
     let number: u64 = digits.parse().ok()?;
-    number
-        .checked_mul(1 << shift)
-        .filter(|size| *size <= BYTES_MAX)
+    number.checked_mul(1 << shift).filter(|size| *size <= BYTES_MAX)
 }
 
 /// A query of `key=number` pairs.
@@ -296,11 +255,7 @@ impl Origin {
                 let config = RingConfig {
                     entries: 256,
                     streams: CONNECTIONS as u32 + 1,
-                    udp_receive: PoolConfig {
-                        count: 1,
-                        size: 4096,
-                        posted: 1,
-                    },
+                    udp_receive: PoolConfig { count: 1, size: 4096, posted: 1 },
                     udp_send_slots: 1,
                     ..RingConfig::default()
                 };
@@ -317,11 +272,7 @@ impl Origin {
             })
             .map_err(|e| failed(&e))?;
         match came_up.recv() {
-            Ok(Ok(())) => Ok(Self {
-                address,
-                stop,
-                thread,
-            }),
+            Ok(Ok(())) => Ok(Self { address, stop, thread }),
             Ok(Err(error)) => Err(failed(&error)),
             Err(_) => Err(failed(&"its thread ended")),
         }
@@ -391,13 +342,7 @@ mod tests {
     fn lines_keep_their_delay_and_trailers_end_them() {
         let now = Instant::now();
         let delay = Duration::from_millis(5);
-        let mut source = DemoSource::Lines {
-            sent: 0,
-            count: 2,
-            delay,
-            due: now,
-            form: Form::Trailers,
-        };
+        let mut source = DemoSource::Lines { sent: 0, count: 2, delay, due: now, form: Form::Trailers };
         assert!(matches!(source.next(100, now), Piece::Bytes(_)));
         assert!(matches!(source.next(100, now), Piece::Wait(at) if at == now + delay));
         assert!(matches!(source.next(100, now + delay), Piece::Bytes(_)));
