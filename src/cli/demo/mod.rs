@@ -6,6 +6,9 @@
 mod origin;
 mod page;
 mod spki;
+#[cfg(test)]
+#[path = "tests.rs"]
+mod whole;
 
 use super::{Stop, print};
 use crate::config;
