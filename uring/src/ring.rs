@@ -52,7 +52,7 @@ pub struct RingConfig {
     pub entries: u32,
     /// Streams that may exist at once.
     pub streams: u32,
-    /// Receive buffers shared by all streams. 48 × 64 KiB: a small hot pool beat a large one by a fifth and more on big
+    /// Receive buffers shared by all streams. Small receives do not stay in them ([`Lease::SMALL`](crate::Lease)). 48 × 64 KiB: a small hot pool beat a large one by a fifth and more on big
     /// bodies, and running dry is the back-pressure.
     pub stream_receive: PoolConfig,
     /// Receive buffers shared by all UDP sockets. A coalesced train is up to 64 KiB.
