@@ -156,7 +156,8 @@ fn a_head_larger_than_the_congestion_window_and_the_stream_window_arrives() {
 fn many_streams_share_a_connection() {
     let mut world = World::ready();
     for round in 0..6 {
-        let streams = (0..100)
+        // The client gets new streams when half of its 128 are used, so 64 are always there.
+        let streams = (0..64)
             .map(|index| world.client.get(&format!("/bytes/{}", 1 + index * 300)))
             .collect::<Vec<_>>();
         world.run(|world| {
@@ -268,7 +269,11 @@ fn under_pressure_everything_is_copied() {
     world.origin.pooled = true;
     world.endpoint.set_pressure(true);
     download(&mut world, 100_000);
-    assert_eq!(world.endpoint.counters().unpooled_bytes.get(), 100_000);
+    // All but the last piece, which is small and copied behind another anyway.
+    assert_eq!(
+        world.endpoint.counters().unpooled_bytes.get(),
+        6 * (16 << 10)
+    );
 }
 
 #[test]

@@ -212,6 +212,15 @@ fn a_handshake_that_goes_nowhere_ends() {
     assert!(connection.next_event().is_none());
 }
 
+fn get(path: &str) -> [(&str, &str); 4] {
+    [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "example.test"),
+        (":path", path),
+    ]
+}
+
 #[test]
 fn a_drain_serves_what_is_on_its_way_and_rejects_what_comes_later() {
     let mut world = World::ready();
@@ -221,13 +230,15 @@ fn a_drain_serves_what_is_on_its_way_and_rejects_what_comes_later() {
     world.run(|world| world.client.goaways.len() == 1);
     assert_eq!(world.client.goaways[0], (1 << 62) - 4);
     // Sent before the client could know the final number: still served.
-    let late = world.client.get("/bytes/10");
+    let late = open + 4;
+    world.client.raw_request(late, &get("/bytes/10"), true);
     world.run(|world| world.client.goaways.len() == 2);
     assert_eq!(world.client.goaways[1], late + 4);
     assert!(world.client.answers[&late].finished);
     assert!(!world.connection().is_drained());
     // A client that does not listen.
-    let deaf = world.client.get("/bytes/10");
+    let deaf = late + 4;
+    world.client.raw_request(deaf, &get("/bytes/10"), true);
     world.run(|world| world.client.answers.get(&deaf).is_some_and(Answer::is_over));
     assert_eq!(
         world.client.answers[&deaf].reset,
@@ -287,6 +298,9 @@ fn a_client_that_leaves_ends_every_stream_in_both_directions() {
 fn a_client_that_moves_is_believed_when_it_proved_it() {
     let mut world = World::ready();
     let elsewhere = "127.0.0.1:6666".parse().unwrap();
+    let spare = quiche::ConnectionId::from_ref(&[0x5a; 16]);
+    world.client.quic.new_scid(&spare, 1, false).unwrap();
+    world.settle();
     world
         .client
         .quic
