@@ -61,16 +61,11 @@ impl Authority {
             let _ = write!(self.rewritten, "[{address}]");
             &text[..end + 1]
         } else {
-            let host = match text.split_once(':') {
-                Some((host, _)) => host,
-                None => text,
-            };
+            let end = bytes.iter().position(|&byte| byte == b':');
+            let host = &text[..end.unwrap_or(text.len())];
             self.port = port(&text[host.len()..])?;
             let name = host.strip_suffix('.').unwrap_or(host);
-            if !is_name(name) {
-                return None;
-            }
-            if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            if is_name(name)? == Case::Mixed {
                 self.rewritten.push_str(name);
                 self.rewritten.make_ascii_lowercase();
             }
@@ -126,20 +121,40 @@ impl Authority {
     }
 }
 
-/// A name or an IPv4 address: labels of unreserved bytes, none empty.
-fn is_name(name: &str) -> bool {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Lower,
+    Mixed,
+}
+
+/// A name or an IPv4 address: labels of unreserved bytes, none empty. `None`: it is not one.
+fn is_name(name: &str) -> Option<Case> {
     if name.is_empty() || name.len() > HOST_MAX {
-        return false;
+        return None;
     }
+    let (mut upper, mut bad) = (false, false);
     let mut before = b'.';
     for byte in name.bytes() {
-        if !is_unreserved(byte) || (byte == b'.' && before == b'.') {
-            return false;
-        }
+        upper |= byte.is_ascii_uppercase();
+        bad |= !UNRESERVED[usize::from(byte)] | ((byte == b'.') & (before == b'.'));
         before = byte;
     }
-    before != b'.'
+    match bad | (before == b'.') {
+        true => None,
+        false if upper => Some(Case::Mixed),
+        false => Some(Case::Lower),
+    }
 }
+
+const UNRESERVED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = is_unreserved(byte as u8);
+        byte += 1;
+    }
+    table
+};
 
 /// Reads what stands behind a host: nothing, or a colon and 1 to 65535. `None`: neither.
 fn port(text: &str) -> Option<Option<u16>> {

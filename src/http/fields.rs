@@ -102,7 +102,18 @@ impl Fields {
     /// Appends a field with a known name. `false`: over [`BYTES_MAX`], not taken.
     #[inline]
     pub fn push_known(&mut self, known: Known, value: &[u8]) -> bool {
-        self.push_parts(known, &[value])
+        let start = self.bytes.len();
+        if value.len() > BYTES_MAX - start {
+            return false;
+        }
+        self.bytes.extend_from_slice(value);
+        self.append(Slot {
+            start: start as u32,
+            value_len: value.len() as u32,
+            name_len: 0,
+            known: Some(known),
+        });
+        true
     }
 
     /// Appends a field with a known name whose value is the parts in a row, without an intermediate copy.
@@ -242,29 +253,36 @@ impl Fields {
         true
     }
 
-    /// Joins every value of a known name into one, at the place of the first. `false`: over [`BYTES_MAX`].
+    /// Joins every value of a known name into one, at the place of the first; empty ones are left out, so that no separator
+    /// stands at an end. `false`: over [`BYTES_MAX`], nothing changed.
     pub fn join(&mut self, known: Known, separator: &[u8]) -> bool {
-        let Some(first) = self.index.iter().position(|slot| slot.known == Some(known)) else {
+        let is_known = |slot: &&Slot| slot.known == Some(known);
+        let Some(first) = self.index.iter().position(|slot| is_known(&slot)) else {
             return true;
         };
-        let (mut count, mut joined) = (0, 0);
-        for value in self.get_all(known) {
-            joined += value.len();
-            count += 1;
-        }
+        let values = self.index.iter().filter(is_known);
+        let (count, joined) = values.fold((0, 0), |(count, joined), slot| {
+            (
+                count + 1,
+                joined + slot.value_len as usize + separator.len(),
+            )
+        });
         if count == 1 {
             return true;
         }
-        joined += separator.len() * (count - 1);
         let start = self.bytes.len();
+        // A little too much: there is one separator less than values.
         if joined > BYTES_MAX - start {
             return false;
         }
         self.bytes.reserve(joined);
-        for slot in self.index.iter().filter(|slot| slot.known == Some(known)) {
-            if self.bytes.len() > start {
-                self.bytes.extend_from_slice(separator);
+        let mut between: &[u8] = b"";
+        for slot in self.index.iter().filter(is_known) {
+            if slot.value_len == 0 {
+                continue;
             }
+            self.bytes.extend_from_slice(between);
+            between = separator;
             // A known name takes no bytes, so the slot's start is the value's.
             let from = slot.start as usize;
             self.bytes

@@ -7,14 +7,21 @@
 
 pub mod authority;
 pub mod contract;
+pub mod date;
 pub mod fields;
+pub mod forward;
 pub mod head;
 pub mod known;
 pub mod list;
 pub mod normalize;
 pub mod path;
+pub mod peer;
 pub mod reason;
+pub mod respond;
 pub mod syntax;
+#[cfg(test)]
+mod testing;
+pub mod trace;
 
 pub use authority::Authority;
 pub use contract::Event;
@@ -23,4 +30,5 @@ pub use head::{Method, RequestHead, ResponseHead, Scheme, Target, WireVersion};
 pub use known::Known;
 pub use normalize::{HeadLimits, RequestLine, ResponseFault, WireRequest};
 pub use path::{PathFault, PathPair};
+pub use peer::Peer;
 pub use reason::{Reason, Refusal, Side};

@@ -70,7 +70,7 @@ reasons! {
     FieldName "field_name" 400 "http_request_error" Client malformed "A field name is not a lower-case token (any case on HTTP/1)";
     FieldValue "field_value" 400 "http_request_error" Client malformed "A field value has control characters or, on HTTP/2 and HTTP/3, spaces at its ends";
     ConnectionField "connection_field" 400 "http_request_error" Client malformed "A connection-specific field on HTTP/2 or HTTP/3, or a list of connection options that is too long";
-    Authority "authority" 400 "http_request_error" Client malformed "The authority or Host is missing, doubled or not host[:port]";
+    Authority "authority" 400 "http_request_error" Client malformed "The authority or Host is missing, doubled or not a host with an optional port";
     AuthorityMismatch "authority_mismatch" 400 "http_request_error" Client malformed "Host and the authority of the target do not agree";
     ContentLength "content_length" 400 "http_request_error" Client malformed "Content-Length is doubled, a list, or not a number";
     TransferEncoding "transfer_encoding" 400 "http_request_error" Client malformed "Transfer-Encoding on HTTP/1.0, or with chunked not last or twice";
