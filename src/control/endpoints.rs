@@ -53,13 +53,7 @@ pub struct Facts {
 impl Facts {
     /// Facts of a process that starts.
     pub fn new(sources: Sources, metrics_path: Box<str>, started: Instant) -> Self {
-        Self {
-            sources,
-            phase: Phase::Starting,
-            started,
-            metrics_path,
-            page_bytes: 16 * 1024,
-        }
+        Self { sources, phase: Phase::Starting, started, metrics_path, page_bytes: 16 * 1024 }
     }
 }
 
@@ -164,11 +158,7 @@ fn ready(facts: &mut Facts) -> Answer<NoSource> {
             .number("generation", facts.sources.config.generation)
             .number("workers", facts.sources.workers.len() as u64);
     });
-    if ready {
-        answer
-    } else {
-        answer.with(Known::RetryAfter, b"1")
-    }
+    if ready { answer } else { answer.with(Known::RetryAfter, b"1") }
 }
 
 fn metrics(facts: &mut Facts) -> Answer<NoSource> {

@@ -36,12 +36,7 @@ pub struct Failure {
 impl Failure {
     /// A failure without known fix.
     pub fn new(place: impl Into<String>, cause: impl fmt::Display) -> Self {
-        Self {
-            place: place.into(),
-            cause: cause.to_string(),
-            fix: String::new(),
-            exit: Exit::Failure,
-        }
+        Self { place: place.into(), cause: cause.to_string(), fix: String::new(), exit: Exit::Failure }
     }
 
     /// The same with what to do about it.
@@ -127,14 +122,8 @@ mod tests {
         let address = "0.0.0.0:9889".parse().unwrap();
         let failure = Failure::bind(Protocol::Udp, address, "[listen] port", &error);
         let text = failure.to_string();
-        assert!(
-            text.starts_with("UDP 0.0.0.0:9889 ([listen] port): "),
-            "{text}"
-        );
-        assert!(
-            text.contains("fix: ") && text.contains("ss -lunp 'sport = :9889'"),
-            "{text}"
-        );
+        assert!(text.starts_with("UDP 0.0.0.0:9889 ([listen] port): "), "{text}");
+        assert!(text.contains("fix: ") && text.contains("ss -lunp 'sport = :9889'"), "{text}");
         assert_eq!(failure.exit, Exit::Failure);
     }
 

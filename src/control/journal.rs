@@ -33,13 +33,7 @@ pub struct JournalCounts {
 impl Journal {
     /// Writes to `file`.
     pub fn new(file: FileId) -> Self {
-        Self {
-            file,
-            gathered: Vec::new(),
-            gathered_lines: 0,
-            writing: None,
-            counts: JournalCounts::default(),
-        }
+        Self { file, gathered: Vec::new(), gathered_lines: 0, writing: None, counts: JournalCounts::default() }
     }
 
     /// Takes what `write` appends as `lines` whole lines, or drops them if there is no room.
@@ -89,10 +83,7 @@ impl Journal {
     fn go_on(&mut self, io: &mut impl Io) {
         if self.writing.is_none() && !self.gathered.is_empty() {
             self.writing = Some(std::mem::take(&mut self.gathered_lines));
-            io.write(
-                self.file,
-                Chunk::from_vec(std::mem::take(&mut self.gathered)),
-            );
+            io.write(self.file, Chunk::from_vec(std::mem::take(&mut self.gathered)));
         }
     }
 }

@@ -75,13 +75,7 @@ pub struct Lifecycle {
 impl Lifecycle {
     /// `workers` are being started.
     pub fn new(workers: usize, drain_time: Duration) -> Self {
-        Self {
-            phase: Phase::Starting,
-            alive: workers,
-            awaited: workers,
-            drain_time,
-            crashed: false,
-        }
+        Self { phase: Phase::Starting, alive: workers, awaited: workers, drain_time, crashed: false }
     }
 
     /// Where the process stands.

@@ -23,18 +23,12 @@ pub struct ControlService {
 impl ControlService {
     /// A service for listeners at `places`, asked under `names` besides addresses and `localhost`.
     pub fn new(facts: Facts, places: Vec<Place>, names: Vec<Box<str>>) -> Self {
-        Self {
-            facts,
-            places,
-            names,
-        }
+        Self { facts, places, names }
     }
 
     fn knows(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        bare.parse::<IpAddr>().is_ok()
-            || host == "localhost"
-            || self.names.iter().any(|name| **name == *host)
+        bare.parse::<IpAddr>().is_ok() || host == "localhost" || self.names.iter().any(|name| **name == *host)
     }
 }
 
@@ -44,10 +38,7 @@ impl Service for ControlService {
     fn answer(&mut self, request: &Request<'_>) -> Answer<NoSource> {
         let head = request.head;
         if !self.knows(head.host()) {
-            return problem(
-                421,
-                "ask by address, localhost or this machine's own name (Host is something else)",
-            );
+            return problem(421, "ask by address, localhost or this machine's own name (Host is something else)");
         }
         let Some(place) = self.places.get(request.listener).copied() else {
             return problem(404, "nothing is served here");
@@ -89,49 +80,27 @@ mod tests {
 
     fn service() -> ControlService {
         let facts = Facts::new(Sources::default(), "/stats".into(), Instant::now());
-        ControlService::new(
-            facts,
-            vec![Place::Control, Place::Metrics],
-            vec!["edge1".into()],
-        )
+        ControlService::new(facts, vec![Place::Control, Place::Metrics], vec!["edge1".into()])
     }
 
     fn head(method: &str, target: &str, host: &str) -> RequestHead {
         let wire = WireRequest {
             scheme: Scheme::Http,
-            line: Some(RequestLine {
-                method: method.as_bytes(),
-                target: target.as_bytes(),
-            }),
+            line: Some(RequestLine { method: method.as_bytes(), target: target.as_bytes() }),
             fields: [(b"host".as_slice(), host.as_bytes())].into_iter(),
         };
         let mut head = RequestHead::default();
-        normalize::request_into(WireVersion::H1_1, wire, &HeadLimits::REQUEST, &mut head)
-            .expect("a good head");
+        normalize::request_into(WireVersion::H1_1, wire, &HeadLimits::REQUEST, &mut head).expect("a good head");
         head
     }
 
     fn ask(service: &mut ControlService, listener: usize, head: &RequestHead) -> (u16, String) {
-        let answer = service.answer(&Request {
-            head,
-            listener,
-            client: None,
-            now: Instant::now(),
-        });
-        assert!(
-            answer
-                .head
-                .fields
-                .find(b"access-control-allow-origin")
-                .is_none()
-        );
+        let answer = service.answer(&Request { head, listener, client: None, now: Instant::now() });
+        assert!(answer.head.fields.find(b"access-control-allow-origin").is_none());
         let Body::Whole(body) = answer.body else {
             panic!("a whole body");
         };
-        (
-            answer.head.status,
-            String::from_utf8(body.to_vec()).unwrap(),
-        )
+        (answer.head.status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     #[test]
@@ -143,9 +112,7 @@ mod tests {
         assert!(body.contains("\"starting\""), "{body}");
         service.facts.phase = Phase::Ready;
         assert_eq!(ask(&mut service, 0, &head).0, 200);
-        service.facts.phase = Phase::Draining {
-            until: Instant::now(),
-        };
+        service.facts.phase = Phase::Draining { until: Instant::now() };
         let (status, body) = ask(&mut service, 0, &head);
         assert_eq!((status, body.contains("draining")), (503, true));
     }
@@ -158,14 +125,8 @@ mod tests {
                 let path = endpoint.path(&service.facts).to_owned();
                 let head = head(endpoint.method.as_str(), &path, "localhost");
                 let (status, body) = ask(&mut service, listener, &head);
-                let served = ENDPOINTS
-                    .iter()
-                    .any(|e| e.place == place && e.path(&service.facts) == path);
-                assert_eq!(
-                    status != 404,
-                    served,
-                    "{path} at {place:?}: {status} {body}"
-                );
+                let served = ENDPOINTS.iter().any(|e| e.place == place && e.path(&service.facts) == path);
+                assert_eq!(status != 404, served, "{path} at {place:?}: {status} {body}");
             }
         }
     }
@@ -176,39 +137,17 @@ mod tests {
         let (status, body) = ask(&mut service, 1, &head("GET", "/stats", "[::1]:9901"));
         assert_eq!(status, 200);
         assert!(body.contains("\nspooky_ready 0\n"), "{body}");
-        assert_eq!(
-            ask(&mut service, 1, &head("GET", "/metrics", "[::1]")).0,
-            404
-        );
+        assert_eq!(ask(&mut service, 1, &head("GET", "/metrics", "[::1]")).0, 404);
     }
 
     #[test]
     fn foreign_names_are_refused_and_our_own_is_not() {
         let mut service = service();
-        for host in [
-            "evil.example",
-            "localhost.evil.example",
-            "127.0.0.1.nip.io",
-            "1.2.3.4.5",
-        ] {
-            assert_eq!(
-                ask(&mut service, 0, &head("GET", "/health", host)).0,
-                421,
-                "{host}"
-            );
+        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "1.2.3.4.5"] {
+            assert_eq!(ask(&mut service, 0, &head("GET", "/health", host)).0, 421, "{host}");
         }
-        for host in [
-            "edge1",
-            "EDGE1:9902",
-            "localhost",
-            "192.0.2.1",
-            "[::1]:9902",
-        ] {
-            assert_eq!(
-                ask(&mut service, 0, &head("GET", "/health", host)).0,
-                200,
-                "{host}"
-            );
+        for host in ["edge1", "EDGE1:9902", "localhost", "192.0.2.1", "[::1]:9902"] {
+            assert_eq!(ask(&mut service, 0, &head("GET", "/health", host)).0, 200, "{host}");
         }
     }
 
@@ -222,9 +161,6 @@ mod tests {
             now: Instant::now(),
         });
         assert_eq!(answer.head.status, 405);
-        assert_eq!(
-            answer.head.fields.get(Known::Allow),
-            Some(b"GET, HEAD".as_slice())
-        );
+        assert_eq!(answer.head.fields.get(Known::Allow), Some(b"GET, HEAD".as_slice()));
     }
 }

@@ -16,6 +16,7 @@
 mod boring_context;
 mod boring_ffi;
 pub mod cid;
+pub mod client;
 mod connection;
 mod counters;
 pub mod endpoint;
@@ -27,6 +28,7 @@ mod send;
 mod settings;
 mod streams;
 mod transmit;
+pub mod versions;
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,3 @@ pub const LOG_QUEUE_LINES: usize = 1024;
 
 /// Bytes of log lines gathered while a write is under way; more are dropped and counted.
 pub const JOURNAL_BYTES: usize = 4 << 20;
-
-/// Connections on the metrics and control addresses together, 64 KiB and a page of metrics each at most.
-pub const CONTROL_CONNECTIONS: usize = 256;

@@ -188,12 +188,10 @@ impl AccessRecord {
             line.string("reason", reason.token().as_bytes());
         }
         if let Some(route) = route {
-            line.string("route", route.route.as_bytes())
-                .string("upstream", route.upstream.as_bytes());
+            line.string("route", route.route.as_bytes()).string("upstream", route.upstream.as_bytes());
         }
         if let Some(backend) = backend {
-            line.string("backend", backend.backend.as_bytes())
-                .string("backend_address", backend.address.as_bytes());
+            line.string("backend", backend.backend.as_bytes()).string("backend_address", backend.address.as_bytes());
         }
         if let Some(protocol) = self.upstream_protocol {
             line.string("upstream_protocol", protocol.word().as_bytes());
@@ -202,17 +200,14 @@ impl AccessRecord {
             .boolean("reused", self.reused)
             .number("request_bytes", self.request_bytes)
             .number("response_bytes", self.response_bytes);
-        for (key, value) in [
-            ("routed_us", self.routed_us),
-            ("connected_us", self.connected_us),
-            ("first_byte_us", self.first_byte_us),
-        ] {
+        for (key, value) in
+            [("routed_us", self.routed_us), ("connected_us", self.connected_us), ("first_byte_us", self.first_byte_us)]
+        {
             if let Some(value) = value {
                 line.number(key, u64::from(value));
             }
         }
-        line.number("duration_us", self.finished_us)
-            .string_if("user_agent", user_agent);
+        line.number("duration_us", self.finished_us).string_if("user_agent", user_agent);
         if self.truncated {
             line.boolean("truncated", true);
         }
@@ -255,9 +250,7 @@ pub struct AccessSender {
 impl AccessSender {
     /// Posts to control's mailbox.
     pub fn new(scope: Arc<Scope>, sender: Sender<AccessBatch>) -> Self {
-        Self {
-            channel: Some((AccessBatcher::new(scope), sender)),
-        }
+        Self { channel: Some((AccessBatcher::new(scope), sender)) }
     }
 
     /// Takes records and forgets them.
@@ -299,9 +292,7 @@ impl AccessSender {
 
     /// When [`Self::flush_due`] will have something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.channel
-            .as_ref()
-            .and_then(|(batcher, _)| batcher.deadline())
+        self.channel.as_ref().and_then(|(batcher, _)| batcher.deadline())
     }
 }
 
@@ -323,13 +314,7 @@ pub struct AccessBatcher {
 impl AccessBatcher {
     /// An empty one for records of `scope`.
     pub fn new(scope: Arc<Scope>) -> Self {
-        Self {
-            batch: AccessBatch {
-                scope,
-                ..AccessBatch::default()
-            },
-            due: None,
-        }
+        Self { batch: AccessBatch { scope, ..AccessBatch::default() }, due: None }
     }
 
     /// Takes one record; hands out a batch when this one filled it.
@@ -339,13 +324,7 @@ impl AccessBatcher {
             self.batch.records.reserve_exact(ACCESS_BATCH_RECORDS);
             self.batch.text.reserve(ACCESS_BATCH_BYTES / 4);
         }
-        let parts = [
-            entry.method,
-            entry.authority,
-            entry.path,
-            entry.request_id,
-            entry.user_agent,
-        ];
+        let parts = [entry.method, entry.authority, entry.path, entry.request_id, entry.user_agent];
         let mut truncated = false;
         let text = parts.map(|part| {
             let len = part.len().min(ACCESS_TEXT_BYTES);
@@ -404,10 +383,7 @@ impl AccessBatcher {
         if self.batch.is_empty() {
             return None;
         }
-        let empty = AccessBatch {
-            scope: Arc::clone(&self.batch.scope),
-            ..AccessBatch::default()
-        };
+        let empty = AccessBatch { scope: Arc::clone(&self.batch.scope), ..AccessBatch::default() };
         Some(std::mem::replace(&mut self.batch, empty))
     }
 }
@@ -425,10 +401,7 @@ mod tests {
     fn scope() -> Arc<Scope> {
         Arc::new(Scope {
             generation: 1,
-            routes: vec![RouteName {
-                route: "r".into(),
-                upstream: "u".into(),
-            }],
+            routes: vec![RouteName { route: "r".into(), upstream: "u".into() }],
             backends: vec![BackendName {
                 upstream: "u".into(),
                 backend: "b".into(),
@@ -442,9 +415,7 @@ mod tests {
         batch.lines(&mut out);
         let text = String::from_utf8(out).expect("UTF-8");
         assert!(text.ends_with('\n'));
-        text.lines()
-            .map(|line| serde_json::from_str(line).expect(line))
-            .collect()
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
     #[test]
@@ -509,11 +480,8 @@ mod tests {
     #[test]
     fn an_exchange_that_ended_early_has_null_status_and_no_names() {
         let mut batcher = AccessBatcher::new(scope());
-        let entry = AccessEntry {
-            client: Some("[2001:db8::1]:9".parse().unwrap()),
-            route: Some(7),
-            ..AccessEntry::default()
-        };
+        let entry =
+            AccessEntry { client: Some("[2001:db8::1]:9".parse().unwrap()), route: Some(7), ..AccessEntry::default() };
         assert!(batcher.record(&entry, Instant::now()).is_none());
         let line = &lines(&batcher.take().unwrap())[0];
         assert_eq!(line["status"], Value::Null);

@@ -8,15 +8,15 @@
 //! What the cells are called outside stands in [`super::registry`].
 
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull,
-    Side, StatusClass, UpstreamClose,
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull, Side, StatusClass,
+    UpstreamClose,
 };
 use super::latency::Latency;
 use super::scope::Scope;
 use crate::http::Reason;
 use spooky_uring::RingStats;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Counts up; one writer.
@@ -186,7 +186,6 @@ per_kind! {
     DatagramDrop => DatagramDrops,
     HandshakeFailure => HandshakeFailures,
     QueueFull => QueuesFull,
-    Side => PerSide,
     CloseCode => CloseCodes,
     ConnectFailure => ConnectFailures,
     AttemptFailure => AttemptFailures,
@@ -195,25 +194,39 @@ per_kind! {
     Reason => Refusals,
 }
 
-/// The ring's own numbers, in the order of [`RingStats::named`]; the worker copies them once in a while.
-#[derive(Debug)]
+/// Numbers that another part counts by itself, under its own names; the worker copies them once in a while. Names come
+/// with the first copy and stay.
+#[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct RingCells(Box<[Counter]>);
+pub struct NamedCells(OnceLock<Box<[(&'static str, Counter)]>>);
 
-impl Default for RingCells {
-    fn default() -> Self {
-        let named = RingStats::default().named();
-        Self(named.map(|_| Counter::default()).collect())
+impl NamedCells {
+    /// Takes over all numbers; names and their order are the same each time.
+    pub fn copy(&self, named: impl Iterator<Item = (&'static str, u64)>) {
+        if let Some(cells) = self.0.get() {
+            for ((name, cell), (same, count)) in cells.iter().zip(named) {
+                debug_assert_eq!(*name, same);
+                cell.set(count);
+            }
+            return;
+        }
+        let cells = named.map(|(name, count)| {
+            let cell = Counter::default();
+            cell.set(count);
+            (name, cell)
+        });
+        self.0.get_or_init(|| cells.collect());
     }
-}
 
-impl RingCells {
-    /// `(name, count)` of each.
+    /// `(name, count)` of each; nothing before the first copy.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let names = RingStats::default().named();
-        names
-            .zip(&self.0)
-            .map(|((name, _), cell)| (name, cell.get()))
+        let cells = self.0.get().map_or(&[][..], |cells| cells);
+        cells.iter().map(|(name, cell)| (*name, cell.get()))
+    }
+
+    /// The count of one name, 0 if there is none.
+    pub fn get(&self, name: &str) -> u64 {
+        self.named().find(|(same, _)| *same == name).map_or(0, |(_, count)| count)
     }
 }
 
@@ -235,20 +248,14 @@ pub struct QuicCells {
     pub drops: DatagramDrops,
     /// Version negotiation packets sent.
     pub version_negotiations: Counter,
-    /// Retry packets sent.
-    pub retries: Counter,
-    /// Stateless resets sent.
-    pub stateless_resets: Counter,
-    /// Handshakes that completed.
-    pub handshakes: Counter,
-    /// Handshakes that did not.
+    /// What the QUIC side counts by itself.
+    pub events: NamedCells,
+    /// Handshakes that did not complete.
     pub handshake_failures: HandshakeFailures,
     /// From the first Initial to the completed handshake.
     pub handshake_duration: Latency,
     /// Packets of ended connections: sent.
     pub packets_sent: Counter,
-    /// Packets of ended connections: received.
-    pub packets_received: Counter,
     /// Packets of ended connections: declared lost.
     pub packets_lost: Counter,
     /// Smoothed round-trip time at the end of each connection.
@@ -257,8 +264,8 @@ pub struct QuicCells {
     pub closed_by_us: CloseCodes,
     /// Connection ends by code, theirs.
     pub closed_by_client: CloseCodes,
-    /// Request streams that were reset or stopped, by who did it.
-    pub stream_resets: PerSide,
+    /// Connections that ended because nobody spoke any more.
+    pub closed_by_silence: Counter,
 }
 
 /// Everything one worker counts.
@@ -299,7 +306,7 @@ pub struct WorkerCells {
     /// UDP and QUIC.
     pub quic: QuicCells,
     /// The ring.
-    pub ring: RingCells,
+    pub ring: NamedCells,
     /// By route and backend.
     pub scope: ScopeCells,
 }
@@ -363,11 +370,7 @@ impl ScopeCells {
     pub fn new(scope: Arc<Scope>) -> Self {
         Self {
             routes: scope.routes.iter().map(|_| RouteCells::default()).collect(),
-            backends: scope
-                .backends
-                .iter()
-                .map(|_| BackendCells::default())
-                .collect(),
+            backends: scope.backends.iter().map(|_| BackendCells::default()).collect(),
             scope,
         }
     }
@@ -377,10 +380,7 @@ impl ScopeCells {
 impl WorkerCells {
     /// Zeroed cells for a worker that serves `scope`.
     pub fn new(scope: Arc<Scope>) -> Self {
-        Self {
-            scope: ScopeCells::new(scope),
-            ..Self::default()
-        }
+        Self { scope: ScopeCells::new(scope), ..Self::default() }
     }
 
     /// The cells of a route.
@@ -425,9 +425,7 @@ impl WorkerCells {
             self.refusals.count(reason);
         }
         if let Some(route) = end.route {
-            self.route(route)
-                .finished
-                .count(StatusClass::of(end.status));
+            self.route(route).finished.count(StatusClass::of(end.status));
         }
         self.request_body_bytes.add(end.request_bytes);
         self.response_body_bytes.add(end.response_bytes);
@@ -437,34 +435,50 @@ impl WorkerCells {
         }
     }
 
-    /// A client's connection was accepted.
-    #[inline]
-    pub fn connection_opened(&self, protocol: Protocol) {
-        self.connections_opened.count(protocol);
-        self.connections_active.enter();
+    /// Takes over how many connections of a protocol were accepted and are gone; the others are open.
+    pub fn connections(&self, protocol: Protocol, opened: u64, closed: u64) {
+        self.connections_opened.set(protocol, opened);
+        self.connections_closed.set(protocol, closed);
+        let sum = |cells: &PerProtocol| Protocol::ALL.iter().map(|p| cells.get(*p)).sum::<u64>();
+        let open = sum(&self.connections_opened).saturating_sub(sum(&self.connections_closed));
+        self.connections_active.set(open);
     }
 
-    /// A client's connection is gone.
-    #[inline]
-    pub fn connection_closed(&self, protocol: Protocol) {
-        self.connections_closed.count(protocol);
-        self.connections_active.leave();
+    /// A QUIC connection ended, whether it was established or not.
+    pub fn quic_ended(&self, end: &QuicEnd) {
+        let quic = &self.quic;
+        match end.side {
+            Some(Side::Local) => quic.closed_by_us.count(end.code),
+            Some(Side::Remote) => quic.closed_by_client.count(end.code),
+            None => quic.closed_by_silence.add(1),
+        }
+        match (end.handshake, end.side, end.code) {
+            (Some(duration), ..) => {
+                quic.handshake_duration.record(duration);
+                quic.round_trip.record(end.round_trip);
+            }
+            (None, None, _) => quic.handshake_failures.count(HandshakeFailure::Timeout),
+            (None, _, CloseCode::Tls) => quic.handshake_failures.count(HandshakeFailure::Tls),
+            (None, Some(Side::Remote), _) => {
+                quic.handshake_failures.count(HandshakeFailure::Closed);
+            }
+            (None, Some(Side::Local), _) => {
+                quic.handshake_failures.count(HandshakeFailure::Transport);
+            }
+        }
+        quic.packets_sent.add(end.packets_sent);
+        quic.packets_lost.add(end.packets_lost);
     }
 
     /// Takes over the ring's own numbers; those that tell of a full queue are shown among the queues too.
     pub fn copy_ring(&self, stats: &RingStats) {
-        for (cell, (_, count)) in self.ring.0.iter().zip(stats.named()) {
-            cell.set(count);
-        }
+        self.ring.copy(stats.named());
         for (queue, count) in [
             (QueueFull::UdpSlots, stats.udp_slots_dry),
             (QueueFull::UdpLeases, stats.udp_buffers_exhausted),
             (QueueFull::UdpSocket, stats.udp_receive_drops),
             (QueueFull::StreamLeases, stats.stream_buffers_exhausted),
-            (
-                QueueFull::Streams,
-                stats.accepts_refused + stats.connects_refused,
-            ),
+            (QueueFull::Streams, stats.accepts_refused + stats.connects_refused),
             (QueueFull::Submissions, stats.submission_overflows),
             (QueueFull::Completions, stats.completion_overflows),
         ] {
@@ -490,6 +504,23 @@ pub struct ExchangeEnd {
     pub duration: Duration,
     /// From the request head to the response head on its way to the client.
     pub first_byte: Option<Duration>,
+}
+
+/// What [`WorkerCells::quic_ended`] counts.
+#[derive(Debug, Clone, Copy)]
+pub struct QuicEnd {
+    /// Who closed it; `None`: nobody spoke any more.
+    pub side: Option<Side>,
+    /// With which code; of no meaning without a side.
+    pub code: CloseCode,
+    /// How long the handshake took, if it completed.
+    pub handshake: Option<Duration>,
+    /// Smoothed round-trip time.
+    pub round_trip: Duration,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets lost.
+    pub packets_lost: u64,
 }
 
 /// How many datagrams a train of `len` bytes holds.
@@ -547,10 +578,7 @@ mod tests {
     #[test]
     fn a_finished_exchange_is_counted_everywhere_once() {
         let cells = WorkerCells::new(Arc::new(Scope {
-            routes: vec![crate::telemetry::RouteName {
-                route: "r".into(),
-                upstream: "u".into(),
-            }],
+            routes: vec![crate::telemetry::RouteName { route: "r".into(), upstream: "u".into() }],
             ..Scope::default()
         }));
         cells.exchange_started(Protocol::H3);
@@ -582,13 +610,36 @@ mod tests {
     #[test]
     fn ring_statistics_keep_their_names() {
         let cells = WorkerCells::default();
-        cells.copy_ring(&RingStats {
-            turns: 7,
-            udp_slots_dry: 2,
-            ..RingStats::default()
-        });
+        cells.copy_ring(&RingStats { turns: 7, udp_slots_dry: 2, ..RingStats::default() });
         assert_eq!(cells.ring.named().next(), Some(("turns", 7)));
         assert_eq!(cells.full.get(QueueFull::UdpSlots), 2);
+    }
+
+    #[test]
+    fn a_connection_that_never_was_is_a_failed_handshake() {
+        let cells = WorkerCells::default();
+        let end = QuicEnd {
+            side: Some(Side::Local),
+            code: CloseCode::transport(0x128),
+            handshake: None,
+            round_trip: Duration::ZERO,
+            packets_sent: 3,
+            packets_lost: 1,
+        };
+        cells.quic_ended(&end);
+        cells.quic_ended(&QuicEnd { side: None, ..end });
+        cells.quic_ended(&QuicEnd {
+            handshake: Some(Duration::from_millis(2)),
+            side: Some(Side::Remote),
+            code: CloseCode::application(0x100),
+            ..end
+        });
+        let failures = &cells.quic.handshake_failures;
+        assert_eq!(failures.get(HandshakeFailure::Tls), 1);
+        assert_eq!(failures.get(HandshakeFailure::Timeout), 1);
+        assert_eq!(failures.get(HandshakeFailure::Closed), 0);
+        assert_eq!(cells.quic.closed_by_client.get(CloseCode::NoError), 1);
+        assert_eq!(cells.quic.packets_lost.get(), 3);
     }
 
     #[test]

@@ -18,10 +18,7 @@ pub struct WallClock {
 impl WallClock {
     /// A pair taken now.
     pub fn new(now: Instant) -> Self {
-        Self {
-            instant: now,
-            unix_us: unix_us(),
-        }
+        Self { instant: now, unix_us: unix_us() }
     }
 
     /// A pair given by the caller, for tests.
@@ -46,17 +43,13 @@ impl WallClock {
         let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         match at.checked_duration_since(self.instant) {
             Some(after) => self.unix_us.saturating_add(micros(after)),
-            None => self
-                .unix_us
-                .saturating_sub(micros(self.instant.duration_since(at))),
+            None => self.unix_us.saturating_sub(micros(self.instant.duration_since(at))),
         }
     }
 }
 
 fn unix_us() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Appends `unix_us` as RFC 3339 in UTC with microseconds: `2026-11-21T10:33:59.000123Z`.
@@ -97,11 +90,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }
@@ -109,9 +98,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 /// Appends `unix_us` as an HTTP date (RFC 9110 §5.6.7): `Sat, 21 Nov 2026 10:33:59 GMT`.
 pub fn push_http_date(unix_us: u64, out: &mut Vec<u8>) {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     use std::io::Write as _;
     let secs = unix_us / 1_000_000;
     let days = secs / 86_400;
@@ -143,14 +130,8 @@ mod tests {
     fn dates_across_leap_years_and_centuries() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(rfc3339(951_782_400_000_001), "2000-02-29T00:00:00.000001Z");
-        assert_eq!(
-            rfc3339(1_795_257_239_000_123),
-            "2026-11-21T10:33:59.000123Z"
-        );
-        assert_eq!(
-            rfc3339(4_107_542_400_000_000),
-            "2100-03-01T00:00:00.000000Z"
-        );
+        assert_eq!(rfc3339(1_795_257_239_000_123), "2026-11-21T10:33:59.000123Z");
+        assert_eq!(rfc3339(4_107_542_400_000_000), "2100-03-01T00:00:00.000000Z");
     }
 
     #[test]

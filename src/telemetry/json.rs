@@ -42,8 +42,7 @@ impl<'a> Object<'a> {
     /// A boolean member.
     pub fn boolean(&mut self, key: &'static str, value: bool) -> &mut Self {
         self.key(key);
-        self.out
-            .extend_from_slice(if value { b"true" } else { b"false" });
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
         self
     }
 
@@ -149,18 +148,13 @@ mod tests {
     #[test]
     fn controls_and_separators_are_escaped() {
         assert_eq!(string(b"\0\x1b[31m\x7f"), "\"\\u0000\\u001b[31m\\u007f\"");
-        assert_eq!(
-            string("\u{9b}31m\u{2028}".as_bytes()),
-            "\"\\u009b31m\\u2028\""
-        );
+        assert_eq!(string("\u{9b}31m\u{2028}".as_bytes()), "\"\\u009b31m\\u2028\"");
     }
 
     #[test]
     fn bytes_that_are_no_text_become_replacement_characters() {
         assert_eq!(string(b"\xff"), "\"\u{fffd}\"");
-        assert_eq!(string(b"a\xf0\x9f\x98b\xc0\xaf"), {
-            "\"a\u{fffd}b\u{fffd}\u{fffd}\""
-        });
+        assert_eq!(string(b"a\xf0\x9f\x98b\xc0\xaf"), { "\"a\u{fffd}b\u{fffd}\u{fffd}\"" });
         // A surrogate half in UTF-8 is no UTF-8.
         assert_eq!(string(b"\xed\xa0\x80").chars().count(), 5);
     }
@@ -199,9 +193,6 @@ mod tests {
             .boolean("c", true)
             .raw("d", |out| out.extend_from_slice(b"[1,2]"));
         object.close();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            r#"{"a":"x","b":18446744073709551615,"c":true,"d":[1,2]}"#
-        );
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"a":"x","b":18446744073709551615,"c":true,"d":[1,2]}"#);
     }
 }

@@ -39,30 +39,35 @@ kinds! {
 }
 
 kinds! {
-    /// Why a datagram was dropped without reaching a connection, or by it.
+    /// Why a datagram was dropped before it reached a connection. The variants, their order and their words are those of
+    /// `h3::DropReason`, which telemetry cannot see: `DatagramDrop::ALL[reason as usize]`.
     DatagramDrop {
-        /// The header does not parse.
-        Malformed = "malformed",
-        /// A short header (or a Handshake packet) for a connection that is not ours, or no longer.
-        UnknownConnection = "unknown_connection",
-        /// An Initial in a datagram under 1200 bytes (RFC 9000 §14.1).
-        TooShort = "too_short",
-        /// A version we do not speak in a datagram too small to be answered.
-        UnsupportedVersion = "unsupported_version",
-        /// The connection ID belongs to another worker of this process.
+        /// Too short for what its first bytes say.
+        Truncated = "truncated",
+        /// A connection ID that is not one of ours.
+        ForeignId = "foreign_id",
+        /// A connection ID of another process or worker.
         Misdirected = "misdirected",
-        /// A Retry or resumption token that is not ours, too old, or for another address.
-        InvalidToken = "invalid_token",
-        /// The table of connections is full.
+        /// A connection that is gone.
+        NoConnection = "no_connection",
+        /// An unknown version in a datagram too small to answer.
+        VersionTooSmall = "version_too_small",
+        /// A Version Negotiation packet; only clients get those.
+        VersionNegotiation = "version_negotiation",
+        /// A connection ID over 20 bytes, or under 8 in a client's first packet.
+        IdLength = "id_length",
+        /// A client's first datagram under 1200 bytes.
+        InitialTooSmall = "initial_too_small",
+        /// A client's first packet that does not decrypt or parse.
+        InitialInvalid = "initial_invalid",
+        /// The bound on connections is reached.
         ConnectionLimit = "connection_limit",
-        /// New connections came faster than allowed.
-        ConnectionRate = "connection_rate",
-        /// We are draining: no new connections.
+        /// The bound on handshakes is reached.
+        HalfOpenLimit = "half_open_limit",
+        /// We take no new connections.
         Draining = "draining",
-        /// A new connection could not be made (the library refused).
-        Refused = "refused",
-        /// The connection could not use it (failed decryption, duplicate, closed).
-        Unusable = "unusable",
+        /// The library could not make a connection.
+        Internal = "internal",
     }
 }
 
@@ -71,8 +76,6 @@ kinds! {
     HandshakeFailure {
         /// TLS said no: no common cipher or protocol, a bad certificate, an alert.
         Tls = "tls",
-        /// The client negotiated an application protocol we do not serve.
-        Alpn = "alpn",
         /// The idle timeout ended it.
         Timeout = "timeout",
         /// The client closed it.
@@ -318,11 +321,7 @@ mod tests {
         check(DatagramDrop::ALL, |k| k as usize, DatagramDrop::word);
         check(QueueFull::ALL, |k| k as usize, QueueFull::word);
         check(CloseCode::ALL, |k| k as usize, CloseCode::word);
-        check(
-            HandshakeFailure::ALL,
-            |k| k as usize,
-            HandshakeFailure::word,
-        );
+        check(HandshakeFailure::ALL, |k| k as usize, HandshakeFailure::word);
         check(UpstreamClose::ALL, |k| k as usize, UpstreamClose::word);
     }
 

@@ -33,10 +33,7 @@ pub struct Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        Self {
-            cells: (0..CELLS).map(|_| Counter::default()).collect(),
-            sum_us: Counter::default(),
-        }
+        Self { cells: (0..CELLS).map(|_| Counter::default()).collect(), sum_us: Counter::default() }
     }
 }
 
@@ -66,10 +63,7 @@ pub struct Merged {
 
 impl Default for Merged {
     fn default() -> Self {
-        Self {
-            counts: vec![0; CELLS].into_boxed_slice(),
-            sum_us: 0,
-        }
+        Self { counts: vec![0; CELLS].into_boxed_slice(), sum_us: 0 }
     }
 }
 

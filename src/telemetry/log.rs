@@ -78,12 +78,7 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self {
-            level: Level::Spooky,
-            modules: Vec::new(),
-            json: false,
-            target: LogTarget::Stderr,
-        }
+        Self { level: Level::Spooky, modules: Vec::new(), json: false, target: LogTarget::Stderr }
     }
 }
 
@@ -92,11 +87,7 @@ impl LogSettings {
     fn directives(&self) -> String {
         let mut text = self.level.directive().to_owned();
         for (module, level) in &self.modules {
-            let prefix = if module == "spooky" || module.starts_with("spooky") {
-                ""
-            } else {
-                "spooky::"
-            };
+            let prefix = if module == "spooky" || module.starts_with("spooky") { "" } else { "spooky::" };
             text.push_str(&format!(",{prefix}{module}={}", level.directive()));
         }
         text
@@ -139,11 +130,7 @@ impl Output {
 /// # Errors
 /// As the system says.
 pub fn open_append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 static SINK: OnceLock<Sink> = OnceLock::new();
@@ -188,33 +175,20 @@ pub fn write_now(line: &[u8]) {
 /// The target cannot be opened, or the log was started before.
 pub fn start(settings: &LogSettings) -> io::Result<Receiver<Vec<u8>>> {
     let (queue, receiver) = mailbox::channel(LOG_QUEUE_LINES)?;
-    let sink = Sink {
-        queue,
-        direct: Mutex::new(Output::open(&settings.target)?),
-        dropped: AtomicU64::new(0),
-    };
+    let sink = Sink { queue, direct: Mutex::new(Output::open(&settings.target)?), dropped: AtomicU64::new(0) };
     let started = || io::Error::new(io::ErrorKind::AlreadyExists, "the log is running already");
     SINK.set(sink).map_err(|_| started())?;
     // RUST_LOG wins; one that does not parse is as good as none, and is said.
-    let from_env = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|text| !text.is_empty());
+    let from_env = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let parsed = from_env.as_deref().map(EnvFilter::try_new);
     let refused = matches!(parsed, Some(Err(_)));
     let filter = match parsed {
         Some(Ok(filter)) => filter,
         _ => EnvFilter::new(settings.directives()),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(Lines);
-    if settings.json {
-        builder.json().flatten_event(true).try_init()
-    } else {
-        builder.try_init()
-    }
-    .map_err(|_| started())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Lines);
+    if settings.json { builder.json().flatten_event(true).try_init() } else { builder.try_init() }
+        .map_err(|_| started())?;
     if refused {
         tracing::warn!(value = ?from_env, "RUST_LOG does not parse and is not used");
     }
@@ -268,16 +242,10 @@ mod tests {
     fn our_level_names_become_directives_for_our_modules() {
         let settings = LogSettings {
             level: Level::Scream,
-            modules: vec![
-                ("h3".to_owned(), Level::Whisper),
-                ("spooky::worker".to_owned(), Level::Silence),
-            ],
+            modules: vec![("h3".to_owned(), Level::Whisper), ("spooky::worker".to_owned(), Level::Silence)],
             ..LogSettings::default()
         };
-        assert_eq!(
-            settings.directives(),
-            "warn,spooky::h3=trace,spooky::worker=off"
-        );
+        assert_eq!(settings.directives(), "warn,spooky::h3=trace,spooky::worker=off");
         assert!(EnvFilter::try_new(settings.directives()).is_ok());
     }
 
@@ -287,11 +255,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("spooky-log-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("log");
-        let settings = LogSettings {
-            json: true,
-            target: LogTarget::File(path.clone()),
-            ..LogSettings::default()
-        };
+        let settings = LogSettings { json: true, target: LogTarget::File(path.clone()), ..LogSettings::default() };
         let receiver = start(&settings).expect("first start");
         assert!(start(&settings).is_err(), "only once");
 
@@ -314,10 +278,7 @@ mod tests {
             lines += 1;
         }
         assert!(lines >= LOG_QUEUE_LINES);
-        assert!(
-            !std::fs::read_to_string(&path).unwrap().contains("queued"),
-            "nothing was written by the worker"
-        );
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("queued"), "nothing was written by the worker");
 
         std::fs::rename(&path, dir.join("log.1")).unwrap();
         reopen(&settings.target).unwrap();

@@ -21,6 +21,6 @@ pub mod table;
 pub mod text;
 
 pub use access::{AccessBatch, AccessBatcher, AccessEntry, AccessSender};
-pub use cells::{BackendCells, Counter, ExchangeEnd, Gauge, RouteCells, WorkerCells};
+pub use cells::{BackendCells, Counter, ExchangeEnd, Gauge, QuicEnd, RouteCells, WorkerCells};
 pub use clock::WallClock;
 pub use scope::{BackendName, RouteName, Scope};

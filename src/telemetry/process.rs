@@ -39,9 +39,7 @@ impl ProcessFacts {
                 .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
         }
         // The directory's own descriptor is one of them.
-        facts.fds_open = fs::read_dir("/proc/self/fd")
-            .ok()
-            .map(|entries| (entries.count() as u64).saturating_sub(1));
+        facts.fds_open = fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1));
         facts
     }
 

@@ -37,10 +37,7 @@ pub struct WorkerSource {
 impl WorkerSource {
     /// The source for worker `number`.
     pub fn new(number: usize, cells: Arc<WorkerCells>) -> Self {
-        Self {
-            label: number.to_string().into_boxed_str(),
-            cells,
-        }
+        Self { label: number.to_string().into_boxed_str(), cells }
     }
 }
 
@@ -108,8 +105,7 @@ impl Sources {
     /// Appends the whole page.
     pub fn render(&self, out: &mut Vec<u8>) {
         for metric in METRICS {
-            let mut samples =
-                Samples::open(out, metric.name, metric.kind, metric.help, metric.labels);
+            let mut samples = Samples::open(out, metric.name, metric.kind, metric.help, metric.labels);
             (metric.sample)(self, &mut samples);
         }
     }
@@ -128,14 +124,8 @@ pub fn metrics_page() -> String {
     );
     for metric in METRICS {
         let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
-        let _ = writeln!(
-            page,
-            "| `{}` | {} | {} | {} |",
-            metric.name,
-            metric.kind.word(),
-            labels.join(" "),
-            metric.help
-        );
+        let _ =
+            writeln!(page, "| `{}` | {} | {} | {} |", metric.name, metric.kind.word(), labels.join(" "), metric.help);
     }
     page
 }
@@ -151,10 +141,7 @@ mod tests {
     fn sources() -> Sources {
         let scope = Arc::new(Scope {
             generation: 1,
-            routes: vec![RouteName {
-                route: "api\"x".into(),
-                upstream: "api".into(),
-            }],
+            routes: vec![RouteName { route: "api\"x".into(), upstream: "api".into() }],
             backends: vec![BackendName {
                 upstream: "api".into(),
                 backend: "one".into(),
@@ -168,7 +155,7 @@ mod tests {
             cells.finished.count(0);
             cells.informational.count(103);
             cells.refusals.count(Reason::NoRoute);
-            cells.quic.drops.count(DatagramDrop::Malformed);
+            cells.quic.drops.count(DatagramDrop::Truncated);
             cells.quic.send_batches.count(10);
             cells.exchange_duration.record(Duration::from_micros(500));
             WorkerSource::new(number, cells)
@@ -225,39 +212,16 @@ mod tests {
         sources().render(&mut page);
         let page = String::from_utf8(page).unwrap();
         let series = parse(&page);
-        let get = |key: &str| {
-            series
-                .get(key)
-                .copied()
-                .unwrap_or_else(|| panic!("{key}\n{page}"))
-        };
-        assert_eq!(
-            get("spooky_exchanges_total{worker=\"1\",status=\"200\"}"),
-            1.0
-        );
-        assert_eq!(
-            get("spooky_exchanges_total{worker=\"0\",status=\"none\"}"),
-            1.0
-        );
-        assert_eq!(
-            get("spooky_datagrams_dropped_total{worker=\"0\",reason=\"malformed\"}"),
-            1.0
-        );
-        assert_eq!(get("spooky_exchange_duration_seconds_count"), 2.0);
-        assert_eq!(
-            get("spooky_exchange_duration_seconds_bucket{le=\"0.000256\"}"),
-            0.0
-        );
-        assert_eq!(
-            get("spooky_exchange_duration_seconds_bucket{le=\"0.000512\"}"),
-            2.0
-        );
-        assert_eq!(get("spooky_exchange_duration_seconds_sum"), 0.001);
+        let get = |key: &str| series.get(key).copied().unwrap_or_else(|| panic!("{key}\n{page}"));
+        assert_eq!(get("spooky_requests_total{worker=\"1\",status=\"200\"}"), 1.0);
+        assert_eq!(get("spooky_requests_total{worker=\"0\",status=\"none\"}"), 1.0);
+        assert_eq!(get("spooky_datagrams_dropped_total{worker=\"0\",reason=\"truncated\"}"), 1.0);
+        assert_eq!(get("spooky_request_duration_seconds_count"), 2.0);
+        assert_eq!(get("spooky_request_duration_seconds_bucket{le=\"0.000256\"}"), 0.0);
+        assert_eq!(get("spooky_request_duration_seconds_bucket{le=\"0.000512\"}"), 2.0);
+        assert_eq!(get("spooky_request_duration_seconds_sum"), 0.001);
         assert_eq!(get("spooky_uptime_seconds"), 1.5);
-        assert!(
-            page.contains("route=\"api\\\"x\""),
-            "label values are escaped"
-        );
+        assert!(page.contains("route=\"api\\\"x\""), "label values are escaped");
     }
 
     #[test]
@@ -266,19 +230,9 @@ mod tests {
         for metric in METRICS {
             let name = metric.name;
             assert!(seen.insert(name), "{name} twice");
-            assert!(
-                name.starts_with("spooky_") || name.starts_with("process_"),
-                "{name}"
-            );
-            assert_eq!(
-                name.ends_with("_total"),
-                metric.kind == Kind::Counter,
-                "{name}"
-            );
-            assert!(
-                metric.help.ends_with('.') && !metric.help.contains('|'),
-                "{name}"
-            );
+            assert!(name.starts_with("spooky_") || name.starts_with("process_"), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
+            assert!(metric.help.ends_with('.') && !metric.help.contains('|'), "{name}");
             assert!(!metric.labels.contains(&"le"), "{name}");
         }
     }
@@ -291,9 +245,6 @@ mod tests {
             std::fs::write(path, metrics_page()).unwrap();
         }
         let page = std::fs::read_to_string(path).expect("docs/METRICS.md");
-        assert!(
-            page == metrics_page(),
-            "docs/METRICS.md is out of date: SPOOKY_BLESS=1 cargo test metrics_page"
-        );
+        assert!(page == metrics_page(), "docs/METRICS.md is out of date: SPOOKY_BLESS=1 cargo test metrics_page");
     }
 }

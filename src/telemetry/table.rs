@@ -3,10 +3,10 @@
 //! Counts that a worker makes carry its number; counts per route and backend are summed over workers, so that the
 //! number of series does not multiply.
 
-use super::cells::{BackendCells, Batches, RouteCells, Statuses, WorkerCells};
+use super::cells::{BackendCells, Batches, NamedCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull,
-    Side, StatusClass, UpstreamClose,
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull, Side, StatusClass,
+    UpstreamClose,
 };
 use super::latency::{Latency, Merged};
 use super::registry::{Metric, Sources};
@@ -74,20 +74,20 @@ metrics! {
         |s, out| if let Some(n) = s.process.threads { out.number(&[], n) };
 
     // Exchanges.
-    Counter "spooky_exchanges_started_total" &["worker", "protocol"],
-        "Exchanges (one request with its response) begun, by the client's protocol.",
+    Counter "spooky_requests_started_total" &["worker", "protocol"],
+        "Requests begun, by the client's protocol.",
         |s, out| kinds(s, out, Protocol::ALL, Protocol::word, |c, k| c.exchanges_started.get(k));
-    Counter "spooky_exchanges_total" &["worker", "status"],
-        "Exchanges ended, by the final status sent to the client; none if it got no status.",
+    Counter "spooky_requests_total" &["worker", "status"],
+        "Requests ended (with their response), by the final status sent to the client; none if it got no status.",
         |s, out| statuses(s, out, |c| &c.finished);
-    Gauge "spooky_exchanges_active" WORKER,
-        "Exchanges under way.",
+    Gauge "spooky_requests_active" WORKER,
+        "Requests under way, until the last byte of their response.",
         |s, out| workers(s, out, |c| c.exchanges_active.get());
     Counter "spooky_informational_responses_total" &["worker", "status"],
         "1xx responses relayed to clients.",
         |s, out| statuses(s, out, |c| &c.informational);
     Counter "spooky_refusals_total" &["worker", "reason"],
-        "Exchanges refused, shed or failed, by reason.",
+        "Requests refused, shed or failed, by reason.",
         |s, out| kinds(s, out, Reason::ALL, Reason::token, |c, k| c.refusals.get(k));
     Counter "spooky_request_body_bytes_total" WORKER,
         "Body bytes received from clients.",
@@ -95,8 +95,8 @@ metrics! {
     Counter "spooky_response_body_bytes_total" WORKER,
         "Body bytes sent to clients.",
         |s, out| workers(s, out, |c| c.response_body_bytes.get());
-    Histogram "spooky_exchange_duration_seconds" &[],
-        "From the request head to the end of the exchange.",
+    Histogram "spooky_request_duration_seconds" &[],
+        "From the request head to the last byte of the response.",
         |s, out| latency(s, out, |c| &c.exchange_duration);
     Histogram "spooky_first_byte_seconds" &[],
         "From the request head to the response head on its way to the client.",
@@ -116,7 +116,7 @@ metrics! {
     // QUIC.
     Counter "spooky_handshakes_total" WORKER,
         "QUIC handshakes completed.",
-        |s, out| workers(s, out, |c| c.quic.handshakes.get());
+        |s, out| workers(s, out, |c| c.quic.events.get("established"));
     Counter "spooky_handshake_failures_total" &["worker", "reason"],
         "QUIC handshakes that did not complete.",
         |s, out| kinds(s, out, HandshakeFailure::ALL, HandshakeFailure::word, |c, k| c.quic.handshake_failures.get(k));
@@ -126,15 +126,15 @@ metrics! {
     Counter "spooky_quic_closes_total" &["worker", "side", "code"],
         "QUIC connections ended, by who ended them and with which code.",
         close_codes;
-    Counter "spooky_quic_stream_resets_total" &["worker", "side"],
-        "Request streams reset or stopped before their end.",
-        |s, out| kinds(s, out, Side::ALL, Side::word, |c, k| c.quic.stream_resets.get(k));
+    Counter "spooky_quic_idle_closes_total" WORKER,
+        "QUIC connections ended because nobody spoke any more.",
+        |s, out| workers(s, out, |c| c.quic.closed_by_silence.get());
+    Counter "spooky_quic_events_total" &["worker", "event"],
+        "What the QUIC and HTTP/3 side did and met, by name.",
+        |s, out| named(s, out, |c| &c.quic.events);
     Counter "spooky_quic_packets_sent_total" WORKER,
         "QUIC packets sent on connections that have ended.",
         |s, out| workers(s, out, |c| c.quic.packets_sent.get());
-    Counter "spooky_quic_packets_received_total" WORKER,
-        "QUIC packets received on connections that have ended.",
-        |s, out| workers(s, out, |c| c.quic.packets_received.get());
     Counter "spooky_quic_packets_lost_total" WORKER,
         "QUIC packets declared lost on connections that have ended.",
         |s, out| workers(s, out, |c| c.quic.packets_lost.get());
@@ -144,13 +144,6 @@ metrics! {
     Counter "spooky_quic_version_negotiations_total" WORKER,
         "Version negotiation packets sent.",
         |s, out| workers(s, out, |c| c.quic.version_negotiations.get());
-    Counter "spooky_quic_retries_total" WORKER,
-        "Retry packets sent.",
-        |s, out| workers(s, out, |c| c.quic.retries.get());
-    Counter "spooky_quic_stateless_resets_total" WORKER,
-        "Stateless resets sent.",
-        |s, out| workers(s, out, |c| c.quic.stateless_resets.get());
-
     // UDP.
     Counter "spooky_datagrams_received_total" WORKER,
         "Datagrams received.",
@@ -183,11 +176,11 @@ metrics! {
         |s, out| kinds(s, out, QueueFull::ALL, QueueFull::word, |c, k| c.full.get(k));
     Counter "spooky_ring_events_total" &["worker", "event"],
         "What the worker's io_uring did, by name (turns, submissions, completions, partial_sends and so on).",
-        ring_events;
+        |s, out| named(s, out, |c| &c.ring);
 
     // Routes.
-    Counter "spooky_route_exchanges_total" ROUTE,
-        "Exchanges ended, by route and class of the final status.",
+    Counter "spooky_route_requests_total" ROUTE,
+        "Requests ended, by route and class of the final status.",
         routes;
 
     // Backends.
@@ -297,20 +290,17 @@ fn close_codes(s: &Sources, out: &mut Samples<'_>) {
     for worker in &s.workers {
         for code in CloseCode::ALL {
             let quic = &worker.cells.quic;
-            for (side, cells) in [
-                (Side::Local, &quic.closed_by_us),
-                (Side::Remote, &quic.closed_by_client),
-            ] {
+            for (side, cells) in [(Side::Local, &quic.closed_by_us), (Side::Remote, &quic.closed_by_client)] {
                 out.number(&[&worker.label, side.word(), code.word()], cells.get(*code));
             }
         }
     }
 }
 
-fn ring_events(s: &Sources, out: &mut Samples<'_>) {
+fn named(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &NamedCells) {
     for worker in &s.workers {
-        for (event, count) in worker.cells.ring.named() {
-            out.number(&[&worker.label, event], count);
+        for (name, count) in cells(&worker.cells).named() {
+            out.number(&[&worker.label, name], count);
         }
     }
 }
@@ -347,12 +337,7 @@ fn batches(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &
             below += n;
             (bound.to_string(), below)
         });
-        out.histogram(
-            &[&worker.label],
-            buckets,
-            &cells.datagrams().to_string(),
-            counts.iter().sum(),
-        );
+        out.histogram(&[&worker.label], buckets, &cells.datagrams().to_string(), counts.iter().sum());
     }
 }
 
@@ -362,10 +347,7 @@ fn routes(s: &Sources, out: &mut Samples<'_>) {
     };
     for (at, name) in first.cells.scope.scope.routes.iter().enumerate() {
         for class in StatusClass::ALL {
-            let cells = s
-                .workers
-                .iter()
-                .filter_map(|w| w.cells.scope.routes.get(at));
+            let cells = s.workers.iter().filter_map(|w| w.cells.scope.routes.get(at));
             let count = cells.map(|c: &RouteCells| c.finished.get(*class)).sum();
             out.number(&[&name.route, &name.upstream, class.word()], count);
         }
@@ -409,11 +391,8 @@ fn each_backend<'s>(s: &'s Sources, mut act: impl FnMut([&'s str; 2], &[&'s Back
         return;
     };
     for (at, name) in first.cells.scope.scope.backends.iter().enumerate() {
-        let cells: Vec<&BackendCells> = s
-            .workers
-            .iter()
-            .filter_map(|worker| worker.cells.scope.backends.get(at))
-            .collect();
+        let cells: Vec<&BackendCells> =
+            s.workers.iter().filter_map(|worker| worker.cells.scope.backends.get(at)).collect();
         act([&name.upstream, &name.backend], &cells);
     }
 }

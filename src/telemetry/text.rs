@@ -79,13 +79,7 @@ impl<'a> Samples<'a> {
     }
 
     /// One histogram: `(bound as text, cumulative count)` for each bucket, the sum as text, the count.
-    pub fn histogram(
-        &mut self,
-        values: &[&str],
-        buckets: impl Iterator<Item = (String, u64)>,
-        sum: &str,
-        count: u64,
-    ) {
+    pub fn histogram(&mut self, values: &[&str], buckets: impl Iterator<Item = (String, u64)>, sum: &str, count: u64) {
         for (bound, below) in buckets {
             self.start("_bucket", values, Some(&bound));
             push_number(below, self.out);
@@ -171,22 +165,14 @@ mod tests {
         let mut samples = Samples::open(&mut out, "h", Kind::Histogram, "H", &[]);
         samples.histogram(&[], [("0.1".to_owned(), 1)].into_iter(), "0.5", 2);
         let text = String::from_utf8(out).unwrap();
-        assert!(
-            text.ends_with(
-                "h_bucket{le=\"0.1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 0.5\nh_count 2\n"
-            )
-        );
+        assert!(text.ends_with("h_bucket{le=\"0.1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 0.5\nh_count 2\n"));
     }
 
     #[test]
     fn seconds_are_exact() {
-        for (micros, text) in [
-            (0, "0"),
-            (1, "0.000001"),
-            (1024, "0.001024"),
-            (2_500_000, "2.5"),
-            (134_217_728, "134.217728"),
-        ] {
+        for (micros, text) in
+            [(0, "0"), (1, "0.000001"), (1024, "0.001024"), (2_500_000, "2.5"), (134_217_728, "134.217728")]
+        {
             let mut out = Vec::new();
             push_micros(micros, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), text);

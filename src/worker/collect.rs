@@ -103,19 +103,7 @@ impl<I: Io> Worker<I> {
     }
 }
 
-/// The counter of a dropped datagram.
-fn drop_kind(reason: DropReason) -> DatagramDrop {
-    match reason {
-        DropReason::Truncated
-        | DropReason::VersionNegotiation
-        | DropReason::IdLength
-        | DropReason::InitialInvalid => DatagramDrop::Malformed,
-        DropReason::ForeignId | DropReason::NoConnection => DatagramDrop::UnknownConnection,
-        DropReason::Misdirected => DatagramDrop::Misdirected,
-        DropReason::VersionTooSmall => DatagramDrop::UnsupportedVersion,
-        DropReason::InitialTooSmall => DatagramDrop::TooShort,
-        DropReason::ConnectionLimit | DropReason::HalfOpenLimit => DatagramDrop::ConnectionLimit,
-        DropReason::Draining => DatagramDrop::Draining,
-        DropReason::Internal => DatagramDrop::Refused,
-    }
+/// The counter of a dropped datagram: the same words in the same order (a test compares them).
+pub(super) fn drop_kind(reason: DropReason) -> DatagramDrop {
+    DatagramDrop::ALL[reason as usize]
 }

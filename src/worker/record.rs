@@ -3,9 +3,10 @@
 use super::Worker;
 use crate::exchange::Exchange;
 use crate::exchange::trail::hex;
+use crate::h3;
 use crate::http::{Reason, Side};
-use crate::telemetry::kinds::{AttemptFailure, ConnectFailure, StatusClass};
-use crate::telemetry::{ExchangeEnd, WorkerCells};
+use crate::telemetry::kinds::{self, AttemptFailure, CloseCode, ConnectFailure, Protocol, StatusClass};
+use crate::telemetry::{ExchangeEnd, QuicEnd, WorkerCells};
 use spooky_uring::Io;
 use std::io::{self, ErrorKind};
 
@@ -44,6 +45,18 @@ impl<I: Io> Worker<I> {
     /// The counters of the turn that are kept elsewhere.
     pub(super) fn record_turn(&mut self) {
         self.cells.copy_ring(self.io.stats());
+        if let Some((first, others)) = self.listeners.split_first() {
+            let others = || others.iter().map(|listener| listener.endpoint.counters());
+            let sums = first.endpoint.counters().each().enumerate().map(|(at, (name, count))| {
+                let rest: u64 = others().filter_map(|counters| counters.each().nth(at)).map(|(_, n)| n).sum();
+                (name, count + rest)
+            });
+            self.cells.quic.events.copy(sums);
+            let counters = || self.listeners.iter().map(|listener| listener.endpoint.counters());
+            let opened = counters().map(|counters| counters.accepted.get()).sum();
+            let closed = counters().map(|counters| counters.removed.get()).sum();
+            self.cells.connections(Protocol::H3, opened, closed);
+        }
         self.access.flush_due(&mut self.io, &self.cells);
         self.arm_access();
     }
@@ -71,5 +84,42 @@ pub(super) fn connect_failure(errno: i32) -> (Reason, ConnectFailure) {
             (Reason::ConnectUnreachable, ConnectFailure::Unreachable)
         }
         _ => (Reason::ConnectFailed, ConnectFailure::Unreachable),
+    }
+}
+
+/// Counts how a client's connection ended.
+pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
+    let facts = connection.facts();
+    let cause = connection.close_cause();
+    cells.quic_ended(&QuicEnd {
+        side: cause.and_then(|cause| match cause.by {
+            h3::Closer::Client => Some(kinds::Side::Remote),
+            h3::Closer::Us => Some(kinds::Side::Local),
+            h3::Closer::Silence => None,
+        }),
+        code: match cause {
+            Some(cause) if cause.application => CloseCode::application(cause.code),
+            Some(cause) => CloseCode::transport(cause.code),
+            None => CloseCode::NoError,
+        },
+        handshake: facts.handshake.filter(|_| facts.established),
+        round_trip: facts.rtt,
+        packets_sent: facts.packets_sent,
+        packets_lost: facts.packets_lost,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::collect::drop_kind;
+    use crate::h3::DropReason;
+    use crate::telemetry::kinds::DatagramDrop;
+
+    #[test]
+    fn dropped_datagrams_have_the_same_words_on_both_sides() {
+        assert_eq!(DropReason::COUNT, DatagramDrop::COUNT);
+        for reason in DropReason::ALL {
+            assert_eq!(drop_kind(reason).word(), reason.token());
+        }
     }
 }

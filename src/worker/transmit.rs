@@ -1,9 +1,10 @@
 //! The last part of a turn: every touched client connection sends what it has, as trains of equal datagrams.
 
+use super::record;
 use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::limits;
-use crate::telemetry::kinds::{Protocol, QueueFull};
+use crate::telemetry::kinds::QueueFull;
 use spooky_uring::{Io, Transmit};
 use std::net::SocketAddr;
 
@@ -73,11 +74,11 @@ impl<I: Io> Worker<I> {
         if !connection.is_closed() {
             return;
         }
+        record::count_quic_end(&self.cells, connection);
         let listener = &mut self.listeners[key.at()];
         if let Some((_, timer)) = std::mem::take(listener.client(key.connection)).armed {
             self.wheel.cancel(timer);
         }
         listener.endpoint.remove(key.connection);
-        self.cells.connection_closed(Protocol::H3);
     }
 }

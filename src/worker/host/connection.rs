@@ -187,12 +187,8 @@ impl<S: Source> Connection<S> {
                 *requests += 1;
                 self.served = true;
                 self.head_since = None;
-                let answer = service.answer(&Request {
-                    head: &head,
-                    listener: self.listener,
-                    client: self.client,
-                    now,
-                });
+                let answer =
+                    service.answer(&Request { head: &head, listener: self.listener, client: self.client, now });
                 self.decide(answer, &head, end, settings, date);
                 self.machine.recycle(head);
             }
@@ -217,22 +213,14 @@ impl<S: Source> Connection<S> {
     }
 
     /// Chooses when the answer begins.
-    fn decide(
-        &mut self,
-        mut answer: Answer<S>,
-        head: &RequestHead,
-        end: bool,
-        settings: &Settings,
-        date: &[u8],
-    ) {
+    fn decide(&mut self, mut answer: Answer<S>, head: &RequestHead, end: bool, settings: &Settings, date: &[u8]) {
         if !answer.head.has_body(&head.method) && !matches!(answer.body, Body::Whole(_)) {
             answer.body = Body::Empty;
         }
         let echo = matches!(answer.body, Body::Echo);
         if !end && echo {
             if head.expect_continue {
-                self.machine
-                    .send_informational(&ResponseHead::new(100), &mut self.output);
+                self.machine.send_informational(&ResponseHead::new(100), &mut self.output);
             }
             self.begin(answer, false, date);
             self.machine.grant(DISCARD_STEP_BYTES);
@@ -259,27 +247,21 @@ impl<S: Source> Connection<S> {
             }
             Body::Whole(chunk) => {
                 answer.head.content_length = Some(chunk.len() as u64);
-                self.machine
-                    .send_head(&answer.head, false, &mut self.output);
+                self.machine.send_head(&answer.head, false, &mut self.output);
                 self.machine.send_body(chunk, &mut self.output);
                 self.machine.end(&mut self.output);
                 self.after_end(request_over);
             }
             Body::Source(source) => {
-                self.machine
-                    .send_head(&answer.head, false, &mut self.output);
+                self.machine.send_head(&answer.head, false, &mut self.output);
                 self.state = State::Answering(Sending::Source { source, wait: None });
             }
             Body::Echo => {
-                self.machine
-                    .send_head(&answer.head, request_over, &mut self.output);
+                self.machine.send_head(&answer.head, request_over, &mut self.output);
                 if request_over {
                     self.after_end(true);
                 } else {
-                    self.state = State::Answering(Sending::Echo {
-                        owed: 0,
-                        trailers: None,
-                    });
+                    self.state = State::Answering(Sending::Echo { owed: 0, trailers: None });
                 }
             }
         }
@@ -295,11 +277,7 @@ impl<S: Source> Connection<S> {
     }
 
     fn after_end(&mut self, request_over: bool) {
-        self.state = if request_over {
-            State::Idle
-        } else {
-            State::Answering(Sending::Over)
-        };
+        self.state = if request_over { State::Idle } else { State::Answering(Sending::Over) };
     }
 
     fn body(&mut self, chunk: Chunk) {
@@ -314,9 +292,7 @@ impl<S: Source> Connection<S> {
                 *owed += len;
                 self.machine.send_body(chunk, &mut self.output);
             }
-            State::Answering(Sending::Source { .. } | Sending::Over)
-            | State::Idle
-            | State::Lingering { .. } => {}
+            State::Answering(Sending::Source { .. } | Sending::Over) | State::Idle | State::Lingering { .. } => {}
         }
     }
 
@@ -359,9 +335,7 @@ impl<S: Source> Connection<S> {
                 }
                 State::Reading { left: 0, .. } => {
                     // More than is worth reading: the answer goes first, and the connection ends behind it.
-                    if let State::Reading { answer, .. } =
-                        std::mem::replace(&mut self.state, State::Idle)
-                    {
+                    if let State::Reading { answer, .. } = std::mem::replace(&mut self.state, State::Idle) {
                         self.begin(answer, false, date);
                     }
                 }
@@ -436,15 +410,9 @@ impl<S: Source> Connection<S> {
                 // It waits for its own moment only; with room and no wait, pump would have gone on.
                 return Verdict::Until(wait.unwrap_or(now));
             }
-            State::Reading { .. } | State::Answering(_) => {
-                (self.progress + settings.body_timeout, Verdict::Abort)
-            }
+            State::Reading { .. } | State::Answering(_) => (self.progress + settings.body_timeout, Verdict::Abort),
             State::Lingering { until } => (*until, Verdict::Close),
         };
-        if until <= now {
-            then
-        } else {
-            Verdict::Until(until)
-        }
+        if until <= now { then } else { Verdict::Until(until) }
     }
 }

@@ -6,8 +6,8 @@ use crate::h1;
 use crate::telemetry::WallClock;
 use crate::telemetry::clock::push_http_date;
 use slab::Slab;
-use spooky_uring::wheel::{TimerKey, Wheel};
 use spooky_uring::{End, Event, Io, StreamId, Token};
+use spooky_uring::{TimerKey, Wheel};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -114,33 +114,17 @@ impl<V: Service> Host<V> {
     pub fn handle(&mut self, event: Event, io: &mut impl Io) -> Option<Event> {
         let now = io.now();
         match event {
-            Event::Accepted {
-                token,
-                stream,
-                peer,
-            } => match self.own(token) {
+            Event::Accepted { token, stream, peer } => match self.own(token) {
                 Some(low) => self.accepted((low & !LISTENER) as usize, stream, peer, io),
                 None => {
-                    return Some(Event::Accepted {
-                        token,
-                        stream,
-                        peer,
-                    });
+                    return Some(Event::Accepted { token, stream, peer });
                 }
             },
-            Event::Received {
-                token,
-                stream,
-                lease,
-            } => match self.own(token) {
+            Event::Received { token, stream, lease } => match self.own(token) {
                 // Kept beyond the turn only while an unfinished head or body waits.
                 Some(low) => self.note(low, stream, |c| c.received(lease.into_chunk(), now)),
                 None => {
-                    return Some(Event::Received {
-                        token,
-                        stream,
-                        lease,
-                    });
+                    return Some(Event::Received { token, stream, lease });
                 }
             },
             Event::Ended { token, stream, end } => match self.own(token) {
@@ -150,32 +134,16 @@ impl<V: Service> Host<V> {
                 }),
                 None => return Some(Event::Ended { token, stream, end }),
             },
-            Event::Sent {
-                token,
-                stream,
-                queued,
-            } => match self.own(token) {
+            Event::Sent { token, stream, queued } => match self.own(token) {
                 Some(low) => self.note(low, stream, |_| {}),
                 None => {
-                    return Some(Event::Sent {
-                        token,
-                        stream,
-                        queued,
-                    });
+                    return Some(Event::Sent { token, stream, queued });
                 }
             },
-            Event::SendFailed {
-                token,
-                stream,
-                error,
-            } => match self.own(token) {
+            Event::SendFailed { token, stream, error } => match self.own(token) {
                 Some(low) => self.note(low, stream, Connection::failed),
                 None => {
-                    return Some(Event::SendFailed {
-                        token,
-                        stream,
-                        error,
-                    });
+                    return Some(Event::SendFailed { token, stream, error });
                 }
             },
             other => return Some(other),
@@ -255,13 +223,7 @@ impl<V: Service> Host<V> {
         (token.0 >> 32 == u64::from(self.settings.space)).then_some(token.0 as u32)
     }
 
-    fn accepted(
-        &mut self,
-        listener: usize,
-        stream: StreamId,
-        client: Option<SocketAddr>,
-        io: &mut impl Io,
-    ) {
+    fn accepted(&mut self, listener: usize, stream: StreamId, client: Option<SocketAddr>, io: &mut impl Io) {
         if self.draining || self.slots.len() >= self.settings.connections_max {
             self.counts.refused += 1;
             io.close(stream);
@@ -270,11 +232,7 @@ impl<V: Service> Host<V> {
         self.counts.accepted += 1;
         let now = io.now();
         let connection = Connection::new(stream, listener, client, &self.settings, now);
-        let at = self.slots.insert(Slot {
-            connection,
-            timer: None,
-            ready: true,
-        }) as u32;
+        let at = self.slots.insert(Slot { connection, timer: None, ready: true }) as u32;
         io.set_token(stream, self.token(at));
         io.resume(stream);
         self.ready.push(at);
@@ -297,13 +255,8 @@ impl<V: Service> Host<V> {
             return;
         };
         slot.ready = false;
-        let verdict = slot.connection.run(
-            &mut self.service,
-            &self.settings,
-            &self.date.1,
-            io,
-            &mut self.counts.requests,
-        );
+        let verdict =
+            slot.connection.run(&mut self.service, &self.settings, &self.date.1, io, &mut self.counts.requests);
         match verdict {
             Verdict::Until(deadline) => self.arm(at, deadline),
             Verdict::Close => {
@@ -338,11 +291,7 @@ impl<V: Service> Host<V> {
             _ => {}
         }
         // The wheel has room for every connection's one timer.
-        slot.timer = self
-            .wheel
-            .insert(deadline, at)
-            .ok()
-            .map(|key| (deadline, key));
+        slot.timer = self.wheel.insert(deadline, at).ok().map(|key| (deadline, key));
         debug_assert!(slot.timer.is_some());
     }
 

@@ -82,12 +82,8 @@ impl<S> Answer<S> {
     /// A body of which all is here.
     pub fn whole(status: u16, content_type: &str, body: Vec<u8>) -> Self {
         let mut head = ResponseHead::new(status);
-        head.fields
-            .push_known(Known::ContentType, content_type.as_bytes());
-        Self {
-            head,
-            body: Body::Whole(Chunk::from_vec(body)),
-        }
+        head.fields.push_known(Known::ContentType, content_type.as_bytes());
+        Self { head, body: Body::Whole(Chunk::from_vec(body)) }
     }
 
     /// A line of plain text.
@@ -99,10 +95,7 @@ impl<S> Answer<S> {
 
     /// A status and nothing else.
     pub fn empty(status: u16) -> Self {
-        Self {
-            head: ResponseHead::new(status),
-            body: Body::Empty,
-        }
+        Self { head: ResponseHead::new(status), body: Body::Empty }
     }
 
     /// The same with one more field.

@@ -4,9 +4,7 @@ use super::*;
 use crate::http::{Fields, Known, ResponseHead};
 use spooky_uring::io::{FileId, Pressure};
 use spooky_uring::mailbox::Doorbell;
-use spooky_uring::{
-    Chunk, End, Event, Io, Lease, ListenerId, StreamAddress, StreamId, Token, Transmit, UdpId,
-};
+use spooky_uring::{Chunk, End, Event, Io, Lease, ListenerId, RingStats, StreamAddress, StreamId, Token, Transmit, UdpId};
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -26,6 +24,7 @@ struct Stream {
 struct Machine {
     now: Instant,
     streams: HashMap<u32, Stream>,
+    stats: RingStats,
 }
 
 impl Machine {
@@ -134,24 +133,14 @@ impl Service for Paths {
     fn answer(&mut self, request: &Request<'_>) -> Answer<Made> {
         match request.head.target.matched().unwrap_or("") {
             "/" => Answer::text(200, "hello"),
-            "/big" => Answer {
-                head: ResponseHead::new(200),
-                body: Body::Source(Made::Zeros(10 << 20)),
-            },
-            "/slow" => Answer {
-                head: ResponseHead::new(200),
-                body: Body::Source(Made::Ticks {
-                    left: 2,
-                    next: request.now,
-                }),
-            },
+            "/big" => Answer { head: ResponseHead::new(200), body: Body::Source(Made::Zeros(10 << 20)) },
+            "/slow" => {
+                Answer { head: ResponseHead::new(200), body: Body::Source(Made::Ticks { left: 2, next: request.now }) }
+            }
             "/echo" => {
                 let mut head = ResponseHead::new(200);
                 head.content_length = request.head.content_length;
-                Answer {
-                    head,
-                    body: Body::Echo,
-                }
+                Answer { head, body: Body::Echo }
             }
             _ => Answer::text(404, "nothing here").with(Known::CacheControl, b"no-store"),
         }
@@ -164,31 +153,21 @@ struct Stage {
     io: Machine,
 }
 
-const CLIENT: StreamId = StreamId {
-    slot: 7,
-    generation: 1,
-};
+const CLIENT: StreamId = StreamId { slot: 7, generation: 1 };
 
 impl Stage {
     fn new(connections_max: usize) -> Self {
         let now = Instant::now();
         Self {
             host: Host::new(Paths, Settings::new(9, connections_max), now),
-            io: Machine {
-                now,
-                streams: HashMap::new(),
-            },
+            io: Machine { now, streams: HashMap::new(), stats: RingStats::default() },
         }
     }
 
     fn connect(&mut self, stream: StreamId) {
         let token = self.host.listener_token(0);
         self.io.streams.insert(stream.slot, Stream::default());
-        self.event(Event::Accepted {
-            token,
-            stream,
-            peer: None,
-        });
+        self.event(Event::Accepted { token, stream, peer: None });
     }
 
     fn event(&mut self, event: Event) {
@@ -198,20 +177,12 @@ impl Stage {
 
     fn send(&mut self, bytes: &[u8]) {
         let token = self.io.streams[&CLIENT.slot].token;
-        self.event(Event::Received {
-            token,
-            stream: CLIENT,
-            lease: Lease::from_vec(bytes.to_vec()),
-        });
+        self.event(Event::Received { token, stream: CLIENT, lease: Lease::from_vec(bytes.to_vec()) });
     }
 
     fn fin(&mut self) {
         let token = self.io.streams[&CLIENT.slot].token;
-        self.event(Event::Ended {
-            token,
-            stream: CLIENT,
-            end: End::Fin,
-        });
+        self.event(Event::Ended { token, stream: CLIENT, end: End::Fin });
     }
 
     /// The client takes what is queued.
@@ -219,11 +190,7 @@ impl Stage {
         let stream = self.io.streams.get_mut(&CLIENT.slot).unwrap();
         stream.queued = 0;
         let token = stream.token;
-        self.event(Event::Sent {
-            token,
-            stream: CLIENT,
-            queued: 0,
-        });
+        self.event(Event::Sent { token, stream: CLIENT, queued: 0 });
     }
 
     fn pass(&mut self, duration: Duration) {
@@ -254,10 +221,7 @@ fn requests_are_answered_in_order_on_one_connection() {
     stage.send(&both);
     let answer = stage.answer();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(
-        answer.contains("content-length: 6\r\n\r\nhello\nHTTP/1.1 404 "),
-        "{answer}"
-    );
+    assert!(answer.contains("content-length: 6\r\n\r\nhello\nHTTP/1.1 404 "), "{answer}");
     assert_eq!(answer.matches("\r\ndate: ").count(), 2, "{answer}");
     assert!(answer.ends_with("\r\n\r\nnothing here\n"));
     assert_eq!(stage.client().closed, None);
@@ -279,11 +243,7 @@ fn a_head_in_single_bytes_is_answered_and_a_slow_one_times_out() {
     stage.send(b"TP");
     assert_eq!(stage.client().closed, None);
     stage.pass(Duration::from_secs(1));
-    assert_eq!(
-        stage.client().closed,
-        Some("closed"),
-        "dribbling buys no time"
-    );
+    assert_eq!(stage.client().closed, Some("closed"), "dribbling buys no time");
 }
 
 #[test]
@@ -326,10 +286,7 @@ fn a_slow_body_waits_by_the_timer_and_ends_with_trailers() {
     stage.pass(Duration::from_millis(1));
     assert_eq!(stage.answer(), "4\r\ntick\r\n0\r\nx-end: yes\r\n\r\n");
     stage.send(&get("/"));
-    assert!(
-        stage.answer().ends_with("hello\n"),
-        "the connection goes on"
-    );
+    assert!(stage.answer().ends_with("hello\n"), "the connection goes on");
 }
 
 #[test]
@@ -338,10 +295,7 @@ fn an_echo_asks_for_the_body_and_keeps_its_trailers() {
     stage.connect(CLIENT);
     stage.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n");
     let answer = stage.answer();
-    assert!(
-        answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
     stage.send(b"3\r\nabc\r\n");
     assert_eq!(stage.answer(), "3\r\nabc\r\n");
     stage.send(b"0\r\nx-sum: 1\r\n\r\n");
@@ -385,10 +339,7 @@ fn an_answer_waits_for_a_small_body_and_not_for_a_large_one() {
     }
     let answer = stage.answer();
     assert!(answer.contains("connection: close\r\n"), "{answer}");
-    assert!(
-        stage.client().shut,
-        "FIN, then a while of dropping what comes"
-    );
+    assert!(stage.client().shut, "FIN, then a while of dropping what comes");
     stage.send(&[b'x'; 1000]);
     assert_eq!(stage.client().closed, None);
     stage.pass(Duration::from_secs(2));
@@ -404,23 +355,12 @@ fn nonsense_is_refused_and_the_next_client_is_served() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     stage.fin();
     assert_eq!(stage.client().closed, Some("closed"));
-    let next = StreamId {
-        generation: 2,
-        ..CLIENT
-    };
+    let next = StreamId { generation: 2, ..CLIENT };
     stage.connect(next);
     let token = stage.client().token;
     // A late event of the first connection finds nothing.
-    stage.event(Event::Received {
-        token,
-        stream: CLIENT,
-        lease: Lease::from_vec(b"GARBAGE\r\n\r\n".to_vec()),
-    });
-    stage.event(Event::Received {
-        token,
-        stream: next,
-        lease: Lease::from_vec(get("/")),
-    });
+    stage.event(Event::Received { token, stream: CLIENT, lease: Lease::from_vec(b"GARBAGE\r\n\r\n".to_vec()) });
+    stage.event(Event::Received { token, stream: next, lease: Lease::from_vec(get("/")) });
     assert!(stage.answer().ends_with("hello\n"));
 }
 
@@ -428,10 +368,7 @@ fn nonsense_is_refused_and_the_next_client_is_served() {
 fn one_connection_over_the_bound_is_closed_and_counted() {
     let mut stage = Stage::new(1);
     stage.connect(CLIENT);
-    let second = StreamId {
-        slot: 8,
-        generation: 1,
-    };
+    let second = StreamId { slot: 8, generation: 1 };
     stage.connect(second);
     assert_eq!(stage.io.streams[&8].closed, Some("closed"));
     assert_eq!(stage.host.counts().refused, 1);
@@ -470,10 +407,6 @@ fn events_of_others_come_back() {
     let mut stage = Stage::new(4);
     let event = Event::Doorbell { token: Token(3) };
     assert!(stage.host.handle(event, &mut stage.io).is_some());
-    let event = Event::Ended {
-        token: Token(3),
-        stream: CLIENT,
-        end: End::Fin,
-    };
+    let event = Event::Ended { token: Token(3), stream: CLIENT, end: End::Fin };
     assert!(stage.host.handle(event, &mut stage.io).is_some());
 }

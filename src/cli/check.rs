@@ -1,0 +1,55 @@
+//! `spooky check`: reads a configuration as a start would, and says what it means or what is wrong with it.
+
+use super::{Stop, print, tell};
+use crate::config::{self, Diagnostics, Generation, TlsSource, Warnings};
+use crate::control::Exit;
+use crate::identity::Identity;
+use std::path::Path;
+
+/// Checks a file and prints what it amounts to.
+pub(super) fn check(path: &Path) -> Result<(), Stop> {
+    let (generation, warnings) = load(path)?;
+    if !warnings.is_empty() {
+        tell(warnings.to_string().trim_end());
+    }
+    check_identities(path, &generation)?;
+    print(format_args!("OK: {}: {}", path.display(), summary(&generation)));
+    print(generation.budget().to_string().trim_end());
+    Ok(())
+}
+
+/// Reads a file; what is wrong with it has been told.
+pub(super) fn load(path: &Path) -> Result<(Generation, Warnings), Stop> {
+    config::load(path).map_err(|diagnostics| refused(&diagnostics))
+}
+
+fn refused(diagnostics: &Diagnostics) -> Stop {
+    tell(diagnostics.to_string().trim_end());
+    let exit = if diagnostics.is_denied() { Exit::Permission } else { Exit::Configuration };
+    Stop { text: None, exit }
+}
+
+/// Certificates and keys are read and compared, as a start does.
+fn check_identities(path: &Path, generation: &Generation) -> Result<(), Stop> {
+    for listener in &generation.listeners {
+        if let TlsSource::Files { cert, key } = &listener.tls
+            && let Err(error) = Identity::from_files(cert, key)
+        {
+            let text = format!("error: {}: listener `{}`: tls: {error}", path.display(), listener.name);
+            return Err(Stop { text: Some(text), exit: Exit::Configuration });
+        }
+    }
+    Ok(())
+}
+
+fn summary(generation: &Generation) -> String {
+    let count = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+    [
+        count(generation.listeners.len(), "listener"),
+        count(generation.routes.len(), "route"),
+        count(generation.upstreams.len(), "upstream"),
+        count(generation.backends.len(), "backend"),
+        count(usize::from(generation.performance.worker_threads), "worker"),
+    ]
+    .join(", ")
+}

@@ -1,0 +1,258 @@
+//! From a configuration to a serving process: sockets, identities, workers, control, in this order.
+//!
+//! Everything that can be refused is asked for before the first thread starts, in the order in which an operator would
+//! look: the ring, the certificates, the addresses. The caller waits in [`start`] until every worker serves.
+
+use super::failure::{Exit, Failure};
+use super::runtime::{Ask, Control, Parts, SIGNALS};
+use super::sockets::{Addresses, Sockets};
+use super::workers::{Shared, Workers, random};
+use crate::config::{self, Generation, TlsSource};
+use crate::h3::cid::CidKeys;
+use crate::h3::versions;
+use crate::identity::{Identity, IdentityError};
+use crate::limits;
+use crate::telemetry::log::{LogTarget, queue_on_this_thread};
+use crate::telemetry::registry::{BuildInfo, ConfigFacts, Sources, WorkerSource};
+use crate::telemetry::{BackendName, RouteName, Scope, WallClock};
+use spooky_uring::mailbox::{self, Receiver, Sender};
+use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StreamAddress, host};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// This program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a process is started with.
+pub struct Start {
+    /// The configuration.
+    pub generation: Generation,
+    /// For listeners whose identity the caller supplies.
+    pub identity: Option<Identity>,
+    /// Control's end of the log queue, if the log was started.
+    pub log: Option<Receiver<Vec<u8>>>,
+    /// What the kernel has.
+    pub features: Features,
+    /// When the process started.
+    pub started: Instant,
+}
+
+/// A serving process.
+pub struct Running {
+    /// Where it listens.
+    pub addresses: Addresses,
+    asks: Sender<Ask>,
+    thread: JoinHandle<Result<(), Failure>>,
+}
+
+impl Running {
+    /// Drains, or stops when it drains already.
+    pub fn end(&self) {
+        // Full or closed: it is ending already.
+        let _ = self.asks.send(Ask::End);
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// What ended the process before its time.
+    pub fn wait(self) -> Result<(), Failure> {
+        match self.thread.join() {
+            Ok(result) => result,
+            Err(_) => Err(Failure::new("the control thread", "panicked")),
+        }
+    }
+}
+
+/// Looks what the kernel has.
+///
+/// # Errors
+/// What is refused, with the fix.
+pub fn probe() -> Result<Features, Failure> {
+    // The error names its fix by itself.
+    Features::probe(FeatureMask::ALL).map_err(|error| Failure::new("io_uring", error))
+}
+
+/// Starts everything and returns when all workers serve.
+///
+/// # Errors
+/// The first thing that is refused.
+pub fn start(start: Start) -> Result<Running, Failure> {
+    host::block_signals(&SIGNALS).map_err(|error| Failure::new("signals", error))?;
+    let generation = Arc::new(start.generation);
+    raise_descriptors(&generation);
+    let identities = identities(&generation, start.identity)?;
+    let sockets = Sockets::bind(&generation)?;
+    let scope = Arc::new(scope(&generation));
+    let machine = |error: std::io::Error| Failure::new("mailboxes", error);
+    let (access_sender, access) = match &generation.observability.access_log {
+        Some(target) => {
+            let (sender, receiver) = mailbox::channel(limits::ACCESS_QUEUE_BATCHES).map_err(machine)?;
+            (Some(sender), Some((receiver, log_target(target))))
+        }
+        None => (None, None),
+    };
+    let (asks, asked) = mailbox::channel(2).map_err(machine)?;
+    let shared = Arc::new(Shared {
+        generation: Arc::clone(&generation),
+        scope,
+        identities,
+        keys: CidKeys::derive(&random::<32>()?),
+        epoch: u16::from_ne_bytes(random()?),
+        features: start.features,
+        access: access_sender,
+    });
+    let features = shared.features.clone();
+    let workers = Workers::start(shared, sockets.workers)?;
+    let sources = sources(&generation, &workers, &features);
+    let (tell, told) = sync_channel(1);
+    let observability = &generation.observability;
+    let metrics_path = observability.metrics.as_ref().map_or("/metrics".into(), |metrics| metrics.path.clone());
+    let log_target = log_target(&generation.log.target);
+    let drain_time = generation.performance.shutdown_drain_timeout;
+    let (log, started) = (start.log, start.started);
+    let (hosts, addresses) = (sockets.hosts, sockets.addresses);
+    let thread = std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            queue_on_this_thread(log.is_some());
+            let ring =
+                Ring::new(&ring_config(), &features).map_err(|error| Failure::new("the control thread's ring", error));
+            let control = ring.and_then(|ring| {
+                Control::new(Parts {
+                    ring,
+                    workers,
+                    hosts,
+                    addresses,
+                    sources,
+                    metrics_path,
+                    drain_time,
+                    log,
+                    log_target,
+                    access,
+                    asks: asked,
+                    started,
+                    tell,
+                })
+            });
+            let ended = control.and_then(Control::run);
+            queue_on_this_thread(false);
+            ended
+        })
+        .map_err(|error| Failure::new("the control thread", error))?;
+    match told.recv() {
+        Ok(Ok(addresses)) => Ok(Running { addresses, asks, thread }),
+        Ok(Err(failure)) => Err(failure),
+        // It ended before it could say anything: it says why by its result.
+        Err(_) => match thread.join() {
+            Ok(Err(failure)) => Err(failure),
+            Ok(Ok(())) => Err(Failure::new("the start", "ended by a signal")),
+            Err(_) => Err(Failure::new("the control thread", "panicked")),
+        },
+    }
+}
+
+/// Client connections share one UDP socket; a descriptor is needed for each connection to a backend and each of control.
+fn raise_descriptors(generation: &Generation) {
+    const OTHERS: u64 = 256;
+    let backends = u64::from(generation.performance.global_inflight_limit);
+    let wanted = backends + u64::from(limits::CONTROL_CONNECTIONS) + OTHERS;
+    match host::raise_descriptor_limit(wanted) {
+        Ok(limit) if limit < wanted => tracing::warn!(
+            limit,
+            wanted,
+            "file descriptors may run out; fix: LimitNOFILE={wanted} in the unit, or `ulimit -n {wanted}`"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of file descriptors cannot be raised"),
+    }
+}
+
+fn identities(generation: &Generation, supplied: Option<Identity>) -> Result<Vec<Arc<Identity>>, Failure> {
+    let supplied = supplied.map(Arc::new);
+    let listeners = generation.listeners.iter();
+    listeners
+        .map(|listener| match &listener.tls {
+            TlsSource::Files { cert, key } => Identity::from_files(cert, key).map(Arc::new).map_err(|error| {
+                let exit = match &error {
+                    IdentityError::Read { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                        Exit::Permission
+                    }
+                    _ => Exit::Configuration,
+                };
+                Failure::new(format!("listener `{}`: tls", listener.name), error).exit(exit)
+            }),
+            TlsSource::Supplied => supplied.clone().ok_or_else(|| {
+                Failure::new(format!("listener `{}`: tls", listener.name), "no certificate").exit(Exit::Configuration)
+            }),
+        })
+        .collect()
+}
+
+/// The names of a generation, as counters and the access log use them.
+fn scope(generation: &Generation) -> Scope {
+    let upstream = |id| generation.upstream(id).name.clone();
+    Scope {
+        generation: generation.number,
+        routes: generation
+            .routes
+            .iter()
+            .map(|route| RouteName { route: route.name.clone(), upstream: upstream(route.upstream) })
+            .collect(),
+        backends: generation
+            .backends
+            .iter()
+            .map(|backend| BackendName {
+                upstream: upstream(backend.upstream),
+                backend: backend.id.clone(),
+                address: match &backend.address {
+                    StreamAddress::Tcp(address) => format!("http://{address}").into(),
+                    StreamAddress::Unix(path) => format!("unix:{}", path.display()).into(),
+                },
+            })
+            .collect(),
+    }
+}
+
+fn sources(generation: &Generation, workers: &Workers, features: &Features) -> Sources {
+    let now = Instant::now();
+    let lines = workers.lines.iter().enumerate();
+    Sources {
+        workers: lines.map(|(at, line)| WorkerSource::new(at, Arc::clone(&line.cells))).collect(),
+        config: ConfigFacts {
+            generation: generation.number,
+            activated_unix_us: WallClock::new(now).unix_us(now),
+            last_load_ok: true,
+        },
+        build: BuildInfo {
+            version: VERSION,
+            quiche: versions::quiche().to_owned(),
+            boringssl: versions::boringssl(),
+            kernel: features.kernel.clone(),
+        },
+        ..Sources::default()
+    }
+}
+
+/// The configuration's word for where lines go, in telemetry's.
+pub fn log_target(target: &config::LogTarget) -> LogTarget {
+    match target {
+        config::LogTarget::Stdout => LogTarget::Stdout,
+        config::LogTarget::Stderr => LogTarget::Stderr,
+        config::LogTarget::File(path) => LogTarget::File(path.to_path_buf()),
+    }
+}
+
+/// Control's ring: no datagrams, few streams, small buffers.
+fn ring_config() -> RingConfig {
+    RingConfig {
+        entries: 256,
+        streams: limits::CONTROL_CONNECTIONS + 16,
+        stream_receive: PoolConfig { count: 32, size: 16 << 10, posted: 8 },
+        udp_receive: PoolConfig { count: 1, size: 4096, posted: 1 },
+        udp_send_slots: 1,
+        ..RingConfig::default()
+    }
+}

@@ -1,0 +1,253 @@
+//! Starting worker threads, and the lines to them.
+//!
+//! A ring belongs to the thread that makes it, so each thread makes its own, reports whether it serves, and reports
+//! again when it has ended, whatever the cause. Everything it needs is made before and handed over.
+
+use super::failure::Failure;
+use crate::config::{CongestionControl, Generation, Listener};
+use crate::h3::cid::CidKeys;
+use crate::h3::{self, Endpoint, QuicSettings};
+use crate::http::HeadLimits;
+use crate::identity::Identity;
+use crate::limits;
+use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
+use crate::worker::token::Owner;
+use crate::worker::{Command, Report, Setup, Worker};
+use spooky_uring::mailbox::{self, Receiver, Sender};
+use spooky_uring::{Features, Io, PoolConfig, Ring, RingConfig, UdpSocket, host};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// What all workers share at their start.
+pub struct Shared {
+    /// The configuration.
+    pub generation: Arc<Generation>,
+    /// Names for counters and the access log.
+    pub scope: Arc<Scope>,
+    /// One for each listener.
+    pub identities: Vec<Arc<Identity>>,
+    /// Keys of connection IDs.
+    pub keys: CidKeys,
+    /// Tells this process's connection IDs from an earlier one's.
+    pub epoch: u16,
+    /// What the kernel has.
+    pub features: Features,
+    /// Batches of access records; `None`: no access log.
+    pub access: Option<Sender<AccessBatch>>,
+}
+
+/// What a worker's thread tells control about itself.
+#[derive(Debug)]
+pub enum News {
+    /// It serves.
+    Up,
+    /// It could not start.
+    Failed(Failure),
+    /// Its thread ends.
+    Ended(io::Result<()>),
+}
+
+/// Control's end of one worker.
+pub struct WorkerLine {
+    /// What it counts.
+    pub cells: Arc<WorkerCells>,
+    /// Orders.
+    pub commands: Sender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerLine {
+    /// Waits for the thread, which has said that it ends.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("a worker panicked");
+        }
+    }
+
+    /// Whether the thread is gone.
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// Control's end of all workers.
+pub struct Workers {
+    /// By number.
+    pub lines: Vec<WorkerLine>,
+    /// What their threads say.
+    pub news: Receiver<News>,
+    /// What they say when they drained.
+    pub reports: Receiver<Report>,
+}
+
+impl Workers {
+    /// Starts one thread for each entry of `sockets`.
+    ///
+    /// # Errors
+    /// If the system gives no thread or descriptor.
+    pub fn start(shared: Arc<Shared>, sockets: Vec<Vec<UdpSocket>>) -> Result<Self, Failure> {
+        let failed = |error: io::Error| Failure::new("worker threads", error);
+        let count = sockets.len();
+        // Each says at most two things here, and one in a report: the boxes cannot be full.
+        let (tell, news) = mailbox::channel(2 * count).map_err(failed)?;
+        let (report, reports) = mailbox::channel(count).map_err(failed)?;
+        let cpus = host::allowed_cpus().unwrap_or_default();
+        let pin = shared.generation.performance.pin_workers;
+        let mut lines = Vec::with_capacity(count);
+        for (number, sockets) in sockets.into_iter().enumerate() {
+            let (commands, orders) = mailbox::channel(limits::MAILBOX_MESSAGES as usize).map_err(failed)?;
+            let cells = Arc::new(WorkerCells::new(Arc::clone(&shared.scope)));
+            let start = Start {
+                number: number as u16,
+                cpu: cpus.get(number % cpus.len().max(1)).copied().filter(|_| pin),
+                shared: Arc::clone(&shared),
+                sockets,
+                cells: Arc::clone(&cells),
+                orders,
+                report: report.clone(),
+            };
+            let tell = tell.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    // A worker that panics has lost its own state only; control still has to hear of its end.
+                    let ended = catch_unwind(AssertUnwindSafe(|| start.run(&tell)));
+                    let panicked = |_| News::Ended(Err(io::Error::other("panicked")));
+                    // Refused only when control is gone.
+                    let _ = tell.send(ended.unwrap_or_else(panicked));
+                })
+                .map_err(failed)?;
+            lines.push(WorkerLine { cells, commands, thread });
+        }
+        Ok(Self { lines, news, reports })
+    }
+
+    /// Tells every worker the same.
+    pub fn order(&self, command: impl Fn() -> Command) {
+        for line in &self.lines {
+            if line.commands.send(command()).is_err() && !line.is_over() {
+                tracing::error!("a worker's mailbox is full; it does not answer");
+            }
+        }
+    }
+}
+
+/// What one thread is given.
+struct Start {
+    number: u16,
+    cpu: Option<usize>,
+    shared: Arc<Shared>,
+    sockets: Vec<UdpSocket>,
+    cells: Arc<WorkerCells>,
+    orders: Receiver<Command>,
+    report: Sender<Report>,
+}
+
+impl Start {
+    fn run(self, tell: &Sender<News>) -> News {
+        log::queue_on_this_thread(true);
+        if let Some(cpu) = self.cpu
+            && let Err(error) = host::pin_to_cpu(cpu)
+        {
+            tracing::warn!(worker = self.number, cpu, %error, "cannot stay on its CPU");
+        }
+        match self.prepare() {
+            Ok(mut worker) => {
+                let _ = tell.send(News::Up);
+                News::Ended(worker.run())
+            }
+            Err(failure) => News::Failed(failure),
+        }
+    }
+
+    fn prepare(self) -> Result<Worker<Ring>, Failure> {
+        let shared = &self.shared;
+        let generation = &shared.generation;
+        let place = format!("worker {}", self.number);
+        let mut ring = Ring::new(&ring_config(), &shared.features).map_err(|error| Failure::new(&*place, error))?;
+        let mut listeners = Vec::with_capacity(self.sockets.len());
+        let all = generation.listeners.iter().zip(&shared.identities).zip(self.sockets);
+        for (at, ((listener, identity), socket)) in all.enumerate() {
+            let settings = quic_settings(generation, listener);
+            let endpoint = Endpoint::new(&settings, identity, &shared.keys, self.number, shared.epoch)
+                .map_err(|error| Failure::new(format!("listener `{}`", listener.name), error))?;
+            let token = Owner::Listener(at as u16).token();
+            listeners.push((endpoint, ring.add_udp(socket, token)));
+        }
+        ring.watch(self.orders.doorbell(), Owner::Mailbox.token());
+        let access = match &shared.access {
+            Some(sender) => AccessSender::new(Arc::clone(&shared.scope), sender.clone()),
+            None => AccessSender::off(),
+        };
+        Ok(Worker::new(
+            ring,
+            Setup {
+                generation: Arc::clone(generation),
+                listeners,
+                cells: self.cells,
+                access,
+                commands: self.orders,
+                reports: self.report,
+                seed: random()?,
+            },
+        ))
+    }
+}
+
+/// Unpredictable bytes.
+///
+/// # Errors
+/// If the system has none.
+pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    use ring::rand::SecureRandom;
+    let mut bytes = [0; N];
+    match ring::rand::SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => Err(Failure::new("getrandom", "the system has no randomness")),
+    }
+}
+
+/// The pools of a worker's ring, as `limits` counts them.
+fn ring_config() -> RingConfig {
+    let usual = RingConfig::default();
+    RingConfig {
+        stream_receive: PoolConfig {
+            count: limits::STREAM_RECEIVE_BUFFERS,
+            size: limits::STREAM_RECEIVE_BUFFER_BYTES as usize,
+            ..usual.stream_receive
+        },
+        udp_receive: PoolConfig { count: limits::UDP_RECEIVE_BUFFERS, ..usual.udp_receive },
+        udp_send_slots: limits::UDP_SEND_SLOTS,
+        ..usual
+    }
+}
+
+/// One listener's settings in the words of the QUIC side.
+fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
+    let performance = &generation.performance;
+    let protocol = &generation.protocol;
+    let quic = &listener.quic;
+    let workers = u32::from(performance.worker_threads.max(1));
+    QuicSettings {
+        idle_timeout: quic.idle_timeout,
+        max_data: quic.max_data,
+        max_stream_data: quic.max_stream_data,
+        max_streams_bidi: quic.max_streams_bidi,
+        congestion_control: match quic.congestion_control {
+            CongestionControl::Cubic => h3::CongestionControl::Cubic,
+            CongestionControl::Reno => h3::CongestionControl::Reno,
+            CongestionControl::Bbr2 => h3::CongestionControl::Bbr2,
+        },
+        max_udp_payload: quic.max_udp_payload,
+        initial_window_packets: usize::from(quic.initial_congestion_window),
+        connections: performance.max_active_connections.div_ceil(workers) as usize,
+        head: HeadLimits {
+            fields: protocol.max_headers_count as usize,
+            bytes: protocol.max_headers_bytes as usize,
+            ..HeadLimits::REQUEST
+        },
+        ..QuicSettings::default()
+    }
+}
