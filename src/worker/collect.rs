@@ -3,7 +3,7 @@
 use super::token::Owner;
 use super::{Downkey, Worker};
 use crate::h3::{DropReason, Received};
-use crate::telemetry::kinds::{DatagramDrop, Protocol};
+use crate::telemetry::kinds::DatagramDrop;
 use spooky_uring::{Event, Io, Lease};
 use std::net::SocketAddr;
 
@@ -62,9 +62,6 @@ impl<I: Io> Worker<I> {
                     if last != Some(connection) {
                         last = Some(connection);
                         let key = Downkey { listener, connection };
-                        if !std::mem::replace(&mut at.client(connection).counted, true) {
-                            self.cells.connection_opened(Protocol::H3);
-                        }
                         if at.mark(connection) {
                             self.touched.push_back(key);
                         }

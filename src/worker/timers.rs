@@ -42,8 +42,6 @@ pub(super) fn capacity(generation: &Generation) -> usize {
 /// What a worker keeps for each client connection beside the protocol.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Client {
-    /// Whether it was counted as opened.
-    pub counted: bool,
     /// Whether it stands on the touched list.
     pub marked: bool,
     /// It had more events than one turn takes.

@@ -77,6 +77,12 @@ impl Reply {
             behind: b"",
         }
     }
+
+    /// The same with its body delimited so; a body that ends with the connection closes it.
+    pub fn framed(self, framing: Framing) -> Self {
+        let then = if framing == Framing::Close { Then::Close } else { self.then };
+        Self { framing, then, ..self }
+    }
 }
 
 /// What the origin does about a request.
