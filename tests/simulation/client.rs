@@ -195,14 +195,6 @@ impl Client {
         let _ = self.quic.close(true, 0x100, b"bye");
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.quic.is_closed()
-    }
-
-    pub fn is_established(&self) -> bool {
-        self.quic.is_established()
-    }
-
     /// Why the server closed the connection, if it did.
     pub fn closed_by_server(&self) -> Option<u64> {
         self.quic.peer_error().map(|error| error.error_code)

@@ -9,8 +9,11 @@ spooky_uring::interpose_randomness!(RAND_bytes);
 
 mod bodies;
 mod client;
+mod clients;
+mod determinism;
 mod identity;
 mod origin;
+mod origins;
 mod pattern;
 mod scene;
 mod seeds;

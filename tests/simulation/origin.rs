@@ -58,6 +58,8 @@ pub struct Reply {
     /// Before the request's body has come.
     pub early: bool,
     pub after: Duration,
+    /// Body pieces of this size with this pause behind each; else as fast as it goes.
+    pub dribbles: Option<(u64, Duration)>,
     /// Raw bytes behind the response.
     pub behind: &'static [u8],
 }
@@ -74,6 +76,7 @@ impl Reply {
             then: Then::Keep,
             early: false,
             after: Duration::ZERO,
+            dribbles: None,
             behind: b"",
         }
     }
@@ -322,7 +325,8 @@ impl Server {
             return;
         };
         if written < reply.sent {
-            let len = (reply.sent - written).min(PIECE as u64) as usize;
+            let piece = reply.dribbles.map_or(PIECE as u64, |(piece, _)| piece);
+            let len = (reply.sent - written).min(piece) as usize;
             let bytes = answer.pattern.bytes(written, len);
             if reply.framing == Framing::Chunked {
                 line.write(format!("{len:x}\r\n"));
@@ -333,6 +337,10 @@ impl Server {
             }
             answer.written = Some(written + len as u64);
             self.log.written.set(self.log.written.get() + len as u64);
+            if let Some((_, pause)) = reply.dribbles {
+                self.at = Some(line.now() + pause);
+                line.wake_at(line.now() + pause);
+            }
             return;
         }
         if reply.framing == Framing::Chunked && reply.sent == reply.length {

@@ -10,7 +10,7 @@ use spooky::worker::token::Owner;
 use spooky::worker::{Command, Report, Setup, Worker};
 use spooky_uring::mailbox::{self, Receiver, Sender};
 use spooky_uring::simulation::random::lend;
-use spooky_uring::simulation::{Link, PeerId, Plan, Random, SimulatedHost};
+use spooky_uring::simulation::{Link, PeerId, Plan, SimulatedHost};
 use spooky_uring::{Io, StreamAddress};
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::net::SocketAddr;
@@ -62,11 +62,9 @@ impl ClientHandle {
 pub struct Scene {
     pub host: SimulatedHost,
     pub worker: Worker<SimulatedHost>,
-    pub generation: Arc<Generation>,
     pub cells: Arc<WorkerCells>,
     pub commands: Sender<Command>,
     pub reports: Receiver<Report>,
-    pub random: Random,
     clients: Vec<ClientHandle>,
     /// The worker's last turn said that it is done.
     pub done: bool,
@@ -97,7 +95,7 @@ impl Scene {
         host.watch(inbox.doorbell(), Owner::Mailbox.token());
         let cells = Arc::new(WorkerCells::new(Arc::new(scope(&generation))));
         let setup = Setup {
-            generation: Arc::clone(&generation),
+            generation,
             listeners: vec![(endpoint, socket)],
             cells: Arc::clone(&cells),
             access: AccessSender::off(),
@@ -108,11 +106,9 @@ impl Scene {
         Self {
             worker: Worker::new(host.clone(), setup),
             host,
-            generation,
             cells,
             commands,
             reports,
-            random: Random::new(seed ^ 0xfeed),
             clients: Vec::new(),
             done: false,
         }
@@ -217,8 +213,10 @@ impl Scene {
             self.host.buffers_held(),
             self.host.streams_open()
         );
-        for client in &self.clients {
-            for (number, exchange) in client.get().exchanges.iter().enumerate() {
+        for (client, handle) in self.clients.iter().enumerate() {
+            let client_at = handle.get();
+            text += &format!("\nclient {client}, closed by the server with {:?}:", client_at.closed_by_server());
+            for (number, exchange) in client_at.exchanges.iter().enumerate() {
                 text += &format!(
                     "\n  {number}: {} {} {:?} status {:?}, sent {}, received {}",
                     exchange.request.method,
