@@ -212,6 +212,11 @@ impl Client {
             self.read_body(number);
             self.abort_if_due(number);
         }
+        // Those that waited for one that is over now.
+        self.begin_requests();
+        for number in 0..self.exchanges.len() {
+            self.send_body(number);
+        }
         if self.quic.is_closed() || self.quic.is_draining() {
             let now = self.now;
             for exchange in self.exchanges.iter_mut().filter(|exchange| !exchange.is_over()) {
@@ -258,7 +263,8 @@ impl Client {
                 Err(h3::Error::StreamBlocked | h3::Error::Done) => return,
                 Err(h3::Error::TransportError(quiche::Error::StreamLimit)) => return,
                 Err(error) => {
-                    assert!(self.goaway.is_some() || self.quic.local_error().is_some(), "request: {error:?}");
+                    let closed = self.quic.is_closed() || self.quic.is_draining();
+                    assert!(self.goaway.is_some() || closed, "request: {error:?}, {:?}", self.quic.local_error());
                     exchange.outcome = Outcome::Lost;
                 }
             }

@@ -7,8 +7,8 @@ use crate::origin::{Door, Framing, Reaction, Reply, Then};
 use crate::scene::{Scene, configuration};
 use crate::seeds::seeds;
 use spooky_uring::simulation::{Link, Plan, Random};
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -157,12 +157,13 @@ fn bytes_behind_a_response_spoil_only_their_connection() {
 
 /// Answers the first request of each connection, and resets at the second.
 fn stale_at_the_second() -> impl Fn(&crate::origin::Seen) -> Reaction {
-    let seen = Rc::new(Cell::new(usize::MAX));
+    let first = RefCell::new(HashMap::new());
     move |request| {
-        if seen.replace(request.connection) == request.connection {
-            Reaction::Reset
-        } else {
+        let target = request.target.clone();
+        if *first.borrow_mut().entry(request.connection).or_insert_with(|| target.clone()) == target {
             Reaction::Answer(Reply::ok(100))
+        } else {
+            Reaction::Reset
         }
     }
 }
