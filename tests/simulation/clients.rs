@@ -119,6 +119,32 @@ fn a_client_that_stops_reading_holds_little_and_hinders_nobody() {
 }
 
 #[test]
+fn many_clients_that_stop_reading_starve_nobody() {
+    seeds(2, |seed| {
+        let mut scene = Scene::new(seed, Plan::calm(), &configuration(1, ""));
+        scene.origin(1, as_asked);
+        let lazy: Vec<_> = (0..24)
+            .map(|_| {
+                let client = scene.client_with_window(1 << 20, Link::clean(), Link::clean());
+                scene.ask(&client, Request { reads: Reads::UpTo(10_000), ..Request::get("/length/50000000") });
+                client
+            })
+            .collect();
+        scene.run_for(5 * SECOND);
+        // Together they would pin more than the receive pool has, if nothing were copied out of it.
+        let pressure = scene.host.pressure();
+        eprintln!("{pressure:?} {}", scene.state());
+        assert!(pressure.free > 0, "{pressure:?}");
+        let other = scene.client(Link::clean(), Link::clean());
+        scene.ask(&other, Request::get("/length/3000000"));
+        scene.run_until("the other client's response", 5 * SECOND, |_| other.get().is_done());
+        scene.finish(60 * SECOND);
+        assert!(lazy.iter().all(|client| matches!(client.get().exchanges[0].outcome, Outcome::Reset(_))));
+        scene.close();
+    });
+}
+
+#[test]
 fn slow_readers_get_everything() {
     seeds(4, |seed| {
         let mut random = Random::new(seed);
