@@ -20,7 +20,7 @@ use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StreamAd
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -223,7 +223,7 @@ fn sources(generation: &Generation, workers: &Workers, features: &Features) -> S
         workers: lines.map(|(at, line)| WorkerSource::new(at, Arc::clone(&line.cells))).collect(),
         config: ConfigFacts {
             generation: generation.number,
-            activated_unix_us: WallClock::new(now).unix_us(now),
+            activated_unix_us: WallClock::new(now, SystemTime::now()).unix_us(now),
             last_load_ok: true,
         },
         build: BuildInfo {

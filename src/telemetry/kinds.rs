@@ -93,7 +93,7 @@ kinds! {
         /// Provided ring for datagrams.
         UdpLeases = "udp_receive_leases",
         /// The kernel's receive buffer of a UDP socket.
-        UdpSocket = "udp_socket_buffer",
+        UdpBuffer = "udp_socket_buffer",
         /// Provided ring for stream sockets.
         StreamLeases = "stream_receive_leases",
         /// Table of stream sockets.
