@@ -37,8 +37,7 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    pub(super) fn new(chunk: Chunk, held: &Rc<Held>) -> Self {
-        let pooled = chunk.is_pooled();
+    pub(super) fn new(chunk: Chunk, pooled: bool, held: &Rc<Held>) -> Self {
         let payload = Self {
             chunk,
             held: Some(Rc::clone(held)),
@@ -137,8 +136,9 @@ mod tests {
     #[test]
     fn a_byte_is_counted_while_any_part_lives() {
         let held = Rc::new(Held::default());
-        let mut payload = Payload::new(Chunk::copy_from(b"0123456789"), &held);
-        assert_eq!((held.bytes(), held.pooled()), (10, 0));
+        let mut payload = Payload::new(Chunk::copy_from(b"0123456789"), true, &held);
+        drop(Payload::new(Chunk::copy_from(b"01"), false, &held));
+        assert_eq!((held.bytes(), held.pooled()), (10, 10));
         let front = payload.split_to(4);
         assert_eq!(
             (front.as_ref(), payload.as_ref()),
@@ -157,6 +157,6 @@ mod tests {
         drop(payload);
         assert_eq!(held.bytes(), 5);
         drop(tail);
-        assert_eq!(held.bytes(), 0);
+        assert_eq!((held.bytes(), held.pooled()), (0, 0));
     }
 }

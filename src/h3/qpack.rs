@@ -148,7 +148,7 @@ fn string(value: &[u8], out: &mut Vec<u8>) {
 
 /// An integer behind a prefix of so many bits (RFC 7541 §5.1).
 #[inline]
-fn prefixed(pattern: u8, bits: u8, value: usize, out: &mut Vec<u8>) {
+pub(super) fn prefixed(pattern: u8, bits: u8, value: usize, out: &mut Vec<u8>) {
     let limit = (1usize << bits) - 1;
     if value < limit {
         out.push(pattern | value as u8);

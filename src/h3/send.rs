@@ -83,7 +83,11 @@ impl Connection {
 
     /// Body bytes; all of them are taken. Give no more than [`Self::room`] says, or one piece if that is less.
     pub fn send_body(&mut self, stream: u64, chunk: Chunk) {
-        let id = stream;
+        let pooled = chunk.is_pooled();
+        self.send_piece(stream, chunk, pooled);
+    }
+
+    pub(super) fn send_piece(&mut self, id: u64, chunk: Chunk, pooled: bool) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -104,14 +108,13 @@ impl Connection {
         } else {
             let sealed = stream.sealed();
             let over = self.held.pooled() + chunk.len() > self.shared.settings.pooled_bytes;
-            let chunk = if chunk.is_pooled() && (over || self.shared.pressure.get()) {
+            if pooled && (over || self.shared.pressure.get()) {
                 // Copied so that a client that takes its time holds its own memory, not the worker's receive pool.
                 self.shared.counters.unpooled_bytes.add(chunk.len() as u64);
-                Chunk::copy_from(&chunk)
+                stream.push(Chunk::copy_from(&chunk), false, &self.held);
             } else {
-                chunk
-            };
-            stream.push(chunk, &self.held);
+                stream.push(chunk, pooled, &self.held);
+            }
             self.waiting += stream.sealed() - sealed;
         }
         self.schedule(id);

@@ -125,16 +125,16 @@ impl Stream {
     }
 
     /// Queues bytes without a copy.
-    pub(super) fn push(&mut self, chunk: Chunk, held: &Rc<Held>) {
+    pub(super) fn push(&mut self, chunk: Chunk, pooled: bool, held: &Rc<Held>) {
         self.seal(held);
-        self.push_payload(Payload::new(chunk, held));
+        self.push_payload(Payload::new(chunk, pooled, held));
     }
 
     /// Makes the tail a piece of the queue.
     pub(super) fn seal(&mut self, held: &Rc<Held>) {
         if !self.tail.is_empty() {
             let tail = Chunk::from_vec(std::mem::take(&mut self.tail));
-            self.push_payload(Payload::new(tail, held));
+            self.push_payload(Payload::new(tail, false, held));
         }
     }
 

@@ -114,7 +114,7 @@ fn sec1_and_other_curves_are_read() {
     let curve = [
         0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
     ];
-    let content = [&inner[3..2 + 37 + 1 - 2], &curve, &inner[3 + 35..]].concat();
+    let content = [&inner[2..39], &curve, &inner[39..]].concat();
     let sec1 = der(0x30, &content);
     let pem = format!(
         "-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n",

@@ -287,10 +287,19 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Shares the bytes without a copy; the buffer goes back when the last chunk is dropped.
+    /// Shares the bytes without a copy; the buffer goes back when the last chunk is dropped. Only up to
+    /// [`Lease::SMALL`] bytes of a pooled buffer are copied to the heap instead, and the buffer goes back at once.
     pub fn into_chunk(self) -> Chunk {
+        if self.len() <= Self::SMALL && self.pool_index().is_some() {
+            // A copy, because a few bytes would pin a buffer of 64 KiB for as long as a slow reader likes, and a few
+            // dozen of them the whole pool. It costs a fiftieth of the receive that brought them.
+            return Chunk::copy_from(&self);
+        }
         Chunk { bytes: self.bytes }
     }
+
+    /// What does not justify holding a receive buffer: the smallest recycled heap block.
+    pub const SMALL: usize = 2048;
 
     /// A lease over plain memory, for tests and simulated hosts.
     pub fn from_vec(bytes: Vec<u8>) -> Self {

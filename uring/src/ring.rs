@@ -19,6 +19,9 @@ mod udp;
 mod udp_send;
 mod user_data;
 
+#[cfg(test)]
+mod tests;
+
 pub use buffers::PoolConfig;
 pub use udp_send::UdpSlot;
 
@@ -49,7 +52,7 @@ pub struct RingConfig {
     pub entries: u32,
     /// Streams that may exist at once.
     pub streams: u32,
-    /// Receive buffers shared by all streams. 48 × 64 KiB: a small hot pool beat a large one by a fifth and more on big
+    /// Receive buffers shared by all streams. Small receives do not stay in them ([`Lease::SMALL`](crate::Lease)). 48 × 64 KiB: a small hot pool beat a large one by a fifth and more on big
     /// bodies, and running dry is the back-pressure.
     pub stream_receive: PoolConfig,
     /// Receive buffers shared by all UDP sockets. A coalesced train is up to 64 KiB.
@@ -183,7 +186,7 @@ impl Ring {
             Kind::StreamCancel => self.stream_cancelled(data, completion),
             Kind::Watch => self.watch_rang(data, completion, events),
             Kind::RingDoorbell => self.doorbell_rung(data),
-            Kind::Signal => self.signal_arrived(data, completion, events),
+            Kind::Signal => self.signals_arrived(completion, events),
             Kind::FileWrite => self.file_written(data, completion, events),
             Kind::Ignore => {}
         }

@@ -1,1 +1,6 @@
-//! x
+//! Stories between a quiche client and an endpoint, without sockets.
+
+mod bad_input;
+mod exchanges;
+mod life;
+mod support;

@@ -93,12 +93,12 @@ fn pooled_buffers_return_when_the_last_chunk_goes() {
 
 #[test]
 fn leases_outlive_their_pool() {
-    let pool = Pool::new(3, 1000).unwrap();
+    let pool = Pool::new(3, 3000).unwrap();
     let mut lease = pool.lease_any().unwrap();
     lease.fill(7);
     let chunk = lease.into_chunk();
     drop(pool);
-    assert!(chunk.iter().all(|byte| *byte == 7) && chunk.len() == 1000);
+    assert!(chunk.iter().all(|byte| *byte == 7) && chunk.len() == 3000);
 }
 
 #[test]
@@ -114,8 +114,22 @@ fn the_hottest_buffer_is_next() {
 
 #[test]
 fn a_pooled_chunk_has_room_in_front() {
-    let pool = Pool::new(1, 64).unwrap();
+    let pool = Pool::new(1, 4096).unwrap();
     let mut chunk = pool.lease_any().unwrap().into_chunk();
-    assert!(chunk.try_add_prefix(&[1; 16]));
-    assert_eq!(chunk.len(), 80);
+    assert!(chunk.is_pooled() && chunk.try_add_prefix(&[1; 16]));
+    assert_eq!(chunk.len(), 4112);
+}
+
+#[test]
+fn a_few_bytes_do_not_pin_a_receive_buffer() {
+    let pool = Pool::new(1, 65_536).unwrap();
+    for (len, pinned) in [(Lease::SMALL, false), (Lease::SMALL + 1, true)] {
+        let index = pool.take().unwrap();
+        let mut lease = pool.lease(index, 100, len);
+        lease.fill(5);
+        let mut chunk = lease.into_chunk();
+        assert_eq!((chunk.is_pooled(), pool.free() == 0), (pinned, pinned));
+        assert!(chunk.len() == len && chunk.iter().all(|byte| *byte == 5));
+        assert!(chunk.try_add_prefix(&[0; 16]));
+    }
 }

@@ -22,6 +22,7 @@ const UNREGISTER_RING_FDS: u32 = 21;
 /// After a turn with this many completions, the next one waits for as many, but no longer than `BATCH_WAIT_US`.
 const BATCH: usize = 16;
 const BATCH_WAIT_US: u32 = 20;
+const BATCH_WAIT: Duration = Duration::from_micros(BATCH_WAIT_US as u64);
 
 /// How long a stop waits for the kernel to let go of operations, one after the other, in the worst case.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -160,10 +161,6 @@ impl Queue {
         &self.ring
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     /// Queues one operation; it is submitted with the next `enter`.
     ///
     /// # Safety
@@ -244,7 +241,10 @@ impl Queue {
         };
         let want = if reap_only || ready > 0 {
             0
-        } else if self.min_wait && self.last_batch >= BATCH {
+        } else if self.min_wait
+            && self.last_batch >= BATCH
+            && timeout.is_none_or(|timeout| timeout > BATCH_WAIT)
+        {
             // Under load a few microseconds collect a batch; at low load they would be latency for nothing.
             self.stats.batched_waits += 1;
             arg.min_wait_us = BATCH_WAIT_US;
