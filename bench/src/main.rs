@@ -1,2 +1,39 @@
-//! Bench.
-fn main() {}
+//! `spooky-bench`: load generators, the platform's floor, microbenchmarks and small network tools.
+//!
+//! Owns no part of the proxy and is not shipped with it. `scripts/bench compare` drives it; `docs/PERFORMANCE.md`
+//! says how figures are taken.
+
+#![deny(unsafe_code)]
+
+mod machine;
+mod relay;
+mod udp;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(version, about = "Benches of the Spooky proxy")]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Passes UDP on with loss, delay and reordering, by a seed
+    Relay(relay::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().bench {
+        Bench::Relay(options) => relay::run(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("spooky-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
