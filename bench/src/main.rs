@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod load;
 mod machine;
 mod relay;
 mod udp;
@@ -21,12 +22,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Drives an HTTP/3 server and reports rate, latency, errors and drops
+    Load(Box<load::Options>),
     /// Passes UDP on with loss, delay and reordering, by a seed
     Relay(relay::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().bench {
+        Bench::Load(options) => load::run(*options),
         Bench::Relay(options) => relay::run(options),
     };
     match result {

@@ -179,15 +179,15 @@ impl Relay {
         let now = Instant::now();
         for index in readable {
             match index.checked_sub(1) {
-                None => self.from_clients(now)?,
-                Some(client) => self.from_server(client, now)?,
+                None => self.take_from_clients(now)?,
+                Some(client) => self.take_from_server(client, now)?,
             }
         }
         self.release(now);
         Ok(ready == 0 && self.due.is_empty())
     }
 
-    fn from_clients(&mut self, now: Instant) -> io::Result<()> {
+    fn take_from_clients(&mut self, now: Instant) -> io::Result<()> {
         let mut buffer = [0; 65_536];
         // A bound on one turn, so that the other direction is never starved.
         for _ in 0..64 {
@@ -205,7 +205,7 @@ impl Relay {
         Ok(())
     }
 
-    fn from_server(&mut self, client: usize, now: Instant) -> io::Result<()> {
+    fn take_from_server(&mut self, client: usize, now: Instant) -> io::Result<()> {
         let mut buffer = [0; 65_536];
         for _ in 0..64 {
             let len = match self.clients[client].socket.recv(&mut buffer) {
