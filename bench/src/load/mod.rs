@@ -20,12 +20,13 @@ use engine::Engine;
 use plan::{Pace, Plan, Until};
 use report::{Idle, Report};
 use std::time::{Duration, Instant};
-use watch::{Sample, Watch};
+use watch::{Sample, Watch, core_busy_seconds};
 
 /// What is known at the beginning of the measured time.
 struct Beginning {
     at: Instant,
     own_cpu: Duration,
+    own_core_busy_s: Option<f64>,
     watched: Option<Sample>,
 }
 
@@ -60,6 +61,7 @@ fn drive(plan: Plan, watch: Option<Watch>) -> Result<Report, Failure> {
     let beginning = Beginning {
         at: Instant::now(),
         own_cpu: machine::own_cpu(),
+        own_core_busy_s: engine.plan.options.cpu.map(core_busy_seconds),
         watched: watch.map(|watch| watch.sample()),
     };
     let mut idle = None;
@@ -176,6 +178,12 @@ fn conclude(
         dropped_share: dropped as f64 / (tally.datagrams + dropped).max(1) as f64,
         packets_lost: engine.packets_lost(),
         own_cpu_s: own_cpu.as_secs_f64(),
+        own_core_share: engine
+            .plan
+            .options
+            .cpu
+            .zip(beginning.own_core_busy_s)
+            .map(|(cpu, busy)| (core_busy_seconds(cpu) - busy) / seconds),
         watched,
         watched_us_per_request: watched
             .filter(|_| tally.succeeded > 0)

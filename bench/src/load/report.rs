@@ -49,6 +49,8 @@ pub struct Report {
     pub packets_lost: u64,
     /// CPU seconds the generator used.
     pub own_cpu_s: f64,
+    /// Busy share of the CPU the generator is pinned to, whoever used it.
+    pub own_core_share: Option<f64>,
     /// The watched process.
     pub watched: Option<Watched>,
     /// CPU microseconds of the watched process for each successful request.

@@ -141,7 +141,8 @@ fn status_kib(status: &str, key: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn core_busy_seconds(cpu: usize) -> f64 {
+/// Seconds since boot that a CPU was not idle.
+pub fn core_busy_seconds(cpu: usize) -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let name = format!("cpu{cpu} ");
     let Some(line) = text.lines().find_map(|line| line.strip_prefix(&name)) else {
