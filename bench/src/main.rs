@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod floor;
 mod load;
 mod machine;
 mod relay;

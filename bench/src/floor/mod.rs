@@ -1,0 +1,4 @@
+mod buffers;
+mod downstream;
+mod proxy;
+mod response;
