@@ -1,0 +1,350 @@
+//! The compiled configuration: one immutable, numbered snapshot that workers and control run on.
+//!
+//! Owns no text and no positions: names are here only for logs and metrics, everything the request path follows is
+//! an index. Knows nothing of TOML; see `compile` for how it is made and `keys` for what an operator can write.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use spooky_uring::StreamAddress;
+
+use crate::http::Method;
+use crate::limits::Budget;
+use crate::route::{self, DeniedPrefixes, RouteId};
+
+/// Position of an upstream in [`Generation::upstreams`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamId(pub u32);
+
+/// Position of a backend in [`Generation::backends`], over all upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendId(pub u32);
+
+/// One validated configuration. Built once by `config::load`, never changed.
+#[derive(Debug)]
+pub struct Generation {
+    /// Counts up with each accepted configuration of this process; the first is 1.
+    pub number: u64,
+    /// Public listeners, at least one.
+    pub listeners: Vec<Listener>,
+    /// By [`UpstreamId`].
+    pub upstreams: Vec<Upstream>,
+    /// By [`BackendId`]; the backends of one upstream stand together.
+    pub backends: Vec<Backend>,
+    /// Host, path and method to [`RouteId`].
+    pub table: route::Table,
+    /// By [`RouteId`].
+    pub routes: Vec<Route>,
+    /// How addresses and paths of requests are read.
+    pub routing: Routing,
+    /// Process-wide limits, times and sizes.
+    pub performance: Performance,
+    /// What requests may look like before they are routed.
+    pub protocol: ProtocolPolicy,
+    /// Metrics, health and access log.
+    pub observability: Observability,
+    /// The program's own log.
+    pub log: Log,
+}
+
+impl Generation {
+    /// A route's compiled rule.
+    #[inline]
+    #[must_use]
+    pub fn route(&self, id: RouteId) -> &Route {
+        &self.routes[id.0 as usize]
+    }
+
+    /// An upstream.
+    #[inline]
+    #[must_use]
+    pub fn upstream(&self, id: UpstreamId) -> &Upstream {
+        &self.upstreams[id.0 as usize]
+    }
+
+    /// A backend.
+    #[inline]
+    #[must_use]
+    pub fn backend(&self, id: BackendId) -> &Backend {
+        &self.backends[id.0 as usize]
+    }
+
+    /// The backends of an upstream, in the order of the file: what a balancer's indices stand for.
+    #[inline]
+    #[must_use]
+    pub fn backends_of(&self, id: UpstreamId) -> &[Backend] {
+        let range = &self.upstream(id).backends;
+        &self.backends[range.start as usize..range.end as usize]
+    }
+
+    /// Whether forwarding fields of this peer are believed.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        // An IPv4 peer of a dual-stack socket arrives mapped; the operator wrote it as IPv4.
+        let peer = peer.to_canonical();
+        self.routing.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+
+    /// The worst-case memory of a process with this configuration.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        super::budget::of(self)
+    }
+}
+
+/// One public address.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// For logs and metrics.
+    pub name: Box<str>,
+    /// Where it listens (UDP).
+    pub address: SocketAddr,
+    /// Certificate and key.
+    pub tls: TlsSource,
+    /// Transport settings.
+    pub quic: Quic,
+}
+
+/// Where a listener's identity comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsSource {
+    /// PEM files: the chain, leaf first, and its key.
+    Files {
+        /// Certificate chain.
+        cert: Box<Path>,
+        /// Private key.
+        key: Box<Path>,
+    },
+    /// The caller brings it (the demo makes one in memory); only from [`super::from_str`].
+    Supplied,
+}
+
+/// QUIC transport settings of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quic {
+    /// A connection without any packet for this long is forgotten.
+    pub idle_timeout: Duration,
+    /// Bytes a client may send on one connection ahead of what was consumed.
+    pub max_data: u64,
+    /// The same for one stream.
+    pub max_stream_data: u64,
+    /// Request streams a client may have open at once.
+    pub max_streams_bidi: u64,
+    /// Who decides the sending rate.
+    pub congestion_control: CongestionControl,
+    /// Bytes in one UDP datagram we send.
+    pub max_udp_payload: u16,
+    /// Packets sent before the first acknowledgement.
+    pub initial_congestion_window: u16,
+}
+
+pub use super::keys::{CongestionControl, EncodedSlash, ForwardedMode, LogFormat, LogLevel};
+
+/// A named group of backends.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// For logs and metrics; unique.
+    pub name: Box<str>,
+    /// Its [`BackendId`]s; never empty.
+    pub backends: Range<u32>,
+    /// How a backend is picked.
+    pub balancing: Balancing,
+    /// What the backend sees as `Host`.
+    pub host_policy: HostPolicy,
+    /// What becomes of forwarding fields.
+    pub forwarded_headers: ForwardedMode,
+    /// Exchanges at once over all its backends.
+    pub inflight_limit: u32,
+}
+
+/// How a backend is picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balancing {
+    /// Smooth weighted round-robin.
+    RoundRobin,
+}
+
+/// What the backend sees as `Host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPolicy {
+    /// What the client asked for.
+    PassThrough,
+    /// A fixed value.
+    Rewrite(Box<str>),
+    /// The backend's own authority, [`Backend::authority`].
+    Upstream,
+}
+
+/// One configured origin.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Unique within its upstream.
+    pub id: Box<str>,
+    /// The upstream it belongs to.
+    pub upstream: UpstreamId,
+    /// Where to connect.
+    pub address: StreamAddress,
+    /// `host:port` as a `Host` field carries it (the default port left out); `localhost` for unix sockets.
+    pub authority: Box<str>,
+    /// 1 to 1000.
+    pub weight: u32,
+    /// Exchanges at once on it.
+    pub inflight_limit: u32,
+}
+
+/// What happens to a request that the table matched: everything is resolved, no fallback is left to the request path.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// For logs and metrics; unique.
+    pub name: Box<str>,
+    /// Who answers.
+    pub upstream: UpstreamId,
+    /// Bounds in time.
+    pub timeouts: Timeouts,
+    /// Bounds in size.
+    pub limits: BodyLimits,
+}
+
+/// Times of one exchange, resolved route > upstream > performance. `None`: off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To a connected socket.
+    pub backend_connect: Duration,
+    /// From the request's last byte (or the head, while the body still streams) to the response head.
+    pub backend: Duration,
+    /// Between bytes of a response body while the client has room.
+    pub backend_body_idle: Duration,
+    /// From the first header byte to the last byte of the response.
+    pub total: Option<Duration>,
+    /// Between bytes of a request body while we have room.
+    pub client_body_idle: Duration,
+    /// For the client to take waiting response bytes.
+    pub client_send: Duration,
+}
+
+/// Sizes of one exchange, resolved route > upstream > performance. `None`: off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// Counted while streaming; more is 413.
+    pub max_request_body_bytes: Option<u64>,
+    /// Counted while streaming; more is 502 before the head, a reset after it.
+    pub max_response_body_bytes: Option<u64>,
+    /// More is 502.
+    pub max_response_header_bytes: u32,
+}
+
+/// `[routing]`.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    /// Whether less specific hosts are tried when no path of the most specific one matches (already in the table).
+    pub host_fallback: bool,
+    /// What becomes of `%2F` and `%5C` in a path.
+    pub encoded_slash: EncodedSlash,
+    /// Peers whose forwarding fields are believed; ask [`Generation::trusts`].
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[performance]`, as far as it is not resolved into routes, upstreams and backends.
+#[derive(Clone, Debug)]
+pub struct Performance {
+    /// Worker threads.
+    pub worker_threads: u16,
+    /// Whether each worker stays on one CPU.
+    pub pin_workers: bool,
+    /// Exchanges at once in the process.
+    pub global_inflight_limit: u32,
+    /// Client connections at once in the process.
+    pub max_active_connections: u32,
+    /// For a client to send a whole request head.
+    pub client_header_timeout: Duration,
+    /// Unused connections kept, for each backend and worker.
+    pub pool_idle_connections_per_worker: u32,
+    /// How long an unused connection is kept.
+    pub pool_idle_timeout: Duration,
+    /// SO_RCVBUF of the UDP sockets.
+    pub udp_receive_buffer_bytes: u32,
+    /// SO_SNDBUF of the UDP sockets.
+    pub udp_send_buffer_bytes: u32,
+    /// How long a drain waits for running exchanges.
+    pub shutdown_drain_timeout: Duration,
+}
+
+/// `[resilience.protocol]`.
+#[derive(Clone, Debug)]
+pub struct ProtocolPolicy {
+    /// Methods that pass; `None`: all that this program forwards.
+    pub allowed_methods: Option<AllowedMethods>,
+    /// Paths that are answered 403.
+    pub denied_path_prefixes: DeniedPrefixes,
+    /// Field lines in one request head; more is 431.
+    pub max_headers_count: u32,
+    /// Bytes of one request head, as RFC 9114 §4.2.2 counts them; more is 431.
+    pub max_headers_bytes: u32,
+}
+
+impl ProtocolPolicy {
+    /// The value of `Allow` when this method is refused (405), `None` when it passes.
+    #[must_use]
+    pub fn refuses(&self, method: &Method) -> Option<&str> {
+        match &self.allowed_methods {
+            Some(allowed) if !allowed.methods.contains(method) => Some(&allowed.allow),
+            _ => None,
+        }
+    }
+}
+
+/// A list of methods with its `Allow` value.
+#[derive(Clone, Debug)]
+pub struct AllowedMethods {
+    /// In the order of the file.
+    pub methods: Vec<Method>,
+    /// The same, joined for the response field.
+    pub allow: Box<str>,
+}
+
+/// `[observability]`.
+#[derive(Clone, Debug)]
+pub struct Observability {
+    /// Prometheus endpoint; `None`: off.
+    pub metrics: Option<MetricsEndpoint>,
+    /// `/health` and `/ready`; `None`: off.
+    pub control_api: Option<SocketAddr>,
+    /// `None`: off.
+    pub access_log: Option<LogTarget>,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsEndpoint {
+    /// Listening address (TCP).
+    pub address: SocketAddr,
+    /// Request path.
+    pub path: Box<str>,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Appended to a file.
+    File(Box<Path>),
+}
+
+/// `[log]`.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// For every module that has none of its own.
+    pub level: LogLevel,
+    /// Modules (as written under `[log.modules]`) with a level of their own.
+    pub modules: Vec<(Box<str>, LogLevel)>,
+    /// Plain text or JSON lines.
+    pub format: LogFormat,
+    /// Where lines go.
+    pub target: LogTarget,
+}
