@@ -8,6 +8,7 @@
 mod floor;
 mod load;
 mod machine;
+mod origin;
 mod relay;
 mod udp;
 
@@ -25,6 +26,8 @@ struct Arguments {
 enum Bench {
     /// Drives an HTTP/3 server and reports rate, latency, errors and drops
     Load(Box<load::Options>),
+    /// Serves HTTP/1.1 as the paths say: dribbles, lies, resets, sinks
+    Origin(origin::Options),
     /// Passes UDP on with loss, delay and reordering, by a seed
     Relay(relay::Options),
 }
@@ -32,6 +35,7 @@ enum Bench {
 fn main() -> ExitCode {
     let result = match Arguments::parse().bench {
         Bench::Load(options) => load::run(*options),
+        Bench::Origin(options) => origin::run(&options),
         Bench::Relay(options) => relay::run(options),
     };
     match result {

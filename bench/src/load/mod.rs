@@ -157,6 +157,8 @@ fn conclude(
     let tally = &engine.tally;
     let [latency_ms, first_byte_ms, handshake_ms] = tally.quantiles();
     let dropped = engine.dropped();
+    // The kernel counts a dropped batch once: assume it held as many datagrams as those that came through.
+    let lost = dropped as f64 * tally.datagrams as f64 / tally.receives.max(1) as f64;
     Report {
         seconds,
         succeeded: tally.succeeded,
@@ -175,7 +177,7 @@ fn conclude(
         datagrams: tally.datagrams,
         receives: tally.receives,
         dropped,
-        dropped_share: dropped as f64 / (tally.datagrams + dropped).max(1) as f64,
+        dropped_share: lost / (tally.datagrams as f64 + lost).max(1.0),
         packets_lost: engine.packets_lost(),
         own_cpu_s: own_cpu.as_secs_f64(),
         own_core_share: engine

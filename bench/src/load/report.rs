@@ -43,7 +43,7 @@ pub struct Report {
     pub receives: u64,
     /// Datagrams (with GRO: merged ones) that full receive buffers of ours cost.
     pub dropped: u64,
-    /// `dropped` as a share of all datagrams that came.
+    /// Dropped datagrams as a share of all that came; with GRO an estimate from the mean batch, without it exact.
     pub dropped_share: f64,
     /// Packets of ours that were lost on the way, as quiche saw it.
     pub packets_lost: u64,
