@@ -3,6 +3,7 @@
 //! Two implementations: the real ring (`Ring`) and a simulated host. Nothing here knows a protocol.
 
 use crate::chunk::{Chunk, Lease};
+use crate::mailbox::Doorbell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,6 +20,24 @@ pub struct UdpId(pub u32);
 /// A listening stream socket of this ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub u32);
+
+/// A file of this ring that is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// Position in the table.
+    pub slot: u32,
+    /// Use of that position.
+    pub generation: u32,
+}
+
+/// How much of the stream receive pool is left: the ring's own measure of back-pressure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// Buffers that nobody holds (those waiting in the kernel's ring count as free).
+    pub free: usize,
+    /// Buffers in all.
+    pub total: usize,
+}
 
 /// A connected (or connecting) TCP or unix stream socket: slot and generation, so that a late use finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,7 +172,7 @@ pub enum Event {
     Written {
         /// The file's token.
         token: Token,
-        /// Bytes, or errno.
+        /// Bytes of the whole chunk, or errno (the rest of that chunk is dropped; later ones are still written).
         result: Result<usize, i32>,
     },
 }
@@ -208,5 +227,21 @@ pub trait Io {
     fn abort(&mut self, stream: StreamId);
 
     /// Rings the doorbell of another thread's mailbox.
-    fn ring(&mut self, doorbell: &crate::mailbox::Doorbell);
+    fn ring(&mut self, doorbell: &Doorbell);
+
+    /// Reports every ring of this thread's own doorbell from now on ([`Event::Doorbell`]).
+    fn watch(&mut self, doorbell: &Doorbell, token: Token);
+
+    /// Queues a chunk for a file or pipe; one write is in flight per file, so chunks keep their order. Each is answered
+    /// by one [`Event::Written`]. A file that is gone takes nothing and answers nothing.
+    fn write(&mut self, file: FileId, chunk: Chunk);
+
+    /// Closes a file once everything queued is written.
+    fn close_file(&mut self, file: FileId);
+
+    /// Stops accepting and closes the listening socket.
+    fn stop_listening(&mut self, listener: ListenerId);
+
+    /// How much of the stream receive pool is left.
+    fn pressure(&self) -> Pressure;
 }
