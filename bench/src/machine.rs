@@ -2,9 +2,8 @@
 //!
 //! Knows no protocol. Figures about *other* processes are in [`crate::load`]'s watch.
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
-use nix::unistd::Pid;
+use nix::sys::resource::{UsageWho, getrusage};
+use spooky_uring::host;
 use std::time::Duration;
 
 /// Why a bench could not run; shown as it is.
@@ -12,18 +11,13 @@ pub type Failure = Box<dyn std::error::Error>;
 
 /// Binds the calling thread to one CPU.
 pub fn pin(cpu: usize) -> Result<(), Failure> {
-    let mut set = CpuSet::new();
-    set.set(cpu)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .map_err(|error| format!("cannot pin to CPU {cpu}: {error}").into())
+    host::pin_to_cpu(cpu).map_err(|error| format!("cannot pin to CPU {cpu}: {error}").into())
 }
 
 /// Raises the soft limit of open files to the hard one: an idle crowd has one socket per connection.
 pub fn raise_file_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // A refusal shows itself later as EMFILE, with the socket that failed.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
+    // A refusal shows itself later as EMFILE, with the socket that failed.
+    let _ = host::raise_descriptor_limit(0);
 }
 
 /// User and system time of this process so far.
@@ -31,9 +25,7 @@ pub fn own_cpu() -> Duration {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
         return Duration::ZERO;
     };
-    let micros = |time: nix::sys::time::TimeVal| {
-        u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0)
-    };
+    let micros = |time: nix::sys::time::TimeVal| u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0);
     Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
 }
 
@@ -48,12 +40,8 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "g" | "gib" => 30,
         unit => return Err(format!("unknown unit `{unit}` (use KiB, MiB or GiB)")),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is not a size"))?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| format!("`{text}` is too large"))
+    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a size"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is too large"))
 }
 
 /// Reads `2`, `1.5` (seconds), `250ms`, `5s`, `2m`.
@@ -66,9 +54,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" => 60.0,
         unit => return Err(format!("unknown unit `{unit}` (use us, ms, s or m)")),
     };
-    let number: f64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is not a duration"))?;
+    let number: f64 = digits.parse().map_err(|_| format!("`{text}` is not a duration"))?;
     Duration::try_from_secs_f64(number * scale).map_err(|error| format!("`{text}`: {error}"))
 }
 

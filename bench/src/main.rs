@@ -24,6 +24,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// The least that a proxy can do on this platform, to measure the real one against
+    Floor(floor::Options),
     /// Drives an HTTP/3 server and reports rate, latency, errors and drops
     Load(Box<load::Options>),
     /// Serves HTTP/1.1 as the paths say: dribbles, lies, resets, sinks
@@ -34,6 +36,7 @@ enum Bench {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().bench {
+        Bench::Floor(options) => floor::run(&options),
         Bench::Load(options) => load::run(*options),
         Bench::Origin(options) => origin::run(&options),
         Bench::Relay(options) => relay::run(options),

@@ -36,8 +36,8 @@ pub struct Options {
 
 /// Serves until it is killed.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let listener = TcpListener::bind(options.listen)
-        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    let listener =
+        TcpListener::bind(options.listen).map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
     println!("origin {}", listener.local_addr()?);
     for stream in listener.incoming() {
         let stream = stream?;
@@ -77,10 +77,7 @@ fn serve(stream: TcpStream) -> io::Result<()> {
             Then::Next => {}
             Then::Close => return Ok(()),
             Then::Reset => {
-                let linger = nix::libc::linger {
-                    l_onoff: 1,
-                    l_linger: 0,
-                };
+                let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
                 setsockopt(&writer, sockopt::Linger, &linger)?;
                 return Ok(());
             }
@@ -95,11 +92,7 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         return Ok(None);
     }
     let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
-    let mut request = Request {
-        path,
-        body: Body::Sized(0),
-        expects_continue: false,
-    };
+    let mut request = Request { path, body: Body::Sized(0), expects_continue: false };
     for _ in 0..HEAD_LINES_MAX {
         line.clear();
         reader.read_line(&mut line)?;
@@ -116,11 +109,7 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
-fn answer(
-    request: &Request,
-    reader: &mut impl BufRead,
-    writer: &mut TcpStream,
-) -> io::Result<Then> {
+fn answer(request: &Request, reader: &mut impl BufRead, writer: &mut TcpStream) -> io::Result<Then> {
     let mut parts = request.path.trim_start_matches('/').split('/');
     let action = parts.next().unwrap_or("");
     let mut number = || {
@@ -133,7 +122,9 @@ fn answer(
             thread::park();
         },
         "early" => {
-            writer.write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 9\r\nconnection: close\r\n\r\ntoo large")?;
+            writer.write_all(
+                b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 9\r\nconnection: close\r\n\r\ntoo large",
+            )?;
             // Not read, but not thrown in the client's face either: a reset could overtake the answer.
             io::copy(reader, &mut io::sink())?;
             return Ok(Then::Close);
@@ -152,11 +143,7 @@ fn answer(
         "short" | "reset" => {
             announce(writer, first)?;
             send(writer, first / 2)?;
-            return Ok(if action == "short" {
-                Then::Close
-            } else {
-                Then::Reset
-            });
+            return Ok(if action == "short" { Then::Close } else { Then::Reset });
         }
         "chunked" => {
             begin_chunks(writer)?;
@@ -249,7 +236,8 @@ mod tests {
 
     #[test]
     fn request_bodies_are_read_to_their_end_and_no_further() {
-        let wire = b"POST /upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\nyou\r\n0\r\n\r\n\
+        let wire =
+            b"POST /upload HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\nyou\r\n0\r\n\r\n\
             POST /upload HTTP/1.1\r\ncontent-length: 4\r\n\r\nbodyrest";
         let mut reader = &wire[..];
         let request = read_head(&mut reader).unwrap().unwrap();

@@ -86,18 +86,11 @@ impl Dice {
 
     fn roll(&mut self) -> Fate {
         // Three draws each time, so that one option does not shift the sequence of another.
-        let (loss, hold, twice) = (
-            self.random.share(),
-            self.random.share(),
-            self.random.share(),
-        );
+        let (loss, hold, twice) = (self.random.share(), self.random.share(), self.random.share());
         if loss < self.loss {
             return Fate::Lost;
         }
-        Fate::Sent {
-            held: hold < self.reorder,
-            twice: twice < self.duplicate,
-        }
+        Fate::Sent { held: hold < self.reorder, twice: twice < self.duplicate }
     }
 }
 
@@ -131,8 +124,8 @@ struct Relay {
 /// Runs until it is killed; prints the address it listens on, then the counts every time they changed and all is quiet.
 pub fn run(options: Options) -> Result<(), Failure> {
     raise_file_limit();
-    let socket = UdpSocket::bind(options.listen)
-        .map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
+    let socket =
+        UdpSocket::bind(options.listen).map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
     socket.set_nonblocking(true)?;
     println!("relay {} -> {}", socket.local_addr()?, options.to);
     let mut relay = Relay {
@@ -161,9 +154,7 @@ impl Relay {
     /// Waits for datagrams or the next due one, moves what there is; true: a second passed with nothing to do.
     fn turn(&mut self) -> io::Result<bool> {
         let now = Instant::now();
-        let wait = self.due.peek().map_or(Duration::from_secs(1), |due| {
-            due.0.0.saturating_duration_since(now)
-        });
+        let wait = self.due.peek().map_or(Duration::from_secs(1), |due| due.0.0.saturating_duration_since(now));
         let mut sockets: Vec<PollFd> = std::iter::once(&self.socket)
             .chain(self.clients.iter().map(|client| &client.socket))
             .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
@@ -268,14 +259,7 @@ impl Relay {
             } else {
                 self.due.push(Reverse((now + delay, self.next)));
                 let bytes = bytes.into();
-                self.waiting.insert(
-                    self.next,
-                    Waiting {
-                        client,
-                        upwards,
-                        bytes,
-                    },
-                );
+                self.waiting.insert(self.next, Waiting { client, upwards, bytes });
                 self.next += 1;
             }
         }
@@ -295,11 +279,7 @@ impl Relay {
 
     fn deliver(&mut self, client: usize, upwards: bool, bytes: &[u8]) {
         let client = &self.clients[client];
-        let sent = if upwards {
-            client.socket.send(bytes)
-        } else {
-            self.socket.send_to(bytes, client.address)
-        };
+        let sent = if upwards { client.socket.send(bytes) } else { self.socket.send_to(bytes, client.address) };
         let counts = self.counts(upwards);
         match sent {
             Ok(_) => counts.passed += 1,
@@ -308,11 +288,7 @@ impl Relay {
     }
 
     fn counts(&mut self, upwards: bool) -> &mut Counts {
-        if upwards {
-            &mut self.up
-        } else {
-            &mut self.down
-        }
+        if upwards { &mut self.up } else { &mut self.down }
     }
 }
 
@@ -349,9 +325,7 @@ mod tests {
     fn reordering_does_not_change_which_datagrams_are_lost() {
         let lost = |reorder| {
             let mut dice = Dice::new(&options(5.0, reorder), 3);
-            (0..1000)
-                .map(|_| dice.roll() == Fate::Lost)
-                .collect::<Vec<_>>()
+            (0..1000).map(|_| dice.roll() == Fate::Lost).collect::<Vec<_>>()
         };
         assert_eq!(lost(0.0), lost(50.0));
     }

@@ -6,9 +6,7 @@
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt, sockopt};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -73,14 +71,7 @@ impl Socket {
         setsockopt(&socket, sockopt::RxqOvfl, &1)?;
         socket.connect(to)?;
         let local = socket.local_addr()?;
-        Ok(Self {
-            socket,
-            local,
-            settings,
-            control: cmsg_space!(i32, u32),
-            dropped: 0,
-            send_waits: 0,
-        })
+        Ok(Self { socket, local, settings, control: cmsg_space!(i32, u32), dropped: 0, send_waits: 0 })
     }
 
     /// The local address.
@@ -91,20 +82,13 @@ impl Socket {
     /// Receives one datagram or several merged ones; `None`: nothing is there.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         let mut parts = [IoSliceMut::new(buffer)];
-        let message = match recvmsg::<()>(
-            self.socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut self.control),
-            MsgFlags::MSG_DONTWAIT,
-        ) {
-            Ok(message) => message,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let mut received = Received {
-            len: message.bytes,
-            segment: message.bytes.max(1),
-        };
+        let message =
+            match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut self.control), MsgFlags::MSG_DONTWAIT) {
+                Ok(message) => message,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+        let mut received = Received { len: message.bytes, segment: message.bytes.max(1) };
         for control in message.cmsgs()? {
             match control {
                 ControlMessageOwned::UdpGroSegments(size) => {
@@ -122,9 +106,7 @@ impl Socket {
         if self.settings.gso || bytes.len() <= segment {
             return self.send_once(bytes, segment);
         }
-        bytes
-            .chunks(segment)
-            .try_for_each(|datagram| self.send_once(datagram, datagram.len()))
+        bytes.chunks(segment).try_for_each(|datagram| self.send_once(datagram, datagram.len()))
     }
 
     fn send_once(&mut self, bytes: &[u8], segment: usize) -> io::Result<()> {
@@ -133,13 +115,8 @@ impl Socket {
         // A single datagram carries no segment size: some egresses answer EIO to that.
         let control: &[ControlMessage] = if bytes.len() > segment { &train } else { &[] };
         loop {
-            match sendmsg::<()>(
-                self.socket.as_raw_fd(),
-                &[IoSlice::new(bytes)],
-                control,
-                MsgFlags::MSG_DONTWAIT,
-                None,
-            ) {
+            match sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_DONTWAIT, None)
+            {
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN | Errno::ENOBUFS) => {
@@ -165,11 +142,7 @@ mod tests {
 
     fn pair(gro: bool) -> (Socket, UdpSocket) {
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let settings = Settings {
-            receive_buffer: Some(65_536),
-            gro,
-            gso: true,
-        };
+        let settings = Settings { receive_buffer: Some(65_536), gro, gso: true };
         let socket = Socket::connect(other.local_addr().unwrap(), settings).unwrap();
         let to: SocketAddr = (Ipv4Addr::LOCALHOST, socket.local().port()).into();
         other.connect(to).unwrap();
@@ -201,10 +174,7 @@ mod tests {
         assert!(seen < 200);
         // The count travels with the next datagram that is received.
         other.send(&[2; 8]).unwrap();
-        assert_eq!(
-            socket.receive(&mut buffer).unwrap(),
-            Some(Received { len: 8, segment: 8 })
-        );
+        assert_eq!(socket.receive(&mut buffer).unwrap(), Some(Received { len: 8, segment: 8 }));
         assert_eq!(seen + socket.dropped, 200);
     }
 }

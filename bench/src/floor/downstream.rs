@@ -235,9 +235,7 @@ impl Downstream {
 
     /// Tells the client to stop sending a body.
     pub fn stop(&mut self, stream: u64, code: u64) {
-        let _ = self
-            .quic
-            .stream_shutdown(stream, quiche::Shutdown::Read, code);
+        let _ = self.quic.stream_shutdown(stream, quiche::Shutdown::Read, code);
     }
 
     /// Sends what QUIC wants to send, in trains of equal packets; false: more waits for another turn.
@@ -300,28 +298,14 @@ impl Downstream {
 
 /// The request as the origin gets it. Trusts its clients: it is the floor's, not the proxy's, translation.
 fn request(stream: u64, list: &[h3::Header], body: bool) -> Ask {
-    let find = |name: &[u8]| {
-        list.iter()
-            .find(|field| field.name() == name)
-            .map_or(&b""[..], |field| field.value())
-    };
+    let find = |name: &[u8]| list.iter().find(|field| field.name() == name).map_or(&b""[..], |field| field.value());
     let method = find(b":method");
     let sized = !find(b"content-length").is_empty();
     let mut head = Vec::with_capacity(512);
-    for part in [
-        method,
-        b" ",
-        find(b":path"),
-        b" HTTP/1.1\r\nhost: ",
-        find(b":authority"),
-        b"\r\n",
-    ] {
+    for part in [method, b" ", find(b":path"), b" HTTP/1.1\r\nhost: ", find(b":authority"), b"\r\n"] {
         head.extend_from_slice(part);
     }
-    for field in list
-        .iter()
-        .filter(|field| field.name().first() != Some(&b':'))
-    {
+    for field in list.iter().filter(|field| field.name().first() != Some(&b':')) {
         for part in [field.name(), b": ", field.value(), b"\r\n"] {
             head.extend_from_slice(part);
         }
@@ -330,11 +314,5 @@ fn request(stream: u64, list: &[h3::Header], body: bool) -> Ask {
         head.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     head.extend_from_slice(b"\r\n");
-    Ask::Request {
-        stream,
-        head,
-        body,
-        chunked: body && !sized,
-        to_head: method == b"HEAD",
-    }
+    Ask::Request { stream, head, body, chunked: body && !sized, to_head: method == b"HEAD" }
 }

@@ -21,11 +21,8 @@ pub struct Head {
 impl Head {
     /// A head with nothing but a status.
     pub fn new(status: u16) -> Self {
-        let mut head = Self {
-            bytes: Vec::with_capacity(512),
-            places: Vec::with_capacity(16),
-            informational: status < 200,
-        };
+        let mut head =
+            Self { bytes: Vec::with_capacity(512), places: Vec::with_capacity(16), informational: status < 200 };
         let digits = [100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8);
         head.push(b":status", &digits);
         head
@@ -43,9 +40,7 @@ impl Head {
     pub fn fields(&self) -> Vec<HeaderRef<'_>> {
         self.places
             .iter()
-            .map(|&[start, middle, end]| {
-                HeaderRef::new(&self.bytes[start..middle], &self.bytes[middle..end])
-            })
+            .map(|&[start, middle, end]| HeaderRef::new(&self.bytes[start..middle], &self.bytes[middle..end]))
             .collect()
     }
 }
@@ -93,20 +88,11 @@ pub struct Reader {
 impl Reader {
     /// Waits for a head.
     pub fn new() -> Self {
-        Self {
-            state: State::Head,
-            partial: Vec::new(),
-            reusable: true,
-        }
+        Self { state: State::Head, partial: Vec::new(), reusable: true }
     }
 
     /// Takes bytes; `to_head`: the request was HEAD. Returns the parts they make.
-    pub fn receive(
-        &mut self,
-        lease: Lease,
-        to_head: bool,
-        parts: &mut Vec<Part>,
-    ) -> Result<(), Nonsense> {
+    pub fn receive(&mut self, lease: Lease, to_head: bool, parts: &mut Vec<Part>) -> Result<(), Nonsense> {
         if self.state != State::Head {
             return self.receive_body(lease.into_chunk(), to_head, parts);
         }
@@ -151,12 +137,7 @@ impl Reader {
     }
 
     /// Parses a head; its length, or `None` if it is not whole.
-    fn parse_head(
-        &mut self,
-        bytes: &[u8],
-        to_head: bool,
-        parts: &mut Vec<Part>,
-    ) -> Result<Option<usize>, Nonsense> {
+    fn parse_head(&mut self, bytes: &[u8], to_head: bool, parts: &mut Vec<Part>) -> Result<Option<usize>, Nonsense> {
         let mut storage = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut response = httparse::Response::new(&mut storage);
         let len = match response.parse(bytes) {
@@ -175,9 +156,7 @@ impl Reader {
                 self.reusable &= !field.value.eq_ignore_ascii_case(b"close");
             } else if !is("keep-alive") && !is("proxy-connection") && !is("upgrade") {
                 if is("content-length") {
-                    sized = std::str::from_utf8(field.value)
-                        .ok()
-                        .and_then(|text| text.parse().ok());
+                    sized = std::str::from_utf8(field.value).ok().and_then(|text| text.parse().ok());
                 }
                 head.push(field.name.as_bytes(), field.value);
             }
@@ -195,12 +174,7 @@ impl Reader {
         Ok(Some(len))
     }
 
-    fn receive_body(
-        &mut self,
-        mut bytes: Chunk,
-        to_head: bool,
-        parts: &mut Vec<Part>,
-    ) -> Result<(), Nonsense> {
+    fn receive_body(&mut self, mut bytes: Chunk, to_head: bool, parts: &mut Vec<Part>) -> Result<(), Nonsense> {
         loop {
             match self.state {
                 State::Head => {
@@ -255,11 +229,7 @@ impl Reader {
         self.state = State::Head;
         parts.push(Part::End);
         // Bytes that nobody asked for.
-        if rest.is_empty() {
-            Ok(())
-        } else {
-            Err(Nonsense)
-        }
+        if rest.is_empty() { Ok(()) } else { Err(Nonsense) }
     }
 
     /// A line without its end, once it is whole.
@@ -299,9 +269,7 @@ mod tests {
     fn read(wire: &[u8], step: usize) -> (Vec<u8>, usize) {
         let (mut reader, mut parts) = (Reader::new(), Vec::new());
         for piece in wire.chunks(step) {
-            reader
-                .receive(Lease::from_vec(piece.to_vec()), false, &mut parts)
-                .unwrap();
+            reader.receive(Lease::from_vec(piece.to_vec()), false, &mut parts).unwrap();
         }
         let (mut body, mut ends) = (Vec::new(), 0);
         for part in parts {
@@ -323,11 +291,7 @@ mod tests {
         ];
         for wire in wires {
             for step in 1..=wire.len() {
-                assert_eq!(
-                    read(wire, step),
-                    (b"hello world".to_vec(), 1),
-                    "step {step}"
-                );
+                assert_eq!(read(wire, step), (b"hello world".to_vec(), 1), "step {step}");
             }
         }
     }
@@ -336,20 +300,14 @@ mod tests {
     fn bytes_after_the_response_are_an_error() {
         let wire = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nmore";
         let mut parts = Vec::new();
-        assert!(
-            Reader::new()
-                .receive(Lease::from_vec(wire.to_vec()), false, &mut parts)
-                .is_err()
-        );
+        assert!(Reader::new().receive(Lease::from_vec(wire.to_vec()), false, &mut parts).is_err());
     }
 
     #[test]
     fn a_body_without_length_ends_with_the_connection() {
         let (mut reader, mut parts) = (Reader::new(), Vec::new());
         let wire = b"HTTP/1.1 200 OK\r\n\r\nall of it";
-        reader
-            .receive(Lease::from_vec(wire.to_vec()), false, &mut parts)
-            .unwrap();
+        reader.receive(Lease::from_vec(wire.to_vec()), false, &mut parts).unwrap();
         assert!(reader.receive_end());
         assert!(!reader.reusable);
     }

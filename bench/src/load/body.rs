@@ -32,9 +32,7 @@ impl Piece {
     pub fn of_body(sent: u64, left: u64) -> Self {
         // In range: the remainder of a division by 65,536.
         let at = (sent % PATTERN_BYTES as u64) as usize;
-        let len = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(PATTERN_BYTES - at);
+        let len = usize::try_from(left).unwrap_or(usize::MAX).min(PATTERN_BYTES - at);
         Self(Bytes::from_static(&PATTERN[at..at + len]))
     }
 
@@ -85,10 +83,6 @@ mod tests {
             sent += piece.len() as u64;
         }
         assert_eq!(body.len() as u64, total);
-        assert!(
-            body.iter()
-                .enumerate()
-                .all(|(at, byte)| *byte == PATTERN[at % PATTERN_BYTES])
-        );
+        assert!(body.iter().enumerate().all(|(at, byte)| *byte == PATTERN[at % PATTERN_BYTES]));
     }
 }

@@ -77,12 +77,7 @@ pub struct Client {
 
 impl Client {
     /// Wraps a fresh QUIC connection.
-    pub fn new(
-        quic: quiche::Connection<Buffers>,
-        socket: usize,
-        serial: u32,
-        opened: Instant,
-    ) -> Self {
+    pub fn new(quic: quiche::Connection<Buffers>, socket: usize, serial: u32, opened: Instant) -> Self {
         Self {
             quic,
             h3: None,
@@ -134,11 +129,7 @@ impl Client {
     /// Whether the connection has done all it may and should be replaced.
     pub fn is_spent(&self, plan: &Plan) -> bool {
         self.exchanges.is_empty()
-            && (self.retiring
-                || plan
-                    .options
-                    .per_connection
-                    .is_some_and(|max| self.issued >= max))
+            && (self.retiring || plan.options.per_connection.is_some_and(|max| self.issued >= max))
     }
 
     /// Whether one more request may start.
@@ -147,10 +138,7 @@ impl Client {
             && !self.retiring
             && !self.is_closed()
             && self.exchanges.len() < plan.options.streams
-            && plan
-                .options
-                .per_connection
-                .is_none_or(|max| self.issued < max)
+            && plan.options.per_connection.is_none_or(|max| self.issued < max)
             && self.quic.peer_streams_left_bidi() > 0
     }
 
@@ -161,11 +149,8 @@ impl Client {
             return false;
         };
         let plan = run.plan;
-        let fields: Vec<h3::HeaderRef<'_>> = plan
-            .fields
-            .iter()
-            .map(|(name, value)| h3::HeaderRef::new(name, value))
-            .collect();
+        let fields: Vec<h3::HeaderRef<'_>> =
+            plan.fields.iter().map(|(name, value)| h3::HeaderRef::new(name, value)).collect();
         let Ok(stream) = h3.send_request(&mut self.quic, &fields, plan.body == 0) else {
             return false;
         };
@@ -247,13 +232,9 @@ impl Client {
             return; // trailers
         }
         let find = |name: &[u8]| {
-            list.iter()
-                .find(|field| field.name() == name)
-                .and_then(|field| std::str::from_utf8(field.value()).ok())
+            list.iter().find(|field| field.name() == name).and_then(|field| std::str::from_utf8(field.value()).ok())
         };
-        exchange.status = find(b":status")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
+        exchange.status = find(b":status").and_then(|text| text.parse().ok()).unwrap_or(0);
         exchange.announced = find(b"content-length").and_then(|text| text.parse().ok());
         if exchange.status < 100 {
             self.fail(stream, Fault::Protocol, run);
@@ -264,10 +245,7 @@ impl Client {
 
     /// Takes body bytes: all there are, or as many as the slow reader may.
     fn read(&mut self, stream: u64, now: Instant, run: &mut Run<'_>) {
-        let (Some(h3), Some(exchange)) = (
-            &mut self.h3,
-            self.exchanges.iter_mut().find(|e| e.stream == stream),
-        ) else {
+        let (Some(h3), Some(exchange)) = (&mut self.h3, self.exchanges.iter_mut().find(|e| e.stream == stream)) else {
             return;
         };
         exchange.pending = true;
@@ -308,9 +286,7 @@ impl Client {
             let since = now.saturating_duration_since(exchange.refilled);
             exchange.refilled = now;
             // Half a second's worth at most, so that a pause does not end in a burst.
-            exchange.allowance = (exchange.allowance + since.as_secs_f64() * rate * 1024.0)
-                .min(rate * 512.0)
-                .max(0.0);
+            exchange.allowance = (exchange.allowance + since.as_secs_f64() * rate * 1024.0).min(rate * 512.0).max(0.0);
             if exchange.pending {
                 waiting.push(exchange.stream);
             }
@@ -351,15 +327,10 @@ impl Client {
         };
         let exchange = &self.exchanges[at];
         let options = &run.plan.options;
-        let status_fits = options
-            .expect_status
-            .map_or((200..300).contains(&exchange.status), |status| {
-                exchange.status == status
-            });
+        let status_fits =
+            options.expect_status.map_or((200..300).contains(&exchange.status), |status| exchange.status == status);
         let is_head = options.method.as_deref() == Some("HEAD");
-        let expected = options
-            .expect_bytes
-            .or(exchange.announced.filter(|_| !is_head));
+        let expected = options.expect_bytes.or(exchange.announced.filter(|_| !is_head));
         if exchange.status < 200 {
             return self.fail(stream, Fault::Protocol, run);
         }
@@ -372,9 +343,7 @@ impl Client {
         let exchange = self.exchanges.swap_remove(at);
         if exchange.upload_left > 0 {
             // Answered early: the rest of the request is of no use.
-            let _ = self
-                .quic
-                .stream_shutdown(stream, quiche::Shutdown::Write, H3_NO_ERROR);
+            let _ = self.quic.stream_shutdown(stream, quiche::Shutdown::Write, H3_NO_ERROR);
         }
         if counts(&exchange, run) {
             run.tally.succeeded += 1;
@@ -392,9 +361,7 @@ impl Client {
                 run.tally.fail(fault);
             }
             for direction in [quiche::Shutdown::Read, quiche::Shutdown::Write] {
-                let _ = self
-                    .quic
-                    .stream_shutdown(stream, direction, H3_REQUEST_CANCELLED);
+                let _ = self.quic.stream_shutdown(stream, direction, H3_REQUEST_CANCELLED);
             }
         }
     }

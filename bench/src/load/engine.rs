@@ -133,26 +133,17 @@ impl Engine {
     pub fn dropped(&self) -> u64 {
         self.endpoints
             .iter()
-            .fold(self.dropped_before, |sum, (_, endpoint)| {
-                sum.wrapping_add(u64::from(endpoint.socket.dropped))
-            })
+            .fold(self.dropped_before, |sum, (_, endpoint)| sum.wrapping_add(u64::from(endpoint.socket.dropped)))
     }
 
     /// Packets of ours lost on the way in this phase.
     pub fn packets_lost(&self) -> u64 {
-        self.clients
-            .iter()
-            .fold(self.lost_before, |sum, (_, client)| {
-                sum.wrapping_add(client.packets_lost())
-            })
+        self.clients.iter().fold(self.lost_before, |sum, (_, client)| sum.wrapping_add(client.packets_lost()))
     }
 
     /// Connections that speak HTTP/3 now.
     pub fn ready_connections(&self) -> u64 {
-        self.clients
-            .iter()
-            .filter(|(_, client)| client.is_ready())
-            .count() as u64
+        self.clients.iter().filter(|(_, client)| client.is_ready()).count() as u64
     }
 
     fn all_opened(&self) -> bool {
@@ -175,9 +166,10 @@ impl Engine {
     /// Idle crowd: every connection was tried, and each that lives has had its answer.
     pub fn is_settled(&self) -> bool {
         self.all_opened()
-            && self.clients.iter().all(|(_, client)| {
-                client.is_ready() && client.in_flight() == 0 && client.issued >= client.allowance
-            })
+            && self
+                .clients
+                .iter()
+                .all(|(_, client)| client.is_ready() && client.in_flight() == 0 && client.issued >= client.allowance)
     }
 
     /// Closes all connections.
@@ -192,13 +184,8 @@ impl Engine {
         let socket = Socket::connect(self.plan.to, self.plan.socket)?;
         let entry = self.endpoints.vacant_entry();
         let key = entry.key();
-        self.epoll
-            .add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, key as u64))?;
-        entry.insert(Endpoint {
-            socket,
-            users: 0,
-            only: None,
-        });
+        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, key as u64))?;
+        entry.insert(Endpoint { socket, users: 0, only: None });
         Ok(key)
     }
 
@@ -207,9 +194,7 @@ impl Engine {
         while self.clients.len() < wanted
             && now >= self.open_at
             && !(matches!(self.plan.pace, Pace::Idle { .. }) && self.all_opened())
-            && self
-                .schedule
-                .wants_more(self.tally.succeeded + self.tally.failed())
+            && self.schedule.wants_more(self.tally.succeeded + self.tally.failed())
         {
             let since = self.open_at.max(now - self.plan.connect_interval);
             self.open_at = since + self.plan.connect_interval;
@@ -257,11 +242,7 @@ impl Engine {
         while let Some(due) = self.schedule.peek_due() {
             let free = (0..slots)
                 .map(|step| (self.cursor + step) % slots)
-                .find(|&key| {
-                    self.clients
-                        .get(key)
-                        .is_some_and(|client| client.has_room(&self.plan))
-                });
+                .find(|&key| self.clients.get(key).is_some_and(|client| client.has_room(&self.plan)));
             let Some(key) = free else {
                 return;
             };
@@ -345,11 +326,7 @@ impl Engine {
             let reachable = self.flush(key);
             let client = &mut self.clients[key];
             if client.is_closed() || !reachable {
-                let fault = if client.is_ready() {
-                    Fault::ConnectionLost
-                } else {
-                    Fault::HandshakeFailed
-                };
+                let fault = if client.is_ready() { Fault::ConnectionLost } else { Fault::HandshakeFailed };
                 self.remove(key, Some(fault), now);
                 continue;
             }
@@ -420,9 +397,7 @@ impl Engine {
         if endpoint.only.is_some() {
             let endpoint = self.endpoints.remove(client.socket);
             // Closing the descriptor takes it out of the epoll set.
-            self.dropped_before = self
-                .dropped_before
-                .wrapping_add(u64::from(endpoint.socket.dropped));
+            self.dropped_before = self.dropped_before.wrapping_add(u64::from(endpoint.socket.dropped));
         }
     }
 

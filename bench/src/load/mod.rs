@@ -19,6 +19,7 @@ use crate::machine::{self, Failure};
 use engine::Engine;
 use plan::{Pace, Plan, Until};
 use report::{Idle, Report};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 use watch::{Sample, Watch, core_busy_seconds};
 
@@ -38,12 +39,10 @@ pub fn run(options: Options) -> Result<(), Failure> {
         machine::pin(cpu)?;
     }
     let format = plan.options.format;
-    let watch = plan
-        .options
-        .watch
-        .map(|pid| Watch::new(pid, plan.options.watch_cpu));
+    let watch = plan.options.watch.map(|pid| Watch::new(pid, plan.options.watch_cpu));
     let report = drive(plan, watch)?;
-    println!("{}", report.render(format).trim_end());
+    // A closed pipe is the reader's choice, not a failure.
+    let _ = writeln!(io::stdout(), "{}", report.render(format).trim_end());
     if report.succeeded == 0 {
         return Err("no request succeeded".into());
     }
@@ -95,11 +94,8 @@ fn idle_crowd(
     while !engine.is_settled() {
         engine.turn(Instant::now() + second)?;
     }
-    let mut idle = Idle {
-        connections: engine.ready_connections(),
-        succeeded_before: engine.tally.succeeded,
-        ..Idle::default()
-    };
+    let mut idle =
+        Idle { connections: engine.ready_connections(), succeeded_before: engine.tally.succeeded, ..Idle::default() };
     let failed_before = engine.tally.failed();
     let silence = Instant::now();
     // Late in the silence: acknowledgements and tickets are through, and the server has freed what it wants to.
@@ -111,8 +107,7 @@ fn idle_crowd(
         let (before, now) = (before.rss_kib(), watch.sample().rss_kib());
         idle.rss_before_kib = Some(before);
         idle.rss_idle_kib = Some(now);
-        idle.kib_per_connection =
-            Some((now as f64 - before as f64) / idle.connections.max(1) as f64);
+        idle.kib_per_connection = Some((now as f64 - before as f64) / idle.connections.max(1) as f64);
     }
     while silence.elapsed() < gap {
         engine.turn(silence + gap)?;
@@ -134,25 +129,16 @@ fn idle_crowd(
     }
     idle.succeeded_after = engine.tally.succeeded - idle.succeeded_before;
     // A connection that died in the silence never got to fail its second request: it counts all the same.
-    let missing = idle
-        .connections
-        .saturating_sub(idle.succeeded_after + engine.tally.failed() - failed_before);
+    let missing = idle.connections.saturating_sub(idle.succeeded_after + engine.tally.failed() - failed_before);
     for _ in 0..missing {
         engine.tally.fail(tally::Fault::ConnectionLost);
     }
     Ok(idle)
 }
 
-fn conclude(
-    engine: &Engine,
-    beginning: &Beginning,
-    watch: Option<Watch>,
-    idle: Option<Idle>,
-) -> Report {
+fn conclude(engine: &Engine, beginning: &Beginning, watch: Option<Watch>, idle: Option<Idle>) -> Report {
     let seconds = beginning.at.elapsed().as_secs_f64().max(1e-9);
-    let watched = watch
-        .zip(beginning.watched)
-        .map(|(watch, start)| watch.between(start, watch.sample(), seconds));
+    let watched = watch.zip(beginning.watched).map(|(watch, start)| watch.between(start, watch.sample(), seconds));
     let own_cpu = machine::own_cpu().saturating_sub(beginning.own_cpu);
     let tally = &engine.tally;
     let [latency_ms, first_byte_ms, handshake_ms] = tally.quantiles();

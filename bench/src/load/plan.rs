@@ -207,9 +207,7 @@ impl Plan {
             return Err("connections, streams and sockets must be at least 1".into());
         }
         let pace = match (options.rate, options.idle) {
-            (Some(rate), _) => Pace::Open {
-                interval: interval_of(rate)?,
-            },
+            (Some(rate), _) => Pace::Open { interval: interval_of(rate)? },
             (None, Some(gap)) => Pace::Idle { gap },
             (None, None) => Pace::Closed,
         };
@@ -219,17 +217,12 @@ impl Plan {
             fields: request_fields(&options, authority, path)?,
             body: options.body.unwrap_or(0),
             pace,
-            until: options.requests.map_or(
-                Until::Time(options.duration.unwrap_or(Duration::from_secs(5))),
-                Until::Requests,
-            ),
-            connect_interval: options
-                .connect_rate
-                .map_or(Ok(Duration::ZERO), interval_of)?,
+            until: options
+                .requests
+                .map_or(Until::Time(options.duration.unwrap_or(Duration::from_secs(5))), Until::Requests),
+            connect_interval: options.connect_rate.map_or(Ok(Duration::ZERO), interval_of)?,
             socket: udp::Settings {
-                receive_buffer: options
-                    .receive_buffer
-                    .and_then(|bytes| usize::try_from(bytes).ok()),
+                receive_buffer: options.receive_buffer.and_then(|bytes| usize::try_from(bytes).ok()),
                 gro: !options.no_gro,
                 gso: !options.no_gso,
             },
@@ -252,9 +245,7 @@ fn split_port(authority: &str) -> Result<(&str, u16), Failure> {
     let (host, port) = match authority[after_bracket..].rfind(':') {
         Some(at) => (
             &authority[..after_bracket + at],
-            authority[after_bracket + at + 1..]
-                .parse()
-                .map_err(|_| format!("`{authority}` has no valid port"))?,
+            authority[after_bracket + at + 1..].parse().map_err(|_| format!("`{authority}` has no valid port"))?,
         ),
         None => (authority, 443),
     };
@@ -266,21 +257,11 @@ fn split_port(authority: &str) -> Result<(&str, u16), Failure> {
 }
 
 fn request_fields(options: &Options, authority: &str, path: &str) -> Result<Vec<Field>, Failure> {
-    let default_method = if options.body.is_some() {
-        "POST"
-    } else {
-        "GET"
-    };
+    let default_method = if options.body.is_some() { "POST" } else { "GET" };
     let mut fields: Vec<Field> = [
-        (
-            ":method",
-            options.method.as_deref().unwrap_or(default_method),
-        ),
+        (":method", options.method.as_deref().unwrap_or(default_method)),
         (":scheme", "https"),
-        (
-            ":authority",
-            options.authority.as_deref().unwrap_or(authority),
-        ),
+        (":authority", options.authority.as_deref().unwrap_or(authority)),
         (":path", if path.is_empty() { "/" } else { path }),
         ("user-agent", "spooky-bench"),
     ]
@@ -291,9 +272,7 @@ fn request_fields(options: &Options, authority: &str, path: &str) -> Result<Vec<
         fields.push((b"content-length".to_vec(), bytes.to_string().into_bytes()));
     }
     for header in &options.headers {
-        let (name, value) = header
-            .split_once(':')
-            .ok_or_else(|| format!("`{header}` is not `name: value`"))?;
+        let (name, value) = header.split_once(':').ok_or_else(|| format!("`{header}` is not `name: value`"))?;
         fields.push((name.trim().to_ascii_lowercase().into(), value.trim().into()));
     }
     Ok(fields)

@@ -97,11 +97,9 @@ impl Report {
         if self.failed > 0 {
             let _ = writeln!(out, "{} FAILED: {:?}", self.failed, self.faults);
         }
-        for (name, quantiles) in [
-            ("latency", &self.latency_ms),
-            ("first byte", &self.first_byte_ms),
-            ("handshake", &self.handshake_ms),
-        ] {
+        for (name, quantiles) in
+            [("latency", &self.latency_ms), ("first byte", &self.first_byte_ms), ("handshake", &self.handshake_ms)]
+        {
             if let Some(q) = quantiles {
                 let _ = writeln!(
                     out,

@@ -27,14 +27,7 @@ pub struct Schedule {
 impl Schedule {
     /// Starts with the warm-up.
     pub fn new(plan: &Plan, now: Instant) -> Self {
-        Self {
-            pace: plan.pace,
-            until: plan.until,
-            measuring: false,
-            started: 0,
-            next: now,
-            backlog: VecDeque::new(),
-        }
+        Self { pace: plan.pace, until: plan.until, measuring: false, started: 0, next: now, backlog: VecDeque::new() }
     }
 
     /// The warm-up is over.
@@ -113,9 +106,7 @@ mod tests {
 
     fn open(interval_ms: u64, until: Until, now: Instant) -> Schedule {
         Schedule {
-            pace: Pace::Open {
-                interval: Duration::from_millis(interval_ms),
-            },
+            pace: Pace::Open { interval: Duration::from_millis(interval_ms) },
             until,
             measuring: true,
             started: 0,

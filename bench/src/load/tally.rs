@@ -40,8 +40,7 @@ impl Latency {
 
     /// Counts one duration.
     pub fn record(&mut self, duration: Duration) {
-        self.0
-            .saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        self.0.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
     fn summary(&self) -> Option<Quantiles> {
@@ -160,11 +159,7 @@ impl Tally {
 
     /// The latencies' quantiles: whole, first byte, handshake.
     pub fn quantiles(&self) -> [Option<Quantiles>; 3] {
-        [
-            self.latency.summary(),
-            self.first_byte.summary(),
-            self.handshake.summary(),
-        ]
+        [self.latency.summary(), self.first_byte.summary(), self.handshake.summary()]
     }
 }
 

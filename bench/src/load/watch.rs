@@ -69,10 +69,7 @@ impl Watch {
                 continue;
             };
             // After the state: utime, stime, cutime, cstime are the 12th to 15th field.
-            let ticks: u64 = fields[11..15]
-                .iter()
-                .filter_map(|field| field.parse::<u64>().ok())
-                .sum();
+            let ticks: u64 = fields[11..15].iter().filter_map(|field| field.parse::<u64>().ok()).sum();
             sample.cpu_s += ticks as f64 / TICKS_PER_SECOND;
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             sample.rss_kib += status_kib(&status, "VmRSS:");
@@ -107,10 +104,7 @@ impl Sample {
 /// The fields of /proc/PID/stat after the command name, which may itself hold blanks and brackets.
 fn stat_fields(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<String> = text[text.rfind(')')? + 1..]
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
+    let fields: Vec<String> = text[text.rfind(')')? + 1..].split_whitespace().map(str::to_owned).collect();
     (fields.len() >= 15).then_some(fields)
 }
 
@@ -148,15 +142,9 @@ pub fn core_busy_seconds(cpu: usize) -> f64 {
     let Some(line) = text.lines().find_map(|line| line.strip_prefix(&name)) else {
         return 0.0;
     };
-    let ticks: Vec<u64> = line
-        .split_whitespace()
-        .filter_map(|field| field.parse().ok())
-        .collect();
+    let ticks: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal guest guest_nice; guest time is part of user time already.
-    let busy: u64 = [0, 1, 2, 5, 6, 7]
-        .iter()
-        .filter_map(|&index| ticks.get(index))
-        .sum();
+    let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|&index| ticks.get(index)).sum();
     busy as f64 / TICKS_PER_SECOND
 }
 

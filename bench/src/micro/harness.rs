@@ -21,23 +21,14 @@ impl Harness {
     /// Prints the heading.
     pub fn new(filter: Option<String>, json: bool, smoke: bool) -> Self {
         if !json {
-            println!(
-                "{:<44} {:>10} {:>10} {:>8}",
-                "operation", "median ns", "best ns", "allocs"
-            );
+            println!("{:<44} {:>10} {:>10} {:>8}", "operation", "median ns", "best ns", "allocs");
         }
-        Self {
-            filter,
-            json,
-            smoke,
-        }
+        Self { filter, json, smoke }
     }
 
     /// Whether a benchmark of this name is wanted: lets costly preparations be left out.
     pub fn wants(&self, name: &str) -> bool {
-        self.filter
-            .as_deref()
-            .is_none_or(|filter| name.contains(filter))
+        self.filter.as_deref().is_none_or(|filter| name.contains(filter))
     }
 
     /// Times `operation`.
@@ -58,9 +49,8 @@ impl Harness {
         }
         let samples = if self.smoke { 1 } else { SAMPLES };
         let per_one = (batch * count) as f64;
-        let mut nanos: Vec<f64> = (0..samples)
-            .map(|_| time(batch, &mut operation).as_nanos() as f64 / per_one)
-            .collect();
+        let mut nanos: Vec<f64> =
+            (0..samples).map(|_| time(batch, &mut operation).as_nanos() as f64 / per_one).collect();
         nanos.sort_by(f64::total_cmp);
         let region = Region::new(&INSTRUMENTED_SYSTEM);
         time(batch, &mut operation);

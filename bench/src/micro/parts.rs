@@ -3,9 +3,7 @@
 use crate::harness::Harness;
 use spooky::balance::RoundRobin;
 use spooky::h1::{ClientConnection, Framing, Limits, Output};
-use spooky::http::{
-    Event, HeadLimits, Method, RequestHead, Scheme, WireRequest, WireVersion, normalize,
-};
+use spooky::http::{Event, HeadLimits, Method, RequestHead, Scheme, WireRequest, WireVersion, normalize};
 use spooky::route::{HostPattern, Lookup, PathPattern, RouteSpec, Table};
 use spooky_uring::Chunk;
 use std::hint::black_box;
@@ -20,10 +18,7 @@ const REQUEST: [(&str, &str); 14] = [
         "user-agent",
         "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
     ),
-    (
-        "accept",
-        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
-    ),
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
     ("accept-encoding", "gzip, deflate, br, zstd"),
     ("accept-language", "en-GB,en;q=0.9,de;q=0.8"),
     ("cookie", "session=0123456789abcdef0123456789abcdef"),
@@ -47,26 +42,18 @@ pub fn run(harness: &mut Harness) {
 }
 
 fn request_fields() -> impl Iterator<Item = (&'static [u8], &'static [u8])> {
-    REQUEST
-        .iter()
-        .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+    REQUEST.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))
 }
 
 fn request_into(head: &mut RequestHead) -> bool {
-    let wire = WireRequest {
-        scheme: Scheme::Https,
-        line: None,
-        fields: request_fields(),
-    };
+    let wire = WireRequest { scheme: Scheme::Https, line: None, fields: request_fields() };
     normalize::request_into(WireVersion::H3, wire, &HeadLimits::REQUEST, head).is_ok()
 }
 
 fn heads(harness: &mut Harness) {
     let mut head = RequestHead::default();
     assert!(request_into(&mut head), "the example is a valid request");
-    harness.bench("normalize: HTTP/3 request, 10 fields, reused", || {
-        request_into(&mut head)
-    });
+    harness.bench("normalize: HTTP/3 request, 10 fields, reused", || request_into(&mut head));
     harness.bench("normalize: HTTP/3 request, 10 fields, fresh", || {
         let mut fresh = RequestHead::default();
         request_into(&mut fresh);
@@ -74,9 +61,7 @@ fn heads(harness: &mut Harness) {
     });
     harness.bench("httparse alone: response head, 7 fields", || {
         let mut storage = [httparse::EMPTY_HEADER; 16];
-        httparse::Response::new(&mut storage)
-            .parse(black_box(RESPONSE))
-            .is_ok()
+        httparse::Response::new(&mut storage).parse(black_box(RESPONSE)).is_ok()
     });
 
     let mut wire = RESPONSE.to_vec();
@@ -84,22 +69,12 @@ fn heads(harness: &mut Harness) {
     let response = Chunk::copy_from(&wire);
     let mut connection = ClientConnection::new(Limits::CLIENT);
     let mut output = Output::new();
-    assert_eq!(
-        exchange(&mut connection, &head, &mut output, &response),
-        1024
-    );
-    harness.bench("h1: one exchange, response of 1 KiB", || {
-        exchange(&mut connection, &head, &mut output, &response)
-    });
+    assert_eq!(exchange(&mut connection, &head, &mut output, &response), 1024);
+    harness.bench("h1: one exchange, response of 1 KiB", || exchange(&mut connection, &head, &mut output, &response));
 }
 
 /// One request and its response over a connection that stays; how many body bytes came.
-fn exchange(
-    connection: &mut ClientConnection,
-    head: &RequestHead,
-    output: &mut Output,
-    response: &Chunk,
-) -> usize {
+fn exchange(connection: &mut ClientConnection, head: &RequestHead, output: &mut Output, response: &Chunk) -> usize {
     connection.send_head(head, None, Framing::None, output);
     output.clear();
     connection.grant(1 << 20);
@@ -124,11 +99,7 @@ fn table(count: usize) -> Table {
             RouteSpec {
                 hosts: vec![HostPattern::parse(&host).expect("a host")],
                 path: PathPattern::Prefix(format!("/service{}/v1", at / hosts).into()),
-                methods: if at % 3 == 0 {
-                    vec![Method::Get, Method::Head]
-                } else {
-                    Vec::new()
-                },
+                methods: if at % 3 == 0 { vec![Method::Get, Method::Head] } else { Vec::new() },
             }
         })
         .collect();
@@ -152,36 +123,19 @@ fn routes(harness: &mut Harness) {
             .map(|step| {
                 // Spread over the table, so that caches see what a real mix would show them.
                 let at = step * 7919 % count;
-                (
-                    format!("host{}.example.com", at % hosts),
-                    format!("/service{}/v1/items/4711", at / hosts),
-                )
+                (format!("host{}.example.com", at % hosts), format!("/service{}/v1/items/4711", at / hosts))
             })
             .collect();
-        let found = |host: &str, path: &str| {
-            matches!(
-                table.lookup(host, Some(path), &Method::Get),
-                Lookup::Found(_)
-            )
-        };
+        let found = |host: &str, path: &str| matches!(table.lookup(host, Some(path), &Method::Get), Lookup::Found(_));
         assert!(targets.iter().all(|(host, path)| found(host, path)));
         harness.bench_many(&name, targets.len() as u64, || {
-            targets
-                .iter()
-                .filter(|(host, path)| found(host, path))
-                .count()
+            targets.iter().filter(|(host, path)| found(host, path)).count()
         });
         harness.bench(&format!("route: wildcard host, {count} routes"), || {
-            found(
-                black_box("a.b.example.org"),
-                black_box("/service1/v1/items/4711"),
-            )
+            found(black_box("a.b.example.org"), black_box("/service1/v1/items/4711"))
         });
         harness.bench(&format!("route: no match, {count} routes"), || {
-            found(
-                black_box("www.example.net"),
-                black_box("/service1/v1/items/4711"),
-            )
+            found(black_box("www.example.net"), black_box("/service1/v1/items/4711"))
         });
     }
 }
@@ -189,12 +143,8 @@ fn routes(harness: &mut Harness) {
 fn balancing(harness: &mut Harness) {
     for count in [2u32, 16, 256] {
         let mut balancer = RoundRobin::new((0..count).map(|at| 100 + at % 7));
-        harness.bench(&format!("balance: weighted round-robin of {count}"), || {
-            balancer.pick(|_| false)
-        });
+        harness.bench(&format!("balance: weighted round-robin of {count}"), || balancer.pick(|_| false));
     }
     let mut balancer = RoundRobin::new((0..16).map(|_| 100));
-    harness.bench("balance: weighted round-robin of 16, half out", || {
-        balancer.pick(|at| at % 2 == 0)
-    });
+    harness.bench("balance: weighted round-robin of 16, half out", || balancer.pick(|at| at % 2 == 0));
 }
