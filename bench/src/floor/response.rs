@@ -129,7 +129,8 @@ impl Reader {
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Nonsense> {
-        if self.partial.len() + bytes.len() > HEAD_BYTES_MAX {
+        // Body bytes may come with the end of a head: only what was there before is judged.
+        if self.partial.len() > HEAD_BYTES_MAX {
             return Err(Nonsense);
         }
         self.partial.extend_from_slice(bytes);
@@ -294,6 +295,16 @@ mod tests {
                 assert_eq!(read(wire, step), (b"hello world".to_vec(), 1), "step {step}");
             }
         }
+    }
+
+    #[test]
+    fn a_head_in_two_pieces_may_bring_a_full_buffer_of_body() {
+        let (mut reader, mut parts) = (Reader::new(), Vec::new());
+        let (front, mut rest) = (b"HTTP/1.1 200 OK\r\nContent-Length: ".to_vec(), b"100000\r\n\r\n".to_vec());
+        rest.resize(65_536, b'x');
+        reader.receive(Lease::from_vec(front), false, &mut parts).unwrap();
+        reader.receive(Lease::from_vec(rest), false, &mut parts).unwrap();
+        assert!(matches!(&parts[..], [Part::Head(_), Part::Body(body)] if body.len() == 65_536 - 10));
     }
 
     #[test]
