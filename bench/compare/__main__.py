@@ -19,13 +19,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from cases import CASES, KIB, MIB                                          # noqa: E402
+from cases import CASES, GIB, KIB, MIB                                     # noqa: E402
 from machine import Process, describe, enter_namespace, wait_until         # noqa: E402
 from peers import PEERS, fill, known_peers, peer_from_command_line         # noqa: E402
 from table import render                                                   # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NAME, PORT, ORIGIN_PORT = "bench.test", 18443, 18081
+NAME, PORT, ORIGIN_PORT, SINK_PORT = "bench.test", 18443, 18081, 18082
 
 
 class Bench:
@@ -39,20 +39,22 @@ class Bench:
         self.files.mkdir()
         for name, size in (("1k", KIB), ("64k", 64 * KIB), ("1m", MIB)):
             (self.files / name).write_bytes(os.urandom(size))
+        with open(self.files / "1g", "wb") as sparse:
+            sparse.truncate(GIB)
         self.cert, self.key = self.work / "cert.pem", self.work / "key.pem"
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
              "-days", "7", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1",
              "-keyout", self.key, "-out", self.cert], check=True, capture_output=True)
-        self.origin = None
+        self.origins = []
 
-    def values(self, directory, unix=False):
-        origin = f"unix:{self.origin_socket}" if unix else f"http://127.0.0.1:{ORIGIN_PORT}"
+    def values(self, directory, unix=False, port=ORIGIN_PORT):
+        origin = f"unix:{self.origin_socket}" if unix else f"http://127.0.0.1:{port}"
         return {"DIR": directory, "CERT": self.cert, "KEY": self.key, "PORT": PORT, "ORIGIN": origin,
-                "ORIGIN_PORT": ORIGIN_PORT, "SOCKET": self.origin_socket, "FILES": self.files,
+                "ORIGIN_PORT": port, "SOCKET": self.origin_socket, "FILES": self.files,
                 "USER": getpass.getuser()}
 
-    def start_origin(self):
+    def start_origins(self):
         directory = self.work / "origin"
         directory.mkdir()
         conf = directory / "origin.conf"
@@ -60,11 +62,16 @@ class Bench:
         nginx = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
         if not nginx:
             raise SystemExit("no nginx for the origin: run `scripts/bench setup`")
-        self.origin = Process([nginx, "-c", conf, "-e", directory / "origin.log"], self.args.load_cores,
-                              directory / "out")
-        if not wait_until(lambda: not self.origin.is_alive() or accepts(ORIGIN_PORT), 10) \
-                or not self.origin.is_alive():
-            raise SystemExit(f"the origin did not start: {self.origin.tail()}")
+        self.start_one_origin([nginx, "-c", conf, "-e", directory / "origin.log"], ORIGIN_PORT, directory / "out")
+        tool = [self.args.generator, "origin", "--listen", f"127.0.0.1:{SINK_PORT}"]
+        self.start_one_origin(tool, SINK_PORT, directory / "sink.out")
+
+    def start_one_origin(self, command, port, log):
+        origin = Process(command, self.args.load_cores, log)
+        self.origins.append(origin)
+        wait_until(lambda: not origin.is_alive() or accepts(port), 10)
+        if not origin.is_alive() or not accepts(port):
+            raise SystemExit(f"the origin did not start: {origin.tail()}")
 
     def start(self, peer, case):
         """A fresh proxy that answers; raises RuntimeError if it does not."""
@@ -72,7 +79,7 @@ class Bench:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         directory.chmod(0o777)
-        values = self.values(directory, case.unix)
+        values = self.values(directory, case.unix, SINK_PORT if case.sink else ORIGIN_PORT)
         if peer.template:
             conf = directory / ("conf" + peer.template.suffix)
             values["CONF"] = conf
@@ -83,8 +90,9 @@ class Bench:
         def answers():
             if not process.is_alive():
                 return True
-            return self.generate(case.path if case.kind != "upload" else "/1k",
-                                 ["--requests", 1, "--timeout", "1s"], limit=5)["succeeded"] == 1
+            probe = "/bytes/1024" if case.sink else "/1k"
+            report = self.generate(probe, ["--requests", 1, "--timeout", "1s", "--expect-bytes", KIB], limit=5)
+            return report["succeeded"] == 1
         wait_until(answers, 15)
         if process.is_alive() and answers():
             return process
@@ -121,11 +129,13 @@ class Bench:
                 return {"error": f"ended during the run: {' '.join(process.tail().split())[-200:]}"}
         finally:
             process.stop()
-        return figures(report) if report["succeeded"] else {"error": report.get("error", f"nothing succeeded: {report.get('faults')}")}
+        if "watched" not in report or not (report["succeeded"] or case.kind == "hold"):
+            return {"error": report.get("error") or f"nothing succeeded: {report.get('faults')}"}
+        return figures(report, case)
 
     def close(self):
-        if self.origin:
-            self.origin.stop()
+        for origin in self.origins:
+            origin.stop()
         if self.args.keep:
             print(f"kept {self.work}", file=sys.stderr)
         else:
@@ -140,7 +150,7 @@ def accepts(port):
     return True
 
 
-def figures(report):
+def figures(report, case):
     """What the tables show of a generator's report."""
     watched, idle = report["watched"], report["idle"] or {}
     latency, handshake = report["latency_ms"] or {}, report["handshake_ms"] or {}
@@ -153,12 +163,22 @@ def figures(report):
         "succeeded": report["succeeded"], "seconds": report["seconds"],
         "dropped": report["dropped"], "dropped_share": report["dropped_share"], "udp_drops": watched["udp_drops"],
         "rss_start": watched["rss_start_kib"] * kib, "rss_peak": watched["rss_peak_kib"] * kib,
+        "rss_end": watched["rss_end_kib"] * kib,
+        "hold_kib": (watched["rss_end_kib"] - watched["rss_start_kib"]) / (case.connections * case.streams),
+        "moved": (report["bytes_down"] + report["bytes_up"]) / MIB,
         "rss_idle": (idle.get("rss_idle_kib") or 0) * kib, "idle_kib": idle.get("kib_per_connection"),
         "idle_before": idle.get("succeeded_before"), "idle_after": idle.get("succeeded_after"),
         "proxy_share": watched["cpu_share"], "foreign_share": watched["foreign_share"],
         "load_share": report["own_core_share"], "generator_cpu_s": report["own_cpu_s"],
         "loadavg": os.getloadavg()[0],
     }
+
+
+def summary(run, case):
+    """One line while the comparison runs."""
+    if case.kind == "hold":
+        return f"{run['hold_kib']:.0f} KiB for each stream"
+    return f"{run['rate']:.0f}/s, {run['cpu_us']:.1f} µs, {run['failed']} failed, foreign {run['foreign_share']:.0%}"
 
 
 def origin_latency_us(count=2000):
@@ -228,7 +248,7 @@ def main():
     bench = Bench(args)
     latency = None
     try:
-        bench.start_origin()
+        bench.start_origins()
         latency = origin_latency_us()
         for number in range(args.rounds):
             for case in cases:
@@ -237,13 +257,14 @@ def main():
                 for name in names[turn:] + names[:turn]:
                     run = bench.measure(peers[name], CASES[case])
                     results[case][name].append(run)
-                    shown = run.get("error") or f"{run['rate']:.0f}/s, {run['cpu_us'] or 0:.1f} µs, {run['failed']} failed"
+                    shown = run.get("error") or summary(run, CASES[case])
                     print(f"round {number + 1} {case} {name}: {shown}", file=sys.stderr, flush=True)
     finally:
         bench.close()
     facts = describe() | {"origin_p50_us": latency, "peers": {name: peers[name].version() for name in names}}
     text = render(results, args.ref.split(","))
-    text += f"\nOrigin alone, HTTP/1.1, one at a time: p50 {latency:.0f} µs. {facts['cpu']}, {facts['cpus']} CPUs, Linux {facts['kernel']}.\n"
+    text += f"\nOrigin alone, HTTP/1.1, one at a time: p50 {latency:.0f} µs. "
+    text += f"{facts['cpu']}, {facts['cpus']} CPUs, Linux {facts['kernel']}.\n"
     print(text)
     if args.markdown:
         args.markdown.write_text(text)

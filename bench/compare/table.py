@@ -14,13 +14,15 @@ COLUMNS = {
               ("handshake p50 ms", "handshake_p50", "{:.2f}"), ("CPU µs/conn", "cpu_us", "{:.1f}")],
     "idle": [("KiB/conn", "idle_kib", "{:.1f}"), ("RSS before MiB", "rss_start", "{:.1f}"),
              ("RSS idle MiB", "rss_idle", "{:.1f}"), ("answered after", "idle_after", "{:.0f}")],
+    "hold": [("KiB/stream", "hold_kib", "{:.0f}"), ("RSS before MiB", "rss_start", "{:.1f}"),
+             ("RSS after MiB", "rss_end", "{:.1f}"), ("MiB moved", "moved", "{:.1f}")],
 }
 COMMON = [("peak RSS MiB", "rss_peak", "{:.1f}"), ("failed", "failed", "{:.0f}"),
           ("drops, client", "dropped", "{:.0f}"), ("share", "dropped_share", "{:.2%}"),
           ("drops, all", "udp_drops", "{:.0f}"), ("proxy core", "proxy_share", "{:.0%}"),
           ("foreign", "foreign_share", "{:.0%}"), ("load core", "load_share", "{:.0%}")]
 # The figure that ratios are taken of.
-PRICE = {"load": "cpu_us", "upload": "cpu_us", "churn": "cpu_us", "idle": "idle_kib"}
+PRICE = {"load": "cpu_us", "upload": "cpu_us", "churn": "cpu_us", "idle": "idle_kib", "hold": "hold_kib"}
 
 
 def median(runs, key):

@@ -9,12 +9,17 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Packets in one train: 44 × 1,452 bytes fill a slot of 64 KiB.
-const TRAIN_PACKETS: usize = 44;
-/// Trains of one connection in one turn; then the others have theirs.
-const TRAINS_PER_TURN: usize = 4;
 /// Request body bytes taken at once.
 const UPLOAD_PIECE: usize = 64 << 10;
+
+/// How much one connection sends before the others have their turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Burst {
+    /// Packets in one train: 44 × 1,452 bytes fill a slot of 64 KiB.
+    pub packets: usize,
+    /// Trains in one turn.
+    pub trains: usize,
+}
 
 /// What a stream asks for.
 pub enum Ask {
@@ -239,9 +244,9 @@ impl Downstream {
     }
 
     /// Sends what QUIC wants to send, in trains of equal packets; false: more waits for another turn.
-    pub fn flush<I: Io>(&mut self, io: &mut I, socket: UdpId) -> bool {
+    pub fn flush<I: Io>(&mut self, io: &mut I, socket: UdpId, burst: Burst) -> bool {
         let payload = self.quic.max_send_udp_payload_size();
-        for _ in 0..TRAINS_PER_TURN {
+        for _ in 0..burst.trains {
             let Some(mut slot) = io.udp_slot() else {
                 return false;
             };
@@ -251,7 +256,7 @@ impl Downstream {
             slot[..len].copy_from_slice(&self.carry);
             self.carry.clear();
             let mut full = true;
-            while packets < TRAIN_PACKETS && len + payload <= slot.len() {
+            while packets < burst.packets && len + payload <= slot.len() {
                 let Ok((size, info)) = self.quic.send(&mut slot[len..len + payload]) else {
                     full = false;
                     break;

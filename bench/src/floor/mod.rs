@@ -11,9 +11,10 @@ mod proxy;
 mod response;
 
 use crate::machine::Failure;
+use downstream::Burst;
 use proxy::Proxy;
 use spooky_uring::io::{StreamAddress, Token};
-use spooky_uring::{FeatureMask, Features, Ring, RingConfig, UdpOptions, UdpSocket};
+use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, UdpOptions, UdpSocket};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,18 @@ pub struct Options {
     /// Congestion control
     #[arg(long, default_value = "cubic")]
     congestion: String,
+    /// Receive buffers for the origin's bytes; unacknowledged bodies stay in them
+    #[arg(long, default_value_t = RingConfig::default().stream_receive.count)]
+    buffers: u16,
+    /// Bytes of each of them
+    #[arg(long, default_value_t = RingConfig::default().stream_receive.size)]
+    buffer_bytes: usize,
+    /// Packets in a train
+    #[arg(long, default_value_t = 44)]
+    train_packets: usize,
+    /// Trains of one connection in one turn
+    #[arg(long, default_value_t = 4)]
+    trains: usize,
 }
 
 fn parse_origin(text: &str) -> Result<StreamAddress, String> {
@@ -52,11 +65,18 @@ fn parse_origin(text: &str) -> Result<StreamAddress, String> {
 /// Serves until it is killed.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let features = Features::probe(FeatureMask::ALL)?;
-    let mut ring = Ring::new(&RingConfig::default(), &features)?;
+    let usual = RingConfig::default();
+    let stream_receive = PoolConfig {
+        count: options.buffers,
+        size: options.buffer_bytes,
+        posted: usual.stream_receive.posted.min(options.buffers),
+    };
+    let mut ring = Ring::new(&RingConfig { stream_receive, ..usual }, &features)?;
     let socket = UdpSocket::bind(&UdpOptions::new(options.listen))?;
     println!("floor {} {features}", socket.local_address());
     let socket = ring.add_udp(socket, Token(0));
-    Proxy::new(ring, socket, options.origin.clone(), transport(options)?)?.run()
+    let burst = Burst { packets: options.train_packets, trains: options.trains };
+    Proxy::new(ring, socket, options.origin.clone(), transport(options)?, burst)?.run()
 }
 
 fn transport(options: &Options) -> Result<quiche::Config, Failure> {

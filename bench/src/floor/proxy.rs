@@ -2,7 +2,7 @@
 //! What becomes of a request is in `exchange.rs`.
 
 use super::buffers::Buffers;
-use super::downstream::Downstream;
+use super::downstream::{Burst, Downstream};
 use super::exchange::{Exchange, Upstream};
 use super::response::Part;
 use crate::machine::Failure;
@@ -37,11 +37,18 @@ pub struct Proxy<I: Io> {
     pub(super) listed: Vec<usize>,
     pub(super) tag: u32,
     pub(super) parts: Vec<Part>,
+    pub(super) burst: Burst,
 }
 
 impl<I: Io> Proxy<I> {
     /// A proxy from a bound UDP socket to an origin.
-    pub fn new(io: I, socket: UdpId, origin: StreamAddress, quic: quiche::Config) -> Result<Self, Failure> {
+    pub fn new(
+        io: I,
+        socket: UdpId,
+        origin: StreamAddress,
+        quic: quiche::Config,
+        burst: Burst,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             io,
             socket,
@@ -57,6 +64,7 @@ impl<I: Io> Proxy<I> {
             listed: Vec::new(),
             tag: 0,
             parts: Vec::new(),
+            burst,
         })
     }
 
@@ -213,7 +221,7 @@ impl<I: Io> Proxy<I> {
                 self.respond(exchange);
             }
             let downstream = &mut self.downstreams[key];
-            if !downstream.flush(&mut self.io, self.socket) {
+            if !downstream.flush(&mut self.io, self.socket, self.burst) {
                 list(&mut self.listed, key, downstream);
             }
             if downstream.is_closed() {

@@ -7,6 +7,7 @@
 
 mod harness;
 mod parts;
+mod reactor;
 
 use clap::Parser;
 use harness::Harness;
@@ -35,6 +36,12 @@ struct Options {
 
 fn main() {
     let options = Options::parse();
+    if let Some(cpu) = options.cpu
+        && let Err(error) = spooky_uring::host::pin_to_cpu(cpu)
+    {
+        eprintln!("spooky-micro: cannot pin to CPU {cpu}: {error}");
+    }
     let mut harness = Harness::new(options.filter, options.json, options.smoke);
     parts::run(&mut harness);
+    reactor::run(&mut harness);
 }
