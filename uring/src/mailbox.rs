@@ -48,9 +48,10 @@ impl Doorbell {
     /// # Errors
     /// When the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: eventfd takes no pointers. It stays blocking: the ring waits for it by itself, and the coalesced
-        // writes never come near the counter's limit.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        // Non-blocking, or a ring's write would not be carried out while it is submitted but go round through a poll.
+        // Reads wait all the same: eventfds are among the files for which the ring does that.
+        // SAFETY: eventfd takes no pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

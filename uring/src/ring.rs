@@ -19,6 +19,9 @@ mod udp;
 mod udp_send;
 mod user_data;
 
+#[cfg(test)]
+mod tests;
+
 pub use buffers::PoolConfig;
 pub use udp_send::UdpSlot;
 
@@ -183,7 +186,7 @@ impl Ring {
             Kind::StreamCancel => self.stream_cancelled(data, completion),
             Kind::Watch => self.watch_rang(data, completion, events),
             Kind::RingDoorbell => self.doorbell_rung(data),
-            Kind::Signal => self.signal_arrived(data, completion, events),
+            Kind::Signal => self.signals_arrived(completion, events),
             Kind::FileWrite => self.file_written(data, completion, events),
             Kind::Ignore => {}
         }

@@ -255,4 +255,4 @@ impl Drop for FreeBlocks {
 }
 
 // Kept here so that a change of the fields is noticed: a block's bytes start right after its header.
-const _: () = assert!(size_of::<Header>() % 16 == 0);
+const _: () = assert!(size_of::<Header>().is_multiple_of(16));

@@ -160,10 +160,6 @@ impl Queue {
         &self.ring
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     /// Queues one operation; it is submitted with the next `enter`.
     ///
     /// # Safety

@@ -30,14 +30,6 @@ struct Ringing {
     doorbell: Option<Doorbell>,
 }
 
-/// `signalfd_siginfo` starts with the number; the rest is of no interest.
-const SIGNAL_INFO_LEN: usize = size_of::<libc::signalfd_siginfo>();
-
-struct Signals {
-    descriptor: SignalFd,
-    info: Box<[u8; SIGNAL_INFO_LEN]>,
-}
-
 struct File {
     generation: u32,
     /// `None`: free, or closed while nothing runs.
@@ -56,7 +48,7 @@ pub(super) struct Sources {
     watches: Vec<Watch>,
     ringing: Vec<Ringing>,
     ringing_free: Vec<u32>,
-    signals: Option<Signals>,
+    signals: Option<SignalFd>,
     files: Vec<File>,
 }
 
@@ -138,41 +130,30 @@ impl Ring {
         }
         let mut set = SigSet::empty();
         signals.iter().for_each(|signal| set.add(*signal));
-        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?;
-        self.sources.signals = Some(Signals {
-            descriptor,
-            info: Box::new([0; SIGNAL_INFO_LEN]),
-        });
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        self.sources.signals = Some(SignalFd::with_flags(&set, flags)?);
         self.arm_signals();
         Ok(())
     }
 
     fn arm_signals(&mut self) {
-        let Some(signals) = &mut self.sources.signals else {
-            return;
-        };
-        let fd = types::Fd(signals.descriptor.as_raw_fd());
-        let entry = opcode::Read::new(fd, signals.info.as_mut_ptr(), SIGNAL_INFO_LEN as u32);
-        // SAFETY: the buffer is boxed and stays with the ring; it is read only when no read runs.
-        unsafe {
-            self.queue
-                .push(entry.build(), UserData::new(Kind::Signal, 0, 0));
-        }
-    }
-
-    pub(super) fn signal_arrived(
-        &mut self,
-        _data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
         let Some(signals) = &self.sources.signals else {
             return;
         };
-        if completion.result == SIGNAL_INFO_LEN as i32 {
-            let number = signals.info.first_chunk().copied().unwrap_or_default();
+        // The ring only waits: older kernels would give the read itself to a kernel thread.
+        let fd = types::Fd(signals.as_raw_fd());
+        let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+        // SAFETY: the entry holds no address.
+        unsafe { self.queue.push(entry, UserData::new(Kind::Signal, 0, 0)) };
+    }
+
+    pub(super) fn signals_arrived(&mut self, completion: Completion, events: &mut Vec<Event>) {
+        let Some(signals) = &mut self.sources.signals else {
+            return;
+        };
+        while let Ok(Some(info)) = signals.read_signal() {
             events.push(Event::Signal {
-                signal: i32::from_ne_bytes(number),
+                signal: info.ssi_signo as i32,
             });
         }
         if completion.result != -libc::ECANCELED {

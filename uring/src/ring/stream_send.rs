@@ -25,12 +25,29 @@ pub(super) struct Frame {
     vector: [libc::iovec; FRAME_CHUNKS],
 }
 
-impl Frame {
-    fn new() -> Box<Self> {
-        // SAFETY: both are plain C structures for which all zeroes is a valid value (null pointers, zero lengths).
-        Box::new(unsafe { std::mem::zeroed() })
+/// Frames that wait for the next vectored send. Boxed because the kernel keeps a frame's address while a send runs.
+#[derive(Default)]
+pub(super) struct FrameList {
+    #[allow(clippy::vec_box)]
+    free: Vec<Box<Frame>>,
+}
+
+impl FrameList {
+    fn take(&mut self) -> Box<Frame> {
+        self.free.pop().unwrap_or_else(|| {
+            // SAFETY: plain C structures for which all zeroes is a valid value (null pointers, zero lengths).
+            Box::new(unsafe { std::mem::zeroed() })
+        })
     }
 
+    fn put(&mut self, frame: Box<Frame>) {
+        if self.free.len() < FRAMES_KEPT {
+            self.free.push(frame);
+        }
+    }
+}
+
+impl Frame {
     /// Points the frame at `chunks`; returns how many chunks and bytes that is.
     fn fill<'a>(&mut self, chunks: impl Iterator<Item = &'a Chunk>) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
@@ -99,7 +116,7 @@ impl Ring {
             .build()
         } else {
             debug_assert!(stream.frame.is_none(), "a frame is on loan for one send");
-            let frame = frames.pop().unwrap_or_else(Frame::new);
+            let frame = frames.take();
             let frame = stream.frame.insert(frame);
             // Filled where it stays: its vector is part of it.
             let (count, bytes) = frame.fill(stream.queue.iter());
@@ -199,10 +216,8 @@ impl Ring {
                 error: -completion.result,
             });
         }
-        if let Some(frame) = frame
-            && self.streams.frames.len() < FRAMES_KEPT
-        {
-            self.streams.frames.push(frame);
+        if let Some(frame) = frame {
+            self.streams.frames.put(frame);
         }
         events.extend(event);
         self.streams.unsettle(data.slot);

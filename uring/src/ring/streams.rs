@@ -7,7 +7,7 @@
 
 use super::Ring;
 use super::queue::Completion;
-use super::stream_send::Frame;
+use super::stream_send::{Frame, FrameList};
 use super::user_data::{Kind, UserData, next_generation};
 use crate::address::RawAddress;
 use crate::chunk::Chunk;
@@ -122,7 +122,7 @@ pub(super) struct Streams {
     /// Slots whose receive waits for buffers, the longest waiting first. A slot is here at most once.
     pub(super) starved: VecDeque<u32>,
     /// Send frames for the next vectored sends.
-    pub(super) frames: Vec<Box<Frame>>,
+    pub(super) frames: FrameList,
 }
 
 impl Streams {
@@ -133,7 +133,7 @@ impl Streams {
             capacity,
             unsettled: Vec::new(),
             starved: VecDeque::new(),
-            frames: Vec::new(),
+            frames: FrameList::default(),
         }
     }
 
@@ -154,7 +154,7 @@ impl Streams {
         &mut self.slots[slot as usize]
     }
 
-    pub(super) fn slot_and_frames(&mut self, slot: u32) -> (&mut Stream, &mut Vec<Box<Frame>>) {
+    pub(super) fn slot_and_frames(&mut self, slot: u32) -> (&mut Stream, &mut FrameList) {
         (&mut self.slots[slot as usize], &mut self.frames)
     }
 
@@ -231,8 +231,7 @@ impl Ring {
         let limit = crate::host::descriptor_limit().unwrap_or(0);
         let count = u64::from(self.streams.capacity).min(limit) as u32;
         let submitter = self.queue.ring().submitter();
-        let done = count == self.streams.capacity && submitter.register_files_sparse(count).is_ok();
-        done
+        count == self.streams.capacity && submitter.register_files_sparse(count).is_ok()
     }
 
     /// Pushes an operation of a stream.

@@ -1,0 +1,62 @@
+"""QUIC packets for hostile hands: real first flights taken from aioquic without a socket, and ways to spoil them."""
+
+import socket
+
+from aioquic.buffer import Buffer
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+
+def first_flight(certificate, server_name="localhost"):
+    """The datagrams of a new client's first flight (Initial packets, padded)."""
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=server_name)
+    configuration.load_verify_locations(str(certificate.cert))
+    connection = QuicConnection(configuration=configuration)
+    connection.connect(("127.0.0.1", 1), now=0.0)
+    return [data for data, _ in connection.datagrams_to_send(now=0.0)]
+
+
+def long_header(version, destination, source, rest=b"", first=0xC0):
+    """A long-header packet of any version."""
+    ids = bytes([len(destination)]) + destination + bytes([len(source)]) + source
+    return bytes([first]) + version.to_bytes(4, "big") + ids + rest
+
+
+def negotiated(packet):
+    """(destination id, source id, versions) of a Version Negotiation packet."""
+    buffer = Buffer(data=packet)
+    assert buffer.pull_uint8() & 0x80 and buffer.pull_uint32() == 0
+    destination = buffer.pull_bytes(buffer.pull_uint8())
+    source = buffer.pull_bytes(buffer.pull_uint8())
+    versions = []
+    while not buffer.eof():
+        versions.append(buffer.pull_uint32())
+    return destination, source, versions
+
+
+class Sender:
+    """A bare UDP socket towards the proxy."""
+
+    def __init__(self, address):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.connect(address)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.socket.close()
+
+    def send(self, data):
+        try:
+            self.socket.send(data)
+        except ConnectionRefusedError as error:
+            raise AssertionError("nobody listens any more") from error
+
+    def receive(self, seconds):
+        """One datagram, or None after `seconds`."""
+        self.socket.settimeout(seconds)
+        try:
+            return self.socket.recv(65_536)
+        except TimeoutError:
+            return None

@@ -1,0 +1,36 @@
+"""Free ports, and a port that answers nothing."""
+
+import contextlib
+import socket
+
+
+def free(kind=socket.SOCK_STREAM):
+    """A port nobody listens on now."""
+    with socket.socket(socket.AF_INET, kind) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def free_both():
+    """A port free for UDP and TCP alike."""
+    for _ in range(100):
+        port = free(socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free for both UDP and TCP")
+
+
+@contextlib.contextmanager
+def black_hole():
+    """A TCP port whose accept queue is full: the kernel drops further SYNs, so a connect neither succeeds nor fails."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(listener.getsockname())
+        yield listener.getsockname()[1]

@@ -1,0 +1,68 @@
+"""A UDP relay that loses datagrams by a seeded plan, in both directions, so that a failure can be run again."""
+
+import random
+import select
+import socket
+import threading
+
+
+class Relay:
+    """Listens on `port`; each client address gets a socket of its own towards the proxy, so the proxy sees one peer per client."""
+
+    def __init__(self, target, loss, seed):
+        self.target, self.loss, self.seed = target, loss, seed
+        self.random = {"up": random.Random(seed), "down": random.Random(seed + 1)}
+        self.passed, self.dropped = 0, 0
+        self.front = self.socket()
+        self.front.bind(("127.0.0.1", 0))
+        self.port = self.front.getsockname()[1]
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.run, name="relay", daemon=True)
+        self.thread.start()
+
+    @staticmethod
+    def socket():
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # The relay itself must not add losses of its own: room for what arrives while Python does something else.
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            s.setsockopt(socket.SOL_SOCKET, option, 8 << 20)
+        s.setblocking(False)
+        return s
+
+    def run(self):
+        backs, clients = {}, {}
+        while not self.ended.is_set():
+            ready, _, _ = select.select([self.front, *backs.values()], [], [], 0.2)
+            for s in ready:
+                for _ in range(64):
+                    try:
+                        data, sender = s.recvfrom(65_536)
+                    except (BlockingIOError, ConnectionRefusedError):
+                        break
+                    if s is self.front:
+                        if sender not in backs:
+                            backs[sender] = self.socket()
+                            backs[sender].connect(self.target)
+                            clients[backs[sender]] = sender
+                        self.forward("up", lambda data=data, sender=sender: backs[sender].send(data))
+                    else:
+                        self.forward("down", lambda data=data, s=s: self.front.sendto(data, clients[s]))
+        for s in (self.front, *backs.values()):
+            s.close()
+
+    def forward(self, direction, send):
+        if self.random[direction].random() < self.loss:
+            self.dropped += 1
+            return
+        self.passed += 1
+        try:
+            send()
+        except OSError:
+            self.dropped += 1
+
+    def stop(self):
+        self.ended.set()
+        self.thread.join()
+
+    def __str__(self):
+        return f"relay: seed {self.seed:#x}, loss {self.loss:.0%}, {self.passed} passed, {self.dropped} dropped"
