@@ -17,7 +17,7 @@
 //! | `/early` | 413 before the request body is read |
 
 use crate::machine::Failure;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -77,7 +77,9 @@ fn serve(stream: TcpStream) -> io::Result<()> {
             Then::Next => {}
             Then::Close => return Ok(()),
             Then::Reset => {
-                let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+                // Lingering for no time at all: close sends a reset.
+                let mut linger = getsockopt(&writer, sockopt::Linger)?;
+                (linger.l_onoff, linger.l_linger) = (1, 0);
                 setsockopt(&writer, sockopt::Linger, &linger)?;
                 return Ok(());
             }
