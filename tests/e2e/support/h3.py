@@ -230,7 +230,7 @@ class Client:
         """Sends a request head."""
         number = self.quic.get_next_available_stream_id()
         stream = self.streams[number] = Stream(self, number)
-        pseudo = [(":method", method), (":scheme", scheme), (":authority", authority or self.authority), (":path", path)]
+        pseudo = [(":method", method), (":scheme", scheme), (":authority", self.authority if authority is None else authority), (":path", path)]
         self.h3.send_headers(number, [(_bytes(k), _bytes(v)) for k, v in [*pseudo, *fields]], end)
         self.transmit()
         return stream
@@ -247,7 +247,7 @@ class Client:
 
     # Raw ones.
     def pseudo(self, method="GET", path="/inspect", authority=None):
-        return [(":method", method), (":scheme", "https"), (":authority", authority or self.authority), (":path", path)]
+        return [(":method", method), (":scheme", "https"), (":authority", self.authority if authority is None else authority), (":path", path)]
 
     def send_raw(self, *parts, end=False):
         """A request stream with these bytes."""
