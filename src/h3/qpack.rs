@@ -10,6 +10,8 @@
 use crate::http::{Fields, ResponseHead};
 
 const FRAME_DATA: u8 = 0x00;
+/// 0x1f * 0 + 0x21
+const FRAME_RESERVED: u8 = 0x21;
 const FRAME_HEADERS: u8 = 0x01;
 
 /// Bytes of the longest DATA frame header: type, and a length of 8 bytes.
@@ -66,6 +68,11 @@ pub(super) fn data_header(len: usize, out: &mut Vec<u8>) {
         0x4000..0x4000_0000 => out.extend_from_slice(&(0x8000_0000 | len as u32).to_be_bytes()),
         _ => out.extend_from_slice(&(0xc000_0000_0000_0000 | len).to_be_bytes()),
     }
+}
+
+/// Writes an empty frame of a reserved type, which every receiver ignores (RFC 9114 §7.2.8).
+pub(super) fn reserved_frame(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[FRAME_RESERVED, 0]);
 }
 
 /// Writes the frame header with a length field wide enough for `len_max`, then the section, then fills the length in.

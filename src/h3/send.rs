@@ -146,6 +146,15 @@ impl Connection {
             self.mismatch(id);
             return;
         }
+        if stream.queued() == 0 {
+            // The end never travels alone. The transport forgets a stream whose bytes are all acknowledged, also when an
+            // end behind them was not sent yet or was lost, and then the client waits for ever. Two bytes carry it.
+            if stream.bodiless {
+                qpack::reserved_frame(&mut stream.tail);
+            } else {
+                qpack::data_header(0, &mut stream.tail);
+            }
+        }
         stream.sending = Sending::Ending;
         self.schedule(id);
     }
@@ -305,11 +314,10 @@ impl Connection {
                 stream.sending = Sending::Closed;
             }
         };
-        if stream.sending == Sending::Ending && matches!(flushed, Flushed::All) {
-            // The end alone; it needs no window.
-            let _ = self.quic.stream_send(id, b"", true);
-            stream.sending = Sending::Closed;
-        }
+        debug_assert!(
+            stream.sending != Sending::Ending || !matches!(flushed, Flushed::All),
+            "stream {id}: an end behind nothing"
+        );
         note_room(stream, self.shared.settings.queue_bytes);
         if stream.sending == Sending::Closed && stream.owner != super::NO_OWNER {
             // Somebody still waits for the end of what was queued.

@@ -6,6 +6,7 @@
 //! connection send; one system call of the next wait submits it all. [`timers`] is the one place that arms the wheel,
 //! [`drain`] the one that ends things.
 
+pub mod census;
 pub mod collect;
 pub mod downstream;
 pub mod drain;
@@ -18,6 +19,7 @@ pub mod token;
 pub mod transmit;
 pub mod upstream;
 
+pub use census::Census;
 pub use drain::{Command, Report};
 
 use crate::balance::RoundRobin;

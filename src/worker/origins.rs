@@ -66,6 +66,30 @@ impl Origins {
         self.table.get_mut(slot as usize)
     }
 
+    /// A connection by slot, to look at.
+    pub fn get(&self, slot: u32) -> Option<&Origin> {
+        self.table.get(slot as usize)
+    }
+
+    /// Every connection with its slot.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Origin)> {
+        self.table.iter().map(|(slot, origin)| (slot as u32, origin))
+    }
+
+    /// Panics unless exactly the connections without an exchange stand in the pools, each once and in its own.
+    pub fn check_invariants(&self) {
+        for (backend, pool) in self.idle.iter().enumerate() {
+            for &(slot, _) in pool {
+                let origin = self.get(slot).expect("a pooled connection is in the table");
+                assert!(origin.exchange.is_none(), "pooled connection {slot} has an exchange");
+                assert_eq!(origin.backend.0 as usize, backend, "connection {slot} is in its backend's pool");
+                assert_eq!(pool.iter().filter(|&&(other, _)| other == slot).count(), 1);
+            }
+        }
+        let unused = self.iter().filter(|(_, origin)| origin.exchange.is_none()).count();
+        assert_eq!(unused, self.idle_len(), "connections without an exchange are in a pool");
+    }
+
     /// Connections open or opening.
     pub fn len(&self) -> usize {
         self.table.len()

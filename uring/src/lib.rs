@@ -34,6 +34,8 @@ mod map;
 mod pool;
 mod ring;
 mod selftest;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod socket;
 mod stats;
 pub mod wheel;
