@@ -155,8 +155,7 @@ impl Identity {
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
         let mut certificates = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(chain) {
-            let certificate =
-                certificate.map_err(|error| IdentityError::BadCertificatePem(error.to_string()))?;
+            let certificate = certificate.map_err(|error| IdentityError::BadCertificatePem(error.to_string()))?;
             if certificates.len() == CHAIN_MAX {
                 return Err(IdentityError::ChainTooLong);
             }
@@ -173,10 +172,7 @@ impl Identity {
         Self::from_der(certificates, key)
     }
 
-    fn from_der(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'_>,
-    ) -> Result<Self, IdentityError> {
+    fn from_der(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'_>) -> Result<Self, IdentityError> {
         if chain.is_empty() {
             return Err(IdentityError::NoCertificate);
         }
@@ -209,9 +205,7 @@ impl Identity {
         let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(make)?;
         let mut parameters = rcgen::CertificateParams::new(names).map_err(make)?;
-        parameters
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "spooky self-signed");
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "spooky self-signed");
         parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         let certificate = parameters.self_signed(&key).map_err(make)?;
         let chain = vec![CertificateDer::from(certificate.der().to_vec())];
@@ -261,19 +255,12 @@ impl Identity {
 
 fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
     use io::Read as _;
-    let failed = |error| IdentityError::Read {
-        path: path.to_owned(),
-        error,
-    };
+    let failed = |error| IdentityError::Read { path: path.to_owned(), error };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(IdentityError::FileTooLarge {
-            path: path.to_owned(),
-        });
+        return Err(IdentityError::FileTooLarge { path: path.to_owned() });
     }
     Ok(bytes)
 }
@@ -283,9 +270,7 @@ fn is_encrypted(pem: &[u8]) -> bool {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
+    haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 /// The public key as it stands in a SubjectPublicKeyInfo, or `None` for a key we cannot sign with.
@@ -299,10 +284,7 @@ fn public_key(key: &KeyDer) -> Option<Vec<u8>> {
         KeyDer::Sec1(der) => sec1_to_pkcs8(der)?,
         KeyDer::Pkcs8(der) => der.to_vec(),
     };
-    for algorithm in [
-        &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
-        &signature::ECDSA_P384_SHA384_ASN1_SIGNING,
-    ] {
+    for algorithm in [&signature::ECDSA_P256_SHA256_ASN1_SIGNING, &signature::ECDSA_P384_SHA384_ASN1_SIGNING] {
         if let Ok(pair) = signature::EcdsaKeyPair::from_pkcs8(algorithm, &der, &random) {
             return Some(pair.public_key().as_ref().to_vec());
         }
@@ -319,15 +301,10 @@ fn sec1_to_pkcs8(sec1: &[u8]) -> Option<Vec<u8>> {
     const EC_PUBLIC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
     const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
-    let curve = [P256, P384]
-        .into_iter()
-        .find(|curve| contains(sec1, curve))?;
+    let curve = [P256, P384].into_iter().find(|curve| contains(sec1, curve))?;
     let algorithm = der(0x30, &[EC_PUBLIC_KEY, curve].concat());
     let version = [0x02, 0x01, 0x00];
-    Some(der(
-        0x30,
-        &[&version[..], &algorithm, &der(0x04, sec1)].concat(),
-    ))
+    Some(der(0x30, &[&version[..], &algorithm, &der(0x04, sec1)].concat()))
 }
 
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
@@ -354,9 +331,7 @@ fn is_one_sequence(bytes: &[u8]) -> bool {
     let Some((length, content)) = rest.split_at_checked(length_bytes) else {
         return false;
     };
-    let length = length
-        .iter()
-        .fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+    let length = length.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
     content.len() == length
 }
 
@@ -364,10 +339,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let word = group
-            .iter()
-            .fold(0u32, |word, &byte| word << 8 | u32::from(byte))
-            << (8 * (3 - group.len()));
+        let word = group.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - group.len()));
         for place in 0..4 {
             if place <= group.len() {
                 let index = (word >> (18 - 6 * place)) & 63;

@@ -1,2 +1,51 @@
-//! Bench.
-fn main() {}
+//! `spooky-bench`: load generators, the platform's floor, microbenchmarks and small network tools.
+//!
+//! Owns no part of the proxy and is not shipped with it. `scripts/bench compare` drives it; `docs/PERFORMANCE.md`
+//! says how figures are taken.
+
+#![deny(unsafe_code)]
+
+mod floor;
+mod load;
+mod machine;
+mod origin;
+mod relay;
+mod udp;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(version, about = "Benches of the Spooky proxy")]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The least that a proxy can do on this platform, to measure the real one against
+    Floor(floor::Options),
+    /// Drives an HTTP/3 server and reports rate, latency, errors and drops
+    Load(Box<load::Options>),
+    /// Serves HTTP/1.1 as the paths say: dribbles, lies, resets, sinks
+    Origin(origin::Options),
+    /// Passes UDP on with loss, delay and reordering, by a seed
+    Relay(relay::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().bench {
+        Bench::Floor(options) => floor::run(&options),
+        Bench::Load(options) => load::run(*options),
+        Bench::Origin(options) => origin::run(&options),
+        Bench::Relay(options) => relay::run(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("spooky-bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -23,13 +23,7 @@ impl RoundRobin {
     #[must_use]
     pub fn new(weights: impl IntoIterator<Item = u32>) -> Self {
         Self {
-            candidates: weights
-                .into_iter()
-                .map(|weight| Candidate {
-                    weight: i64::from(weight),
-                    credit: 0,
-                })
-                .collect(),
+            candidates: weights.into_iter().map(|weight| Candidate { weight: i64::from(weight), credit: 0 }).collect(),
         }
     }
 
@@ -98,13 +92,7 @@ mod tests {
 
     #[test]
     fn shares_are_exact_over_a_cycle() {
-        for weights in [
-            vec![1],
-            vec![1, 1],
-            vec![100, 50, 1],
-            vec![1000, 1, 999, 37],
-            (1..=40).collect(),
-        ] {
+        for weights in [vec![1], vec![1, 1], vec![100, 50, 1], vec![1000, 1, 999, 37], (1..=40).collect()] {
             let cycle = weights.iter().sum::<u32>() as usize;
             let mut balancer = RoundRobin::new(weights.iter().copied());
             let expected: Vec<_> = weights.iter().map(|&weight| 3 * weight as usize).collect();
@@ -123,10 +111,7 @@ mod tests {
             seen[balancer.pick(|_| false).expect("somebody is left")] += 1;
             for (at, &weight) in weights.iter().enumerate() {
                 let off = seen[at] * i64::from(total) - picks * i64::from(weight);
-                assert!(
-                    off.abs() <= 2 * i64::from(total),
-                    "backend {at} is off by {off}/{total} after {picks}"
-                );
+                assert!(off.abs() <= 2 * i64::from(total), "backend {at} is off by {off}/{total} after {picks}");
             }
         }
     }
@@ -153,14 +138,9 @@ mod tests {
     fn credit_stays_bounded_whatever_is_skipped() {
         let mut balancer = RoundRobin::new([1000, 1, 500, 250]);
         for at in 0..100_000_usize {
-            let _ = balancer
-                .pick(|position| (at / 7 + position).is_multiple_of(3) || at % 5 == position);
+            let _ = balancer.pick(|position| (at / 7 + position).is_multiple_of(3) || at % 5 == position);
         }
-        let total: i64 = balancer
-            .candidates
-            .iter()
-            .map(|candidate| candidate.weight)
-            .sum();
+        let total: i64 = balancer.candidates.iter().map(|candidate| candidate.weight).sum();
         for candidate in &balancer.candidates {
             assert!(candidate.credit.abs() <= 2 * total, "{candidate:?}");
         }

@@ -5,14 +5,8 @@ use crate::limits::{Budget, Demand};
 
 /// The worst case of a generation.
 pub(super) fn of(generation: &Generation) -> Budget {
-    let largest = |of: fn(&super::Quic) -> u64| {
-        generation
-            .listeners
-            .iter()
-            .map(|listener| of(&listener.quic))
-            .max()
-            .unwrap_or(0)
-    };
+    let largest =
+        |of: fn(&super::Quic) -> u64| generation.listeners.iter().map(|listener| of(&listener.quic)).max().unwrap_or(0);
     let performance = &generation.performance;
     Budget::of(&Demand {
         workers: u64::from(performance.worker_threads),

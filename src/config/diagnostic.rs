@@ -45,31 +45,19 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error without a place yet.
     pub fn error(message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            message: message.into(),
-            labels: Vec::new(),
-            help: Vec::new(),
-            denied: false,
-        }
+        Self { severity: Severity::Error, message: message.into(), labels: Vec::new(), help: Vec::new(), denied: false }
     }
 
     /// A warning without a place yet.
     pub fn warning(message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(message) }
     }
 
     /// Marks a place; the place of a default is not marked.
     #[must_use]
     pub fn at(mut self, place: Place, text: impl Into<String>) -> Self {
         if place != Place::NOWHERE {
-            self.labels.push(Label {
-                place,
-                text: text.into(),
-            });
+            self.labels.push(Label { place, text: text.into() });
         }
         self
     }
@@ -110,9 +98,7 @@ impl Findings {
     /// Whether one of them refuses the configuration.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.list
-            .iter()
-            .any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// Warnings if nothing refuses the configuration, else everything; in the order of the files.
@@ -120,11 +106,7 @@ impl Findings {
     /// # Errors
     /// With all findings when one of them is an error.
     pub fn conclude(self, sources: Sources) -> Result<Warnings, Diagnostics> {
-        if self.has_errors() {
-            Err(self.refuse(sources))
-        } else {
-            Ok(Warnings(self.report(sources)))
-        }
+        if self.has_errors() { Err(self.refuse(sources)) } else { Ok(Warnings(self.report(sources))) }
     }
 
     /// Everything, in the order of the files, for a configuration that was not even read.
@@ -134,12 +116,8 @@ impl Findings {
     }
 
     fn report(mut self, sources: Sources) -> Report {
-        self.list
-            .sort_by_key(|diagnostic| diagnostic.labels.first().map(|label| label.place));
-        Report {
-            sources,
-            list: self.list,
-        }
+        self.list.sort_by_key(|diagnostic| diagnostic.labels.first().map(|label| label.place));
+        Report { sources, list: self.list }
     }
 }
 
@@ -215,11 +193,7 @@ impl<'a> Finding<'a> {
         let sources = self.sources;
         self.diagnostic.labels.iter().map(move |label| {
             let source = sources.get(label.place.source);
-            (
-                source.name.as_str(),
-                source.position(label.place.start),
-                label.text.as_str(),
-            )
+            (source.name.as_str(), source.position(label.place.start), label.text.as_str())
         })
     }
 }
@@ -231,25 +205,13 @@ impl fmt::Display for Finding<'_> {
             Severity::Warning => "warning",
         };
         writeln!(f, "{word}: {}", self.diagnostic.message)?;
-        let width = self
-            .places()
-            .map(|(_, position, _)| position.line.to_string().len())
-            .max()
-            .unwrap_or(0);
+        let width = self.places().map(|(_, position, _)| position.line.to_string().len()).max().unwrap_or(0);
         for (label, (name, position, text)) in self.diagnostic.labels.iter().zip(self.places()) {
             let excerpt = Excerpt::new(self.sources.get(label.place.source), label.place);
-            writeln!(
-                f,
-                "{:width$}--> {name}:{}:{}",
-                "", position.line, position.column
-            )?;
+            writeln!(f, "{:width$}--> {name}:{}:{}", "", position.line, position.column)?;
             writeln!(f, "{:width$} |", "")?;
             writeln!(f, "{:>width$} | {}", position.line, excerpt.line)?;
-            let mark = format!(
-                "{}{} {text}",
-                " ".repeat(excerpt.indent),
-                "^".repeat(excerpt.marked)
-            );
+            let mark = format!("{}{} {text}", " ".repeat(excerpt.indent), "^".repeat(excerpt.marked));
             writeln!(f, "{:width$} | {}", "", mark.trim_end())?;
         }
         for help in &self.diagnostic.help {
@@ -261,10 +223,7 @@ impl fmt::Display for Finding<'_> {
 
 impl Report {
     fn findings(&self) -> impl Iterator<Item = Finding<'_>> {
-        self.list.iter().map(|diagnostic| Finding {
-            sources: &self.sources,
-            diagnostic,
-        })
+        self.list.iter().map(|diagnostic| Finding { sources: &self.sources, diagnostic })
     }
 }
 
@@ -273,30 +232,17 @@ impl fmt::Display for Report {
         for finding in self.findings().take(limits::CONFIG_DIAGNOSTICS_SHOWN) {
             writeln!(f, "{finding}")?;
         }
-        if let Some(hidden @ 1..) = self
-            .list
-            .len()
-            .checked_sub(limits::CONFIG_DIAGNOSTICS_SHOWN)
-        {
+        if let Some(hidden @ 1..) = self.list.len().checked_sub(limits::CONFIG_DIAGNOSTICS_SHOWN) {
             writeln!(f, "… and {hidden} more\n")?;
         }
-        let errors = self
-            .list
-            .iter()
-            .filter(|diagnostic| diagnostic.severity == Severity::Error)
-            .count();
+        let errors = self.list.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
         let counted = |count: usize, word: &str| match count {
             0 => None,
             1 => Some(format!("1 {word}")),
             _ => Some(format!("{count} {word}s")),
         };
-        let parts: Vec<_> = [
-            counted(errors, "error"),
-            counted(self.list.len() - errors, "warning"),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let parts: Vec<_> =
+            [counted(errors, "error"), counted(self.list.len() - errors, "warning")].into_iter().flatten().collect();
         match (parts.is_empty(), self.sources.iter().next()) {
             (false, Some((_, main))) => writeln!(f, "{} in {}", parts.join(", "), main.name),
             _ => Ok(()),

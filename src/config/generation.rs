@@ -85,10 +85,7 @@ impl Generation {
     pub fn trusts(&self, peer: IpAddr) -> bool {
         // An IPv4 peer of a dual-stack socket arrives mapped; the operator wrote it as IPv4.
         let peer = peer.to_canonical();
-        self.routing
-            .trusted_proxies
-            .iter()
-            .any(|network| network.contains(&peer))
+        self.routing.trusted_proxies.iter().any(|network| network.contains(&peer))
     }
 
     /// The worst-case memory of a process with this configuration.

@@ -17,11 +17,7 @@ use crate::limits;
 pub fn read_main(path: &Path, sources: &mut Sources, findings: &mut Findings) -> Option<SourceId> {
     let name = path.display().to_string();
     match read(path) {
-        Ok(text) => Some(sources.add(Source::new(
-            name,
-            path.parent().unwrap_or(Path::new("")),
-            text,
-        ))),
+        Ok(text) => Some(sources.add(Source::new(name, path.parent().unwrap_or(Path::new("")), text))),
         Err(fault) => {
             findings.push(fault.diagnostic(&name));
             // The report names the main text even when there is none.
@@ -74,9 +70,7 @@ fn patterns(root: &Table) -> Vec<(String, Place)> {
         return Vec::new();
     };
     let text = |node: &tree::Node| match &node.value {
-        Value::Text(text) if !text.is_empty() && !folder_of(text).contains('*') => {
-            Some((text.clone(), node.place))
-        }
+        Value::Text(text) if !text.is_empty() && !folder_of(text).contains('*') => Some((text.clone(), node.place)),
         _ => None,
     };
     items.iter().filter_map(text).collect()
@@ -87,12 +81,7 @@ fn folder_of(pattern: &str) -> &str {
 }
 
 /// The files of a pattern, in the order of their names.
-fn matching(
-    pattern: &str,
-    place: Place,
-    sources: &Sources,
-    findings: &mut Findings,
-) -> Vec<PathBuf> {
+fn matching(pattern: &str, place: Place, sources: &Sources, findings: &mut Findings) -> Vec<PathBuf> {
     let base = &sources.get(place.source).folder;
     let folder = folder_of(pattern);
     let name = &pattern[folder.len()..];
@@ -100,20 +89,13 @@ fn matching(
         return vec![base.join(pattern)];
     }
     let folder = base.join(folder);
-    let listed = if folder.as_os_str().is_empty() {
-        fs::read_dir(".")
-    } else {
-        fs::read_dir(&folder)
-    };
+    let listed = if folder.as_os_str().is_empty() { fs::read_dir(".") } else { fs::read_dir(&folder) };
     let listing = match listed {
         Ok(listing) => listing,
         Err(error) => {
-            let diagnostic = Diagnostic::error(format!(
-                "cannot read the folder {}: {}",
-                folder.display(),
-                plain(&error)
-            ))
-            .at(place, "");
+            let diagnostic =
+                Diagnostic::error(format!("cannot read the folder {}: {}", folder.display(), plain(&error)))
+                    .at(place, "");
             findings.push(diagnostic.denied(error.kind() == io::ErrorKind::PermissionDenied));
             return Vec::new();
         }
@@ -192,20 +174,16 @@ impl Fault {
                 let diagnostic = Diagnostic::error(format!("cannot read {name}: {}", plain(error)))
                     .denied(error.kind() == io::ErrorKind::PermissionDenied);
                 match error.kind() {
-                    io::ErrorKind::PermissionDenied => {
-                        diagnostic.help("give the user that runs this read permission")
-                    }
+                    io::ErrorKind::PermissionDenied => diagnostic.help("give the user that runs this read permission"),
                     io::ErrorKind::NotFound => diagnostic.help("check the path"),
                     _ => diagnostic,
                 }
             }
-            Self::TooLarge => Diagnostic::error(format!(
-                "{name} is larger than {}",
-                limits::human(limits::CONFIG_FILE_BYTES)
-            )),
+            Self::TooLarge => {
+                Diagnostic::error(format!("{name} is larger than {}", limits::human(limits::CONFIG_FILE_BYTES)))
+            }
             Self::NotUtf8 { line } => {
-                Diagnostic::error(format!("{name}:{line}: the file is not UTF-8 text"))
-                    .help("save it as UTF-8")
+                Diagnostic::error(format!("{name}:{line}: the file is not UTF-8 text")).help("save it as UTF-8")
             }
         }
     }
@@ -223,21 +201,13 @@ pub fn plain(error: &io::Error) -> String {
 fn read(path: &Path) -> Result<String, Fault> {
     let file = fs::File::open(path).map_err(Fault::Io)?;
     let mut bytes = Vec::new();
-    file.take(limits::CONFIG_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Fault::Io)?;
+    file.take(limits::CONFIG_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(Fault::Io)?;
     if bytes.len() as u64 > limits::CONFIG_FILE_BYTES {
         return Err(Fault::TooLarge);
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
-        Fault::NotUtf8 {
-            line: error.as_bytes()[..good]
-                .iter()
-                .filter(|&&byte| byte == b'\n')
-                .count()
-                + 1,
-        }
+        Fault::NotUtf8 { line: error.as_bytes()[..good].iter().filter(|&&byte| byte == b'\n').count() + 1 }
     })
 }
 

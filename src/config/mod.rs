@@ -26,10 +26,9 @@ mod tests;
 
 pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
-    AllowedMethods, Backend, BackendId, Balancing, BodyLimits, CongestionControl, EncodedSlash,
-    ForwardedMode, Generation, HostPolicy, Listener, Log, LogFormat, LogLevel, LogTarget,
-    MetricsEndpoint, Observability, Performance, ProtocolPolicy, Quic, Route, Routing, Timeouts,
-    TlsSource, Upstream, UpstreamId,
+    AllowedMethods, Backend, BackendId, Balancing, BodyLimits, CongestionControl, EncodedSlash, ForwardedMode,
+    Generation, HostPolicy, Listener, Log, LogFormat, LogLevel, LogTarget, MetricsEndpoint, Observability, Performance,
+    ProtocolPolicy, Quic, Route, Routing, Timeouts, TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
 
@@ -41,13 +40,7 @@ use source::{Place, Source, Sources};
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(path: &Path) -> Result<(Generation, Warnings), Diagnostics> {
-    load_with(
-        path,
-        &Options {
-            check_files: true,
-            supplied_tls: false,
-        },
-    )
+    load_with(path, &Options { check_files: true, supplied_tls: false })
 }
 
 /// Checks and compiles a text, such as the built-in one of the demo. Referenced files are not looked at, and a listener
@@ -58,15 +51,7 @@ pub fn load(path: &Path) -> Result<(Generation, Warnings), Diagnostics> {
 pub fn from_str(name: &str, text: &str) -> Result<(Generation, Warnings), Diagnostics> {
     let mut sources = Sources::default();
     let main = sources.add(Source::new(name, Path::new(""), text.to_owned()));
-    read(
-        main,
-        sources,
-        Findings::default(),
-        &Options {
-            check_files: false,
-            supplied_tls: true,
-        },
-    )
+    read(main, sources, Findings::default(), &Options { check_files: false, supplied_tls: true })
 }
 
 /// How strictly the world around a configuration is checked.
@@ -97,11 +82,7 @@ fn read(
     // What a broken line said is unknown, so nothing is called missing then.
     let whole = !findings.has_errors();
     let start = Place::new(main, &(0..0));
-    let root = keys::Root::read_table(
-        &tree,
-        start,
-        &mut schema::Reader::new(&sources, &mut findings, whole),
-    );
+    let root = keys::Root::read_table(&tree, start, &mut schema::Reader::new(&sources, &mut findings, whole));
     let generation = compile::compile(&root, start, whole, options, &mut findings);
     let warnings = findings.conclude(sources)?;
     Ok((generation, warnings))

@@ -11,15 +11,7 @@ use super::source::{Place, Source};
 const SHOWN_MAX: usize = 120;
 
 /// Words in a key that make its value a secret.
-const SECRET_WORDS: [&str; 7] = [
-    "token",
-    "secret",
-    "passw",
-    "credential",
-    "private",
-    "api_key",
-    "apikey",
-];
+const SECRET_WORDS: [&str; 7] = ["token", "secret", "passw", "credential", "private", "api_key", "apikey"];
 
 /// A line ready to print, with the range to underline.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,21 +28,13 @@ impl Excerpt {
     /// The line where a place starts.
     #[must_use]
     pub fn new(source: &Source, place: Place) -> Self {
-        let index = source.line_index(
-            place
-                .start
-                .min(u32::try_from(source.text.len()).unwrap_or(u32::MAX)),
-        );
+        let index = source.line_index(place.start.min(u32::try_from(source.text.len()).unwrap_or(u32::MAX)));
         let range = source.line_range(index);
         let line = &source.text[range.clone()];
         let start = (place.start as usize).clamp(range.start, range.end) - range.start;
         let end = (place.end as usize).clamp(range.start, range.end) - range.start;
         if inside_pem(source, index) || line.contains("-----BEGIN") {
-            return Self {
-                line: "(hidden)".to_owned(),
-                indent: 0,
-                marked: 8,
-            };
+            return Self { line: "(hidden)".to_owned(), indent: 0, marked: 8 };
         }
         Self::of_line(line, start..end.max(start), &secrets(line))
     }
@@ -69,22 +53,13 @@ impl Excerpt {
             cells.push((at, cell));
         }
         let column = |offset: usize| {
-            cells
-                .iter()
-                .take_while(|(at, _)| *at < offset)
-                .map(|(_, cell)| cell.chars().count())
-                .sum::<usize>()
+            cells.iter().take_while(|(at, _)| *at < offset).map(|(_, cell)| cell.chars().count()).sum::<usize>()
         };
-        let (mut indent, mut marked) = (
-            column(mark.start),
-            column(mark.end).saturating_sub(column(mark.start)).max(1),
-        );
+        let (mut indent, mut marked) = (column(mark.start), column(mark.end).saturating_sub(column(mark.start)).max(1));
         let mut shown: Vec<char> = cells.iter().flat_map(|(_, cell)| cell.chars()).collect();
 
         if shown.len() > SHOWN_MAX {
-            let from = indent
-                .saturating_sub(SHOWN_MAX / 2)
-                .min(shown.len() - SHOWN_MAX);
+            let from = indent.saturating_sub(SHOWN_MAX / 2).min(shown.len() - SHOWN_MAX);
             let to = from + SHOWN_MAX;
             let cut_before = from > 0;
             let cut_after = to < shown.len();
@@ -98,11 +73,7 @@ impl Excerpt {
             indent = indent - from + usize::from(cut_before);
             marked = marked.min(shown.len().saturating_sub(indent)).max(1);
         }
-        Self {
-            line: shown.into_iter().collect(),
-            indent,
-            marked,
-        }
+        Self { line: shown.into_iter().collect(), indent, marked }
     }
 }
 
@@ -110,10 +81,9 @@ impl Excerpt {
 fn inside_pem(source: &Source, index: usize) -> bool {
     // Only lines that could be PEM payload are searched upwards, so this stays cheap for ordinary lines.
     let payload = source.text[source.line_range(index)].trim();
-    let looks_encoded = payload.bytes().all(|byte| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'"' | b'\'' | b' ')
-    });
+    let looks_encoded = payload
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'"' | b'\'' | b' '));
     if payload.is_empty() || !looks_encoded {
         return false;
     }
@@ -135,11 +105,7 @@ fn secrets(line: &str) -> Vec<Range<usize>> {
     let lower = line.to_ascii_lowercase();
     if SECRET_WORDS.iter().any(|word| lower.contains(word)) {
         // From the first `=` after the word everything is hidden: the quotes may be what is broken.
-        let word = SECRET_WORDS
-            .iter()
-            .filter_map(|word| lower.find(word))
-            .min()
-            .unwrap_or(0);
+        let word = SECRET_WORDS.iter().filter_map(|word| lower.find(word)).min().unwrap_or(0);
         if let Some(equals) = line[word..].find('=') {
             let value = word + equals + 1;
             let value = value + (line[value..].len() - line[value..].trim_start().len());
@@ -153,9 +119,7 @@ fn secrets(line: &str) -> Vec<Range<usize>> {
     let mut from = 0;
     while let Some(slashes) = line[from..].find("//") {
         let start = from + slashes + 2;
-        let end = line[start..]
-            .find(['"', '\'', '/', ' ', ','])
-            .map_or(line.len(), |length| start + length);
+        let end = line[start..].find(['"', '\'', '/', ' ', ',']).map_or(line.len(), |length| start + length);
         if let Some(at) = line[start..end].rfind('@').filter(|at| *at > 0) {
             hidden.push(start..start + at);
         }
@@ -173,45 +137,21 @@ mod tests {
     fn excerpt(text: &str, mark: &str) -> Excerpt {
         let source = Source::new("t", Path::new(""), text.to_owned());
         let start = text.find(mark).expect("the mark stands in the text");
-        Excerpt::new(
-            &source,
-            Place::new(SourceId(0), &(start..start + mark.len())),
-        )
+        Excerpt::new(&source, Place::new(SourceId(0), &(start..start + mark.len())))
     }
 
     #[test]
     fn marks_what_is_shown() {
         let shown = excerpt("\tport = 1", "port");
-        assert_eq!(
-            shown,
-            Excerpt {
-                line: "    port = 1".to_owned(),
-                indent: 4,
-                marked: 4
-            }
-        );
+        assert_eq!(shown, Excerpt { line: "    port = 1".to_owned(), indent: 4, marked: 4 });
     }
 
     #[test]
     fn hides_values_of_secret_keys_but_not_the_key() {
         let shown = excerpt("auth_token = \"hunter2\"", "auth_token");
-        assert_eq!(
-            shown,
-            Excerpt {
-                line: "auth_token = ***".to_owned(),
-                indent: 0,
-                marked: 10
-            }
-        );
+        assert_eq!(shown, Excerpt { line: "auth_token = ***".to_owned(), indent: 0, marked: 10 });
         let broken = excerpt("a.password = hunter2'", "hunter2");
-        assert_eq!(
-            broken,
-            Excerpt {
-                line: "a.password = ***".to_owned(),
-                indent: 13,
-                marked: 3
-            }
-        );
+        assert_eq!(broken, Excerpt { line: "a.password = ***".to_owned(), indent: 13, marked: 3 });
     }
 
     #[test]
@@ -234,12 +174,7 @@ mod tests {
         let shown = excerpt(&text, "HERE");
         let line: Vec<char> = shown.line.chars().collect();
         assert_eq!(line.len(), SHOWN_MAX + 2);
-        assert_eq!(
-            line[shown.indent..shown.indent + shown.marked]
-                .iter()
-                .collect::<String>(),
-            "HERE"
-        );
+        assert_eq!(line[shown.indent..shown.indent + shown.marked].iter().collect::<String>(), "HERE");
     }
 
     #[test]

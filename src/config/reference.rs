@@ -43,11 +43,7 @@ fn write_table(out: &mut String, schema: &Schema, path: &str) {
         let Some(inner) = inner(key.shape) else {
             continue;
         };
-        let path = if path.is_empty() {
-            key.name().to_owned()
-        } else {
-            format!("{path}.{}", key.name())
-        };
+        let path = if path.is_empty() { key.name().to_owned() } else { format!("{path}.{}", key.name()) };
         let _ = writeln!(out, "\n# {}", text(key.about));
         match key.shape {
             // The same keys as [listen]; both at once are refused.
@@ -81,22 +77,13 @@ fn is_shown(schema: &Schema, key: &Key) -> bool {
 #[must_use]
 pub fn markdown() -> String {
     let mut sections: Vec<(&'static Schema, Vec<String>, &'static str)> = Vec::new();
-    collect(
-        &mut sections,
-        &Root::SCHEMA,
-        String::new(),
-        text(Root::SCHEMA.about),
-    );
+    collect(&mut sections, &Root::SCHEMA, String::new(), text(Root::SCHEMA.about));
     let mut out = String::new();
     for (schema, paths, about) in sections {
         let title = if paths == [""] {
             "Top level".to_owned()
         } else {
-            paths
-                .iter()
-                .map(|path| format!("`{path}`"))
-                .collect::<Vec<_>>()
-                .join(" and ")
+            paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(" and ")
         };
         let _ = writeln!(
             out,
@@ -112,18 +99,8 @@ pub fn markdown() -> String {
                 Presence::Optional => "–".to_owned(),
             };
             let scope = scope(schema, key);
-            let scope = if scope == schema.scope {
-                String::new()
-            } else {
-                format!(" Scope: {scope}.")
-            };
-            let _ = writeln!(
-                out,
-                "| `{}` | {default} | {} | {}{scope} |",
-                key.name(),
-                takes(key),
-                text(key.about)
-            );
+            let scope = if scope == schema.scope { String::new() } else { format!(" Scope: {scope}.") };
+            let _ = writeln!(out, "| `{}` | {default} | {} | {}{scope} |", key.name(), takes(key), text(key.about));
         }
         out.push('\n');
     }
@@ -138,10 +115,7 @@ fn collect(
     path: String,
     about: &'static str,
 ) {
-    if let Some((_, paths, _)) = sections
-        .iter_mut()
-        .find(|(known, ..)| known.name == schema.name)
-    {
+    if let Some((_, paths, _)) = sections.iter_mut().find(|(known, ..)| known.name == schema.name) {
         paths.push(path);
         return;
     }
@@ -212,11 +186,7 @@ fn takes(key: &Key) -> String {
             Shape::Duration => format!("time{}", plain(range(show_millis))),
             Shape::Size => format!("size{}", plain(range(show_bytes))),
             Shape::Text(what) => what.to_owned(),
-            Shape::Choice(known) => known
-                .iter()
-                .map(|word| format!("\"{word}\""))
-                .collect::<Vec<_>>()
-                .join(", "),
+            Shape::Choice(known) => known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", "),
             Shape::OrOff(shape) => format!("{}, or \"off\"", words(*shape, range)),
             Shape::OneOrMany(shape) => format!("{}, or array", words(*shape, range)),
             Shape::List(shape) => format!("array of {}", words(*shape, range)),

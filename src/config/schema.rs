@@ -130,12 +130,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Starts at the root.
     pub fn new(sources: &'a Sources, findings: &'a mut Findings, whole: bool) -> Self {
-        Self {
-            sources,
-            findings,
-            path: Vec::new(),
-            whole,
-        }
+        Self { sources, findings, path: Vec::new(), whole }
     }
 
     /// Adds a finding.
@@ -146,34 +141,18 @@ impl<'a> Reader<'a> {
     /// Reports a wrong value of a key.
     pub fn refuse<T>(&mut self, node: &Node, message: impl Into<String>, help: &str) -> Option<T> {
         let diagnostic = Diagnostic::error(message).at(node.place, "");
-        self.report(if help.is_empty() {
-            diagnostic
-        } else {
-            diagnostic.help(help)
-        });
+        self.report(if help.is_empty() { diagnostic } else { diagnostic.help(help) });
         None
     }
 
     /// Reports a value of the wrong type.
-    pub fn refuse_type<T>(
-        &mut self,
-        node: &Node,
-        key: &Key,
-        wanted: &str,
-        help: &str,
-    ) -> Option<T> {
+    pub fn refuse_type<T>(&mut self, node: &Node, key: &Key, wanted: &str, help: &str) -> Option<T> {
         let message = format!("`{}` takes {wanted}, not {}", key.name(), node.value.word());
         self.refuse(node, message, help)
     }
 
     /// Reports a number outside a key's range; `show` writes a bound as the operator would.
-    pub fn within(
-        &mut self,
-        number: u64,
-        node: &Node,
-        key: &Key,
-        show: fn(u64) -> String,
-    ) -> Option<()> {
+    pub fn within(&mut self, number: u64, node: &Node, key: &Key, show: fn(u64) -> String) -> Option<()> {
         match key.range {
             Some((min, max)) if number < min || number > max => {
                 let bound = if min == max {
@@ -181,11 +160,7 @@ impl<'a> Reader<'a> {
                 } else {
                     format!("from {} to {}", show(min), show(max))
                 };
-                self.refuse(
-                    node,
-                    format!("`{}` is out of range: {bound}", key.name()),
-                    "",
-                )
+                self.refuse(node, format!("`{}` is out of range: {bound}", key.name()), "")
             }
             _ => Some(()),
         }
@@ -194,11 +169,7 @@ impl<'a> Reader<'a> {
     /// The tree path of the table being read, for messages.
     #[must_use]
     pub fn table_name(&self) -> String {
-        if self.path.is_empty() {
-            "at the top level".to_owned()
-        } else {
-            format!("in `{}`", self.path.join("."))
-        }
+        if self.path.is_empty() { "at the top level".to_owned() } else { format!("in `{}`", self.path.join(".")) }
     }
 
     /// Reads inside a step of the path.
@@ -219,50 +190,29 @@ impl<'a> Reader<'a> {
             Some(step) => self.inside(step, |reader| T::read(&entry.node, key, reader)),
             None => T::read(&entry.node, key, self),
         }?;
-        Some(Located {
-            value,
-            place: entry.node.place,
-        })
+        Some(Located { value, place: entry.node.place })
     }
 
     /// A key with a default. A wrong value counts as the default, so that what depends on it is still checked.
     ///
     /// # Panics
     /// When the schema's own default cannot be read; a test reads them all.
-    pub fn read_default<T: Value>(
-        &mut self,
-        table: &Table,
-        key: &Key,
-        default: &str,
-    ) -> Located<T> {
-        if let Some(read) = table
-            .get(key.name())
-            .and_then(|entry| self.read(entry, key))
-        {
+    pub fn read_default<T: Value>(&mut self, table: &Table, key: &Key, default: &str) -> Located<T> {
+        if let Some(read) = table.get(key.name()).and_then(|entry| self.read(entry, key)) {
             return read;
         }
         let node = default_node(default);
         let value = T::read(&node, key, self).expect("the default of a key is valid");
-        Located {
-            value,
-            place: Place::NOWHERE,
-        }
+        Located { value, place: Place::NOWHERE }
     }
 
     /// A key that may be missing.
     pub fn read_optional<T: Value>(&mut self, table: &Table, key: &Key) -> Option<Located<T>> {
-        table
-            .get(key.name())
-            .and_then(|entry| self.read(entry, key))
+        table.get(key.name()).and_then(|entry| self.read(entry, key))
     }
 
     /// A key that must be there.
-    pub fn read_required<T: Value>(
-        &mut self,
-        table: &Table,
-        place: Place,
-        key: &Key,
-    ) -> Option<Located<T>> {
+    pub fn read_required<T: Value>(&mut self, table: &Table, place: Place, key: &Key) -> Option<Located<T>> {
         match table.get(key.name()) {
             Some(entry) => self.read(entry, key),
             None => {
@@ -293,18 +243,12 @@ impl<'a> Reader<'a> {
                     .help("remove it")
             } else {
                 let diagnostic =
-                    Diagnostic::error(format!("unknown key `{}` {place}", shortened(name)))
-                        .at(entry.key_place, "");
+                    Diagnostic::error(format!("unknown key `{}` {place}", shortened(name))).at(entry.key_place, "");
                 match suggest::nearest(name, schema.keys.iter().map(Key::name)) {
                     Some(known) => diagnostic.help(format!("did you mean `{known}`?")),
                     None => diagnostic.help(format!(
                         "known keys here: {}",
-                        schema
-                            .keys
-                            .iter()
-                            .map(Key::name)
-                            .collect::<Vec<_>>()
-                            .join(", ")
+                        schema.keys.iter().map(Key::name).collect::<Vec<_>>().join(", ")
                     )),
                 }
             };
@@ -325,11 +269,7 @@ impl<'a> Reader<'a> {
                 node,
                 key,
                 "a table",
-                &format!(
-                    "write it as [{}] or {} = {{ … }}",
-                    self.path.join("."),
-                    key.name()
-                ),
+                &format!("write it as [{}] or {} = {{ … }}", self.path.join("."), key.name()),
             ),
         }
     }
@@ -338,21 +278,9 @@ impl<'a> Reader<'a> {
 /// An unknown key is quoted, but not at any length.
 fn shortened(name: &str) -> String {
     const LONGEST: usize = 60;
-    let cleaned: String = name
-        .chars()
-        .map(|character| {
-            if character.is_control() {
-                '\u{fffd}'
-            } else {
-                character
-            }
-        })
-        .collect();
-    if cleaned.chars().count() <= LONGEST {
-        cleaned
-    } else {
-        cleaned.chars().take(LONGEST).chain(['…']).collect()
-    }
+    let cleaned: String =
+        name.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect();
+    if cleaned.chars().count() <= LONGEST { cleaned } else { cleaned.chars().take(LONGEST).chain(['…']).collect() }
 }
 
 /// A default as a node: TOML if it is TOML, else the content of a string.
@@ -364,25 +292,15 @@ fn default_node(text: &str) -> Node {
             DeValue::Boolean(value) => TreeValue::Bool(*value),
             DeValue::Array(list) => TreeValue::List(
                 list.iter()
-                    .map(|item| {
-                        convert(item.get_ref()).map(|value| Node {
-                            place: Place::NOWHERE,
-                            value,
-                        })
-                    })
+                    .map(|item| convert(item.get_ref()).map(|value| Node { place: Place::NOWHERE, value }))
                     .collect::<Option<_>>()?,
             ),
             DeValue::Table(table) if table.is_empty() => TreeValue::Table(Table::default()),
             _ => return None,
         })
     }
-    let value = DeValue::parse(text)
-        .ok()
-        .and_then(|parsed| convert(parsed.get_ref()));
-    Node {
-        place: Place::NOWHERE,
-        value: value.unwrap_or_else(|| TreeValue::Text(text.to_owned())),
-    }
+    let value = DeValue::parse(text).ok().and_then(|parsed| convert(parsed.get_ref()));
+    Node { place: Place::NOWHERE, value: value.unwrap_or_else(|| TreeValue::Text(text.to_owned())) }
 }
 
 /// Declares tables of keys: for each a struct with one field per key, and its [`Schema`].

@@ -36,11 +36,7 @@ pub struct Place {
 
 impl Place {
     /// The place of a value nobody wrote: a default. It is never shown.
-    pub const NOWHERE: Self = Self {
-        source: SourceId(u16::MAX),
-        start: 0,
-        end: 0,
-    };
+    pub const NOWHERE: Self = Self { source: SourceId(u16::MAX), start: 0, end: 0 };
 
     /// Of a byte range.
     #[must_use]
@@ -70,30 +66,20 @@ impl Source {
                 lines.push(u32::try_from(at + 1).unwrap_or(u32::MAX));
             }
         }
-        Self {
-            name: name.into(),
-            folder: folder.to_owned(),
-            text,
-            lines,
-        }
+        Self { name: name.into(), folder: folder.to_owned(), text, lines }
     }
 
     /// Index (from 0) of the line that holds an offset.
     #[must_use]
     pub fn line_index(&self, offset: u32) -> usize {
-        self.lines
-            .partition_point(|&start| start <= offset)
-            .saturating_sub(1)
+        self.lines.partition_point(|&start| start <= offset).saturating_sub(1)
     }
 
     /// Byte range of a line, without its line end.
     #[must_use]
     pub fn line_range(&self, index: usize) -> Range<usize> {
         let start = self.lines[index] as usize;
-        let end = self
-            .lines
-            .get(index + 1)
-            .map_or(self.text.len(), |&next| next as usize);
+        let end = self.lines.get(index + 1).map_or(self.text.len(), |&next| next as usize);
         let line = &self.text[start..end];
         let line = line.strip_suffix('\n').unwrap_or(line);
         let line = line.strip_suffix('\r').unwrap_or(line);
@@ -106,10 +92,7 @@ impl Source {
         let offset = offset.min(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
         let index = self.line_index(offset);
         let start = self.lines[index] as usize;
-        let column = self.text[start..]
-            .char_indices()
-            .take_while(|(at, _)| start + at < offset as usize)
-            .count();
+        let column = self.text[start..].char_indices().take_while(|(at, _)| start + at < offset as usize).count();
         Position {
             line: u32::try_from(index + 1).unwrap_or(u32::MAX),
             column: u32::try_from(column + 1).unwrap_or(u32::MAX),
@@ -138,10 +121,7 @@ impl Sources {
 
     /// All, the main text first.
     pub fn iter(&self) -> impl Iterator<Item = (SourceId, &Source)> {
-        self.list
-            .iter()
-            .enumerate()
-            .map(|(at, source)| (SourceId(u16::try_from(at).unwrap_or(u16::MAX)), source))
+        self.list.iter().enumerate().map(|(at, source)| (SourceId(u16::try_from(at).unwrap_or(u16::MAX)), source))
     }
 }
 

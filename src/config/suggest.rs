@@ -12,8 +12,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
             let plain = candidate.to_ascii_lowercase().replace('-', "_");
             let distance = distance(&lower, &plain);
             // `backend_timeout_ms` for `backend_timeout`, `connections` for `max_active_connections`.
-            let related = lower.len() >= 5
-                && (plain.contains(&lower) || lower.starts_with(&plain) && plain.len() >= 5);
+            let related = lower.len() >= 5 && (plain.contains(&lower) || lower.starts_with(&plain) && plain.len() >= 5);
             (distance <= allowed || related).then_some((distance, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
@@ -46,13 +45,7 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
 
-    const KEYS: [&str; 5] = [
-        "backend_timeout",
-        "backend_connect_timeout",
-        "port",
-        "address",
-        "max_active_connections",
-    ];
+    const KEYS: [&str; 5] = ["backend_timeout", "backend_connect_timeout", "port", "address", "max_active_connections"];
 
     #[test]
     fn finds_slips_of_the_finger() {
@@ -65,10 +58,7 @@ mod tests {
     #[test]
     fn finds_relatives() {
         assert_eq!(nearest("backend_timeout_ms", KEYS), Some("backend_timeout"));
-        assert_eq!(
-            nearest("active_connections", KEYS),
-            Some("max_active_connections")
-        );
+        assert_eq!(nearest("active_connections", KEYS), Some("max_active_connections"));
     }
 
     #[test]

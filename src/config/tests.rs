@@ -24,19 +24,14 @@ fn accept(text: &str) -> (Generation, Warnings) {
 
 /// The messages of a refused text, each with its line and column.
 fn refuse(text: &str) -> Vec<(u32, u32, String)> {
-    let diagnostics = from_str("test.toml", text)
-        .map(|_| ())
-        .expect_err("the text is wrong");
+    let diagnostics = from_str("test.toml", text).map(|_| ()).expect_err("the text is wrong");
     told(diagnostics.iter())
 }
 
 fn told<'a>(findings: impl Iterator<Item = Finding<'a>>) -> Vec<(u32, u32, String)> {
     findings
         .map(|finding| {
-            let position = finding
-                .places()
-                .next()
-                .map_or(Position { line: 0, column: 0 }, |(_, position, _)| position);
+            let position = finding.places().next().map_or(Position { line: 0, column: 0 }, |(_, position, _)| position);
             (position.line, position.column, finding.message().to_owned())
         })
         .collect()
@@ -49,16 +44,10 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(generation.listeners[0].address.to_string(), "0.0.0.0:9889");
     assert_eq!(
         generation.listeners[0].tls,
-        TlsSource::Files {
-            cert: Path::new("/c.pem").into(),
-            key: Path::new("/k.pem").into()
-        }
+        TlsSource::Files { cert: Path::new("/c.pem").into(), key: Path::new("/k.pem").into() }
     );
     assert_eq!(generation.listeners[0].quic.max_data, 8 << 20);
-    assert_eq!(
-        generation.listeners[0].quic.idle_timeout,
-        Duration::from_secs(30)
-    );
+    assert_eq!(generation.listeners[0].quic.idle_timeout, Duration::from_secs(30));
     let Lookup::Found(route) = generation.table.lookup("any", Some("/x"), &Method::Get) else {
         panic!("the route takes everything")
     };
@@ -68,31 +57,17 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(route.timeouts.total, None);
     assert_eq!(
         route.limits,
-        BodyLimits {
-            max_request_body_bytes: None,
-            max_response_body_bytes: None,
-            max_response_header_bytes: 65_536
-        }
+        BodyLimits { max_request_body_bytes: None, max_response_body_bytes: None, max_response_header_bytes: 65_536 }
     );
     let backends = generation.backends_of(route.upstream);
     assert_eq!(backends.len(), 1);
+    assert_eq!((backends[0].weight, &*backends[0].authority), (100, "127.0.0.1:8080"));
     assert_eq!(
-        (backends[0].weight, &*backends[0].authority),
-        (100, "127.0.0.1:8080")
-    );
-    assert_eq!(
-        generation
-            .observability
-            .metrics
-            .as_ref()
-            .map(|metrics| metrics.address.to_string()),
+        generation.observability.metrics.as_ref().map(|metrics| metrics.address.to_string()),
         Some("127.0.0.1:9901".to_owned())
     );
     assert_eq!(
-        generation
-            .observability
-            .control_api
-            .map(|address| address.to_string()),
+        generation.observability.control_api.map(|address| address.to_string()),
         Some("127.0.0.1:9902".to_owned())
     );
     assert_eq!(generation.observability.access_log, Some(LogTarget::Stdout));
@@ -154,16 +129,8 @@ backend_timeout = "15 sec"
         [
             (3, 1, "unknown key `prot` in `listen`".to_owned()),
             (8, 60, "`weight` is out of range: from 1 to 1000".to_owned()),
-            (
-                9,
-                10,
-                "two backends of upstream `api` have the id `one`".to_owned()
-            ),
-            (
-                9,
-                27,
-                "`address`: host names are not supported yet: give a literal IP address".to_owned()
-            ),
+            (9, 10, "two backends of upstream `api` have the id `one`".to_owned()),
+            (9, 27, "`address`: host names are not supported yet: give a literal IP address".to_owned()),
             (12, 19, "`backend_timeout` is not a time".to_owned()),
         ]
     );
@@ -206,32 +173,10 @@ error: unknown key `performence` at the top level
 fn syntax_errors_do_not_hide_the_rest() {
     let text = "version = 1\n[listen]\nport = \naddress = 0.0.0.0\n[upstream.a]\nroute = { path_prefix = \"/\" }\nbackends = [{ id = \"x\", address = \"https://10.0.0.1\" }]\nbackends = []\n";
     let found = refuse(text);
-    assert!(
-        found
-            .iter()
-            .filter(|(_, _, message)| message.starts_with("not valid TOML"))
-            .count()
-            >= 2,
-        "{found:#?}"
-    );
-    assert!(
-        found
-            .iter()
-            .any(|(line, _, message)| *line == 8 && message == "this key is set twice"),
-        "{found:#?}"
-    );
-    assert!(
-        found
-            .iter()
-            .any(|(line, _, message)| *line == 7 && message.contains("https")),
-        "{found:#?}"
-    );
-    assert!(
-        !found
-            .iter()
-            .any(|(_, _, message)| message.contains("missing")),
-        "{found:#?}"
-    );
+    assert!(found.iter().filter(|(_, _, message)| message.starts_with("not valid TOML")).count() >= 2, "{found:#?}");
+    assert!(found.iter().any(|(line, _, message)| *line == 8 && message == "this key is set twice"), "{found:#?}");
+    assert!(found.iter().any(|(line, _, message)| *line == 7 && message.contains("https")), "{found:#?}");
+    assert!(!found.iter().any(|(_, _, message)| message.contains("missing")), "{found:#?}");
 }
 
 #[test]
@@ -241,12 +186,7 @@ fn a_key_set_twice_shows_both_places() {
     let places: Vec<Vec<u32>> = diagnostics
         .iter()
         .filter(|finding| finding.message().contains("twice"))
-        .map(|finding| {
-            finding
-                .places()
-                .map(|(_, position, _)| position.line)
-                .collect()
-        })
+        .map(|finding| finding.places().map(|(_, position, _)| position.line).collect())
         .collect();
     assert_eq!(places, [vec![5, 3], vec![7, 2]]);
 }
@@ -256,10 +196,7 @@ fn planned_keys_and_words_say_so() {
     let text = format!(
         "{SMALLEST}load_balancing = {{ type = \"least-connections\", key = \"path\" }}\n[resilience.retry]\nmax = 1\n[performance]\nworker_threads = 4\n"
     );
-    let messages: Vec<String> = refuse(&text)
-        .into_iter()
-        .map(|(_, _, message)| message)
-        .collect();
+    let messages: Vec<String> = refuse(&text).into_iter().map(|(_, _, message)| message).collect();
     assert_eq!(
         messages,
         [
@@ -281,10 +218,7 @@ fn secrets_are_never_shown() {
         "version = 1\n[listen.tls]\ncert = \"/c\"\nkey = \"\"\"\n-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\"\"\"\n",
         "version = 1\npassword = hunter2\n",
     ] {
-        let shown = from_str("t", text)
-            .map(|_| ())
-            .expect_err("wrong")
-            .to_string();
+        let shown = from_str("t", text).map(|_| ()).expect_err("wrong").to_string();
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(!shown.contains("me:"), "{shown}");
     }
@@ -294,35 +228,17 @@ fn secrets_are_never_shown() {
 fn what_cannot_work_is_refused() {
     for (text, expected) in [
         ("", "`version` is missing at the top level"),
-        (
-            "version = 2",
-            "`version` is out of range: only 1 is possible",
-        ),
+        ("version = 2", "`version` is out of range: only 1 is possible"),
         ("version = 1", "there is no [listen]"),
-        (
-            "version = 1\n[upstream.a]\nbackends = []",
-            "upstream `a` has no backends",
-        ),
-        (
-            "version = 1\n[upstream.a]",
-            "`backends` is missing in `upstream.a`",
-        ),
+        ("version = 1\n[upstream.a]\nbackends = []", "upstream `a` has no backends"),
+        ("version = 1\n[upstream.a]", "`backends` is missing in `upstream.a`"),
         (
             "version = 1\n[upstream.a]\nbackends = [{ id = \"x\", address = \"http://10.0.0.1\" }]",
             "there is no route: every request would be answered 404",
         ),
-        (
-            "version = 1\n[upstream.\"a b\"]\nbackends = []",
-            "this is not a name",
-        ),
-        (
-            "version = 1\n[listen]\n[[listeners]]",
-            "both [listen] and [[listeners]] are written",
-        ),
-        (
-            "version = 1\n[[listeners]]\nport = 1\n[[listeners]]\nport = 1",
-            "two listeners have the address 0.0.0.0:1",
-        ),
+        ("version = 1\n[upstream.\"a b\"]\nbackends = []", "this is not a name"),
+        ("version = 1\n[listen]\n[[listeners]]", "both [listen] and [[listeners]] are written"),
+        ("version = 1\n[[listeners]]\nport = 1\n[[listeners]]\nport = 1", "two listeners have the address 0.0.0.0:1"),
         (
             "version = 1\n[performance]\ntotal_request_timeout = \"1s\"\nbackend_timeout = \"2s\"",
             "`backend_timeout` can never run out: the whole request has less time",
@@ -331,10 +247,7 @@ fn what_cannot_work_is_refused() {
             "version = 1\n[observability]\nmetrics.port = 1\ncontrol_api.port = 1",
             "metrics and control_api both listen on 127.0.0.1:1",
         ),
-        (
-            "version = 1\n[[routes]]\nname = \"a\"\naction = { upstream = \"b\" }",
-            "there is no upstream `b`",
-        ),
+        ("version = 1\n[[routes]]\nname = \"a\"\naction = { upstream = \"b\" }", "there is no upstream `b`"),
         (
             "version = 1\n[[routes]]\nname = \"a\"\nmatch = { path = \"/a\", path_prefix = \"/\" }\naction = {}",
             "a route has `path` or `path_prefix`, not both",
@@ -355,36 +268,15 @@ fn what_cannot_work_is_refused() {
             "version = 1\n[upstream.a]\nroute = { method = \"get\" }\nbackends = []",
             "`method`: methods are written in capitals",
         ),
-        (
-            "version = 1\nperformance = 3",
-            "`performance` takes a table, not an integer",
-        ),
-        (
-            "version = 1\nlisteners = {}",
-            "`listeners` takes an array, not a table",
-        ),
-        (
-            "version = \"1\"",
-            "`version` takes an integer, not a string",
-        ),
-        (
-            "version = 1\n[listen]\nport = 65536",
-            "`port` is at most 65535",
-        ),
-        (
-            "version = 1\n[listen]\nport = -1",
-            "`port` cannot be negative",
-        ),
-        (
-            "version = 99999999999999999999999",
-            "this integer is too large",
-        ),
+        ("version = 1\nperformance = 3", "`performance` takes a table, not an integer"),
+        ("version = 1\nlisteners = {}", "`listeners` takes an array, not a table"),
+        ("version = \"1\"", "`version` takes an integer, not a string"),
+        ("version = 1\n[listen]\nport = 65536", "`port` is at most 65535"),
+        ("version = 1\n[listen]\nport = -1", "`port` cannot be negative"),
+        ("version = 99999999999999999999999", "this integer is too large"),
     ] {
         let found = refuse(text);
-        assert!(
-            found.iter().any(|(_, _, message)| message == expected),
-            "{text}\n{found:#?}"
-        );
+        assert!(found.iter().any(|(_, _, message)| message == expected), "{text}\n{found:#?}");
     }
 }
 
@@ -396,42 +288,21 @@ fn backend_addresses_say_what_is_not_there_yet() {
         );
         from_str("t", &text)
             .map(|(generation, _)| {
-                (
-                    generation.backends[0].address.clone(),
-                    generation.backends[0].authority.to_string(),
-                )
+                (generation.backends[0].address.clone(), generation.backends[0].authority.to_string())
             })
             .map_err(|diagnostics| diagnostics.to_string())
     };
     use spooky_uring::StreamAddress::{Tcp, Unix};
     assert_eq!(
         message("http://10.0.0.1:8080"),
-        Ok((
-            Tcp("10.0.0.1:8080".parse().expect("an address")),
-            "10.0.0.1:8080".to_owned()
-        ))
+        Ok((Tcp("10.0.0.1:8080".parse().expect("an address")), "10.0.0.1:8080".to_owned()))
     );
     assert_eq!(
         message("http://10.0.0.1/"),
-        Ok((
-            Tcp("10.0.0.1:80".parse().expect("an address")),
-            "10.0.0.1".to_owned()
-        ))
+        Ok((Tcp("10.0.0.1:80".parse().expect("an address")), "10.0.0.1".to_owned()))
     );
-    assert_eq!(
-        message("http://[::1]:81"),
-        Ok((
-            Tcp("[::1]:81".parse().expect("an address")),
-            "[::1]:81".to_owned()
-        ))
-    );
-    assert_eq!(
-        message("unix:/run/app.sock"),
-        Ok((
-            Unix(Path::new("/run/app.sock").into()),
-            "localhost".to_owned()
-        ))
-    );
+    assert_eq!(message("http://[::1]:81"), Ok((Tcp("[::1]:81".parse().expect("an address")), "[::1]:81".to_owned())));
+    assert_eq!(message("unix:/run/app.sock"), Ok((Unix(Path::new("/run/app.sock").into()), "localhost".to_owned())));
     for (address, part) in [
         ("https://10.0.0.1", "https to backends is not available"),
         ("10.0.0.1:80", "that would mean https"),
@@ -465,10 +336,7 @@ backends = [{ id = "x", address = "http://10.0.0.1" }]
 denied_path_prefixes = ["/admin"]
 "#;
     let (_, warnings) = accept(text);
-    let messages: Vec<String> = told(warnings.iter())
-        .into_iter()
-        .map(|(_, _, message)| message)
-        .collect();
+    let messages: Vec<String> = told(warnings.iter()).into_iter().map(|(_, _, message)| message).collect();
     assert_eq!(
         messages,
         [
@@ -484,9 +352,8 @@ denied_path_prefixes = ["/admin"]
 
 #[test]
 fn trusted_peers_are_found_also_behind_dual_stack() {
-    let (generation, _) = accept(&format!(
-        "{SMALLEST}[routing]\ntrusted_proxies = [\"10.1.2.3/8\", \"fd00::/8\", \"192.0.2.1\"]\n"
-    ));
+    let (generation, _) =
+        accept(&format!("{SMALLEST}[routing]\ntrusted_proxies = [\"10.1.2.3/8\", \"fd00::/8\", \"192.0.2.1\"]\n"));
     for (peer, trusted) in [
         ("10.9.9.9", true),
         ("::ffff:10.9.9.9", true),
@@ -495,11 +362,7 @@ fn trusted_peers_are_found_also_behind_dual_stack() {
         ("192.0.2.1", true),
         ("192.0.2.2", false),
     ] {
-        assert_eq!(
-            generation.trusts(peer.parse().expect("an address")),
-            trusted,
-            "{peer}"
-        );
+        assert_eq!(generation.trusts(peer.parse().expect("an address")), trusted, "{peer}");
     }
 }
 
@@ -508,8 +371,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("spooky-config-{name}-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("spooky-config-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(path.join("conf.d")).expect("a new folder");
         Self(path)
@@ -521,22 +383,12 @@ impl Folder {
     }
 
     fn load(&self) -> Result<(Generation, Warnings), Diagnostics> {
-        load_with(
-            &self.0.join("main.toml"),
-            &Options {
-                check_files: false,
-                supplied_tls: true,
-            },
-        )
+        load_with(&self.0.join("main.toml"), &Options { check_files: false, supplied_tls: true })
     }
 
     /// Findings without the folder's own path.
     fn shown(&self) -> String {
-        self.load()
-            .map(|_| ())
-            .expect_err("wrong")
-            .to_string()
-            .replace(self.0.to_str().expect("UTF-8"), "F")
+        self.load().map(|_| ()).expect_err("wrong").to_string().replace(self.0.to_str().expect("UTF-8"), "F")
     }
 }
 
@@ -554,21 +406,12 @@ fn included_files_are_merged_in_the_order_of_their_names() {
         .write("conf.d/20-b.toml", "[upstream.b]\nroute = { path_prefix = \"/b\" }\nbackends = [{ id = \"x\", address = \"http://10.0.0.2\" }]\n[[routes]]\nname = \"r2\"\nmatch = { path = \"/2\" }\naction = { upstream = \"a\" }\n")
         .write("conf.d/10-a.toml", "version = 1\n[upstream.a]\nroute = { path_prefix = \"/a\" }\nbackends = [{ id = \"x\", address = \"http://10.0.0.1\" }]\n[[routes]]\nname = \"r1\"\nmatch = { path = \"/1\" }\naction = { upstream = \"b\" }\n[performance]\nbackend_connect_timeout = \"2s\"\n")
         .write("conf.d/ignored.txt", "nonsense");
-    let (generation, _) = folder
-        .load()
-        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
-    let names: Vec<&str> = generation
-        .upstreams
-        .iter()
-        .map(|upstream| &*upstream.name)
-        .collect();
+    let (generation, _) = folder.load().unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let names: Vec<&str> = generation.upstreams.iter().map(|upstream| &*upstream.name).collect();
     assert_eq!(names, ["a", "b"]);
     let names: Vec<&str> = generation.routes.iter().map(|route| &*route.name).collect();
     assert_eq!(names, ["a", "b", "r1", "r2"]);
-    assert_eq!(
-        generation.routes[0].timeouts.backend_connect,
-        Duration::from_secs(2)
-    );
+    assert_eq!(generation.routes[0].timeouts.backend_connect, Duration::from_secs(2));
 }
 
 #[test]
@@ -615,32 +458,13 @@ error: `log.level` is set twice
 #[test]
 fn files_that_cannot_be_read_are_named() {
     let folder = Folder::new("missing");
-    assert!(
-        folder
-            .shown()
-            .starts_with("error: cannot read F/main.toml: No such file or directory\n")
-    );
-    folder.write(
-        "main.toml",
-        "version = 1\ninclude = [\"gone.toml\", \"gone.d/*.toml\"]\n[listen]\n",
-    );
+    assert!(folder.shown().starts_with("error: cannot read F/main.toml: No such file or directory\n"));
+    folder.write("main.toml", "version = 1\ninclude = [\"gone.toml\", \"gone.d/*.toml\"]\n[listen]\n");
     let shown = folder.shown();
-    assert!(
-        shown.contains("cannot read F/gone.toml: No such file or directory\n --> F/main.toml:2:12"),
-        "{shown}"
-    );
-    assert!(
-        shown.contains("cannot read the folder F/gone.d/: No such file or directory"),
-        "{shown}"
-    );
+    assert!(shown.contains("cannot read F/gone.toml: No such file or directory\n --> F/main.toml:2:12"), "{shown}");
+    assert!(shown.contains("cannot read the folder F/gone.d/: No such file or directory"), "{shown}");
     fs::write(folder.0.join("main.toml"), b"version = 1\nx = \"\xff\"\n").expect("a new file");
-    assert!(
-        folder
-            .shown()
-            .contains("F/main.toml:2: the file is not UTF-8 text"),
-        "{}",
-        folder.shown()
-    );
+    assert!(folder.shown().contains("F/main.toml:2: the file is not UTF-8 text"), "{}", folder.shown());
 }
 
 #[test]
@@ -656,20 +480,11 @@ fn referenced_files_are_checked_but_never_shown() {
         .write("cert.pem", "-----BEGIN CERTIFICATE-----\nhunter2\n")
         .write("key.pem", "-----BEGIN PRIVATE KEY-----\nhunter2\n");
     let fine = load("cert.pem", "key.pem").expect("relative to the file");
-    assert!(
-        fine.contains("every user of this machine can read this private key"),
-        "{fine}"
-    );
+    assert!(fine.contains("every user of this machine can read this private key"), "{fine}");
     let swapped = load("key.pem", "cert.pem").expect_err("swapped");
-    assert!(
-        swapped.contains("`cert` and `key` are swapped") && !swapped.contains("hunter2"),
-        "{swapped}"
-    );
+    assert!(swapped.contains("`cert` and `key` are swapped") && !swapped.contains("hunter2"), "{swapped}");
     let missing = load("gone.pem", "key.pem").expect_err("missing");
-    assert!(
-        missing.contains("gone.pem: No such file or directory"),
-        "{missing}"
-    );
+    assert!(missing.contains("gone.pem: No such file or directory"), "{missing}");
 }
 
 #[test]
@@ -683,10 +498,7 @@ fn no_text_makes_the_reader_panic() {
     for end in (0..text.len()).filter(|&end| text.is_char_boundary(end)) {
         let _ = from_str("t", &text[..end]).map_err(|diagnostics| diagnostics.to_string());
         for change in ["\"", "[", "]", "{", "}", "=", ".", "\n", "#", "\0", "9"] {
-            let rest = text[end..]
-                .chars()
-                .next()
-                .map_or(end, |skipped| end + skipped.len_utf8());
+            let rest = text[end..].chars().next().map_or(end, |skipped| end + skipped.len_utf8());
             let _ = from_str("t", &format!("{}{change}{}", &text[..end], &text[rest..]))
                 .map_err(|diagnostics| diagnostics.to_string());
         }
@@ -705,10 +517,5 @@ fn ten_thousand_upstreams_compile_in_linear_steps() {
     }
     let (generation, warnings) = accept(&text);
     assert!(warnings.is_empty());
-    assert_eq!(
-        generation
-            .table
-            .lookup("h77.example.com", Some("/p77/x"), &Method::Get),
-        Lookup::Found(RouteId(77))
-    );
+    assert_eq!(generation.table.lookup("h77.example.com", Some("/p77/x"), &Method::Get), Lookup::Found(RouteId(77)));
 }

@@ -108,19 +108,14 @@ fn node(parsed: &toml::Spanned<DeValue<'_>>, id: SourceId, findings: &mut Findin
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Value::Integer(number),
             Err(_) => {
-                findings.push(
-                    Diagnostic::error("this integer is too large")
-                        .at(place, "does not fit 64 bits"),
-                );
+                findings.push(Diagnostic::error("this integer is too large").at(place, "does not fit 64 bits"));
                 Value::Other("an integer")
             }
         },
         DeValue::Boolean(value) => Value::Bool(*value),
         DeValue::Float(_) => Value::Other("a float"),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(list) => {
-            Value::List(list.iter().map(|item| node(item, id, findings)).collect())
-        }
+        DeValue::Array(list) => Value::List(list.iter().map(|item| node(item, id, findings)).collect()),
         DeValue::Table(inner) => Value::Table(table(inner, id, findings)),
     };
     Node { place, value }
@@ -131,10 +126,8 @@ fn syntax_error(text: &str, id: SourceId, error: &toml::de::Error) -> Diagnostic
     let place = Place::new(id, &span);
     if error.message().starts_with("duplicate key") {
         let diagnostic = Diagnostic::error("this key is set twice").at(place, "here again");
-        return diagnostic.at_some(
-            first_of_duplicate(text, span.start).map(|first| Place::new(id, &first)),
-            "first set here",
-        );
+        return diagnostic
+            .at_some(first_of_duplicate(text, span.start).map(|first| Place::new(id, &first)), "first set here");
     }
     // The parser's words are good, but its spans may be empty: at a line end, say so.
     let remark = if span.is_empty() { "here" } else { "" };
@@ -160,16 +153,10 @@ fn first_of_duplicate(text: &str, second: usize) -> Option<std::ops::Range<usize
     };
     if line.trim_start().starts_with('[') {
         let header = line.trim_start().split_inclusive(']').next()?;
-        let (start, found) = before
-            .iter()
-            .find(|(_, other)| other.trim_start().starts_with(header))?;
+        let (start, found) = before.iter().find(|(_, other)| other.trim_start().starts_with(header))?;
         return Some(range(*start, found, header.len()));
     }
-    let key = line
-        .trim_start()
-        .split(['=', '.', ' ', '\t'])
-        .next()
-        .filter(|key| !key.is_empty())?;
+    let key = line.trim_start().split(['=', '.', ' ', '\t']).next().filter(|key| !key.is_empty())?;
     if line_start + (line.len() - line.trim_start().len()) != second {
         return None;
     }
@@ -178,10 +165,7 @@ fn first_of_duplicate(text: &str, second: usize) -> Option<std::ops::Range<usize
         if other_trimmed.starts_with('[') {
             return None;
         }
-        if other_trimmed
-            .strip_prefix(key)
-            .is_some_and(|rest| rest.trim_start().starts_with(['=', '.']))
-        {
+        if other_trimmed.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', '.'])) {
             return Some(range(*start, other, key.len()));
         }
     }
@@ -190,12 +174,7 @@ fn first_of_duplicate(text: &str, second: usize) -> Option<std::ops::Range<usize
 
 /// Merges an included file's tree into the main one: tables key by key, arrays of tables one after the other.
 /// A key set in both is an error with both places, and so is a name in a table of names (`is_named` tells by path).
-pub fn merge(
-    into: &mut Table,
-    from: Table,
-    is_named: &dyn Fn(&[&str]) -> bool,
-    findings: &mut Findings,
-) {
+pub fn merge(into: &mut Table, from: Table, is_named: &dyn Fn(&[&str]) -> bool, findings: &mut Findings) {
     merge_at(into, from, &mut Vec::new(), is_named, findings);
 }
 
@@ -208,12 +187,8 @@ fn merge_at(
 ) {
     let named = is_named(&path.iter().map(String::as_str).collect::<Vec<_>>());
     // A table of names may hold many thousands: found by hash, not by search.
-    let known: FxHashMap<String, usize> = into
-        .entries
-        .iter()
-        .enumerate()
-        .map(|(at, entry)| (entry.key.clone(), at))
-        .collect();
+    let known: FxHashMap<String, usize> =
+        into.entries.iter().enumerate().map(|(at, entry)| (entry.key.clone(), at)).collect();
     for entry in from.entries {
         let Some(existing) = known.get(&entry.key).map(|&at| &mut into.entries[at]) else {
             into.entries.push(entry);
@@ -225,9 +200,7 @@ fn merge_at(
                 merge_at(into, from, path, is_named, findings);
                 path.pop();
             }
-            (Value::List(into), Value::List(from)) if is_tables(into) && is_tables(&from) => {
-                into.extend(from)
-            }
+            (Value::List(into), Value::List(from)) if is_tables(into) && is_tables(&from) => into.extend(from),
             // Each file may state the version it is written for; the value is checked once for all.
             (Value::Integer(into), Value::Integer(from))
                 if path.is_empty() && entry.key == "version" && *into == from => {}
@@ -253,8 +226,7 @@ fn merge_at(
 }
 
 fn is_tables(list: &[Node]) -> bool {
-    list.iter()
-        .all(|node| matches!(node.value, Value::Table(_)))
+    list.iter().all(|node| matches!(node.value, Value::Table(_)))
 }
 
 /// A key with the path to it.

@@ -16,11 +16,11 @@ use crate::telemetry::log::{LogTarget, queue_on_this_thread};
 use crate::telemetry::registry::{BuildInfo, ConfigFacts, Sources, WorkerSource};
 use crate::telemetry::{BackendName, RouteName, Scope, WallClock};
 use spooky_uring::mailbox::{self, Receiver, Sender};
-use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StreamAddress, host};
+use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StartError, StreamAddress, host};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// This program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -71,8 +71,14 @@ impl Running {
 /// # Errors
 /// What is refused, with the fix.
 pub fn probe() -> Result<Features, Failure> {
-    // The error names its fix by itself.
-    Features::probe(FeatureMask::ALL).map_err(|error| Failure::new("io_uring", error))
+    Features::probe(FeatureMask::ALL).map_err(|error| {
+        let exit = match error {
+            StartError::DisabledBySysctl { .. } | StartError::DisabledByFilter { .. } => Exit::Permission,
+            _ => Exit::Failure,
+        };
+        // The error names its fix by itself.
+        Failure::new("io_uring", error).exit(exit)
+    })
 }
 
 /// Starts everything and returns when all workers serve.
@@ -223,7 +229,7 @@ fn sources(generation: &Generation, workers: &Workers, features: &Features) -> S
         workers: lines.map(|(at, line)| WorkerSource::new(at, Arc::clone(&line.cells))).collect(),
         config: ConfigFacts {
             generation: generation.number,
-            activated_unix_us: WallClock::new(now).unix_us(now),
+            activated_unix_us: WallClock::new(now, SystemTime::now()).unix_us(now),
             last_load_ok: true,
         },
         build: BuildInfo {

@@ -63,16 +63,16 @@ impl Failure {
         let failure = Self::new(format!("{name} {address} ({key})"), error);
         match error.kind() {
             io::ErrorKind::AddrInUse => failure.fix(format!(
-                "another process has the port: `ss -l{letter}np 'sport = :{port}'` names it; stop it or set another port in {key}"
+                "another process has the port: `ss -l{letter}np 'sport = :{port}'` names it; stop it or set another port for {key}"
             )),
             io::ErrorKind::PermissionDenied => failure
                 .fix(format!(
                     "ports below 1024 need a privilege: run under systemd with AmbientCapabilities=CAP_NET_BIND_SERVICE, \
-                     or `setcap cap_net_bind_service=+ep` on the binary, or set a port from 1024 up in {key}"
+                     or `setcap cap_net_bind_service=+ep` on the binary, or set a port from 1024 up for {key}"
                 ))
                 .exit(Exit::Permission),
             io::ErrorKind::AddrNotAvailable => failure.fix(format!(
-                "no interface has this address: `ip address` lists them; set one of those, or 0.0.0.0, in {key}"
+                "no interface has this address: `ip address` lists them; set one of those, or 0.0.0.0, for {key}"
             )),
             _ => failure,
         }
@@ -120,9 +120,9 @@ mod tests {
     fn a_taken_port_names_the_setting_and_the_command() {
         let error = io::Error::from(io::ErrorKind::AddrInUse);
         let address = "0.0.0.0:9889".parse().unwrap();
-        let failure = Failure::bind(Protocol::Udp, address, "[listen] port", &error);
+        let failure = Failure::bind(Protocol::Udp, address, "listener `main`", &error);
         let text = failure.to_string();
-        assert!(text.starts_with("UDP 0.0.0.0:9889 ([listen] port): "), "{text}");
+        assert!(text.starts_with("UDP 0.0.0.0:9889 (listener `main`): "), "{text}");
         assert!(text.contains("fix: ") && text.contains("ss -lunp 'sport = :9889'"), "{text}");
         assert_eq!(failure.exit, Exit::Failure);
     }
@@ -131,7 +131,7 @@ mod tests {
     fn a_missing_privilege_has_its_own_exit_code() {
         let error = io::Error::from(io::ErrorKind::PermissionDenied);
         let address = "[::]:443".parse().unwrap();
-        let failure = Failure::bind(Protocol::Udp, address, "[listen] port", &error);
+        let failure = Failure::bind(Protocol::Udp, address, "listener `main`", &error);
         assert_eq!(failure.exit as u8, 77);
     }
 }

@@ -19,6 +19,7 @@ use spooky_uring::host::Signal;
 use spooky_uring::mailbox::Receiver;
 use spooky_uring::{Event, Io, Listener, ListenerId, Ring, Token};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -239,11 +240,12 @@ impl Control {
         if self.life.phase() == Phase::Ready
             && let Some((tell, addresses)) = self.tell.take()
         {
+            let or_off = |address: Option<SocketAddr>| address.map_or("off".to_owned(), |at| at.to_string());
             tracing::info!(
                 workers = self.workers.lines.len(),
                 listeners = ?addresses.public,
-                metrics = ?addresses.metrics,
-                control = ?addresses.control,
+                metrics = %or_off(addresses.metrics),
+                control = %or_off(addresses.control),
                 "ready"
             );
             // Nobody waits for it if the starter is gone.
@@ -280,7 +282,7 @@ impl Control {
                 && let Some(errno) = written.journal.written(result, &mut self.ring)
             {
                 let error = io::Error::from_raw_os_error(errno);
-                tracing::error!(target = ?written.target, %error, "log lines are lost");
+                tracing::error!(file = %written.target, %error, "log lines are lost");
             }
         }
     }
@@ -328,10 +330,10 @@ impl Control {
                     let file = self.ring.add_file(descriptor, token);
                     written.token = token;
                     written.journal.switch(file, &mut self.ring);
-                    tracing::info!(target = ?written.target, "opened again");
+                    tracing::info!(file = %written.target, "opened again");
                 }
                 Err(error) => {
-                    tracing::error!(target = ?written.target, %error, "cannot be opened again; the old file stays");
+                    tracing::error!(file = %written.target, %error, "cannot be opened again; the old file stays");
                 }
             }
         }

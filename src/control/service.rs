@@ -27,8 +27,10 @@ impl ControlService {
     }
 
     fn knows(&self, host: &str) -> bool {
+        // Only HTTP/1.0 may say nothing, which no browser speaks.
+        let silent = host.is_empty();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        bare.parse::<IpAddr>().is_ok() || host == "localhost" || self.names.iter().any(|name| **name == *host)
+        silent || bare.parse::<IpAddr>().is_ok() || host == "localhost" || self.names.iter().any(|name| **name == *host)
     }
 }
 

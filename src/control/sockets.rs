@@ -53,7 +53,7 @@ impl Sockets {
                 ..UdpOptions::new(listener.address)
             };
             let refused = |error| {
-                let key = format!("listener `{}`: address and port", listener.name);
+                let key = format!("listener `{}`", listener.name);
                 Failure::bind(Protocol::Udp, listener.address, &key, &error)
             };
             // Alone on its port; dropped again if there is to be a group.

@@ -2,8 +2,8 @@
 
 use super::trail::{Ids, RequestId, hex};
 use super::{Plan, Snapshot};
-use crate::http::RequestHead;
 use crate::config::ForwardedMode;
+use crate::http::RequestHead;
 use crate::http::forward::{self, IdentityMode, Onward, RequestRules};
 use crate::http::peer::Peer;
 use crate::http::trace::TraceParent;

@@ -61,20 +61,12 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn new() -> Self {
-        Self {
-            state: State::Size { size: 0, digits: 0 },
-            line_extra: 0,
-            message_extra: 0,
-        }
+        Self { state: State::Size { size: 0, digits: 0 }, line_extra: 0, message_extra: 0 }
     }
 
     /// Reads framing from the front of `bytes`: how many bytes of framing there are, and what follows them.
     /// At most `room` bytes are then declared body. Calls continue behind framing and body together.
-    pub(super) fn decode(
-        &mut self,
-        bytes: &[u8],
-        room: usize,
-    ) -> Result<(usize, Piece), Malformed> {
+    pub(super) fn decode(&mut self, bytes: &[u8], room: usize) -> Result<(usize, Piece), Malformed> {
         let mut at = 0;
         loop {
             if self.state == State::Trailers {
@@ -88,10 +80,7 @@ impl Decoder {
                 if room == 0 {
                     return Ok((at, Piece::Blocked));
                 }
-                let body = usize::try_from(left)
-                    .unwrap_or(usize::MAX)
-                    .min(rest)
-                    .min(room);
+                let body = usize::try_from(left).unwrap_or(usize::MAX).min(rest).min(room);
                 self.state = match left - body as u64 {
                     0 => State::BodyCr,
                     left => State::Body { left },
@@ -114,15 +103,10 @@ impl Decoder {
                     b'0'..=b'9' => byte - b'0',
                     _ => (byte | 0x20) - b'a' + 10,
                 };
-                Ok(State::Size {
-                    size: size << 4 | u64::from(digit),
-                    digits: digits + 1,
-                })
+                Ok(State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
             }
             (State::Size { digits: 0, .. }, _) => Err(Malformed("chunk size without digits")),
-            (State::Size { size, .. } | State::Extension { size }, b'\r') => {
-                Ok(State::SizeEnd { size })
-            }
+            (State::Size { size, .. } | State::Extension { size }, b'\r') => Ok(State::SizeEnd { size }),
             (State::Size { size, .. } | State::Blank { size }, b';') => {
                 self.count_extra()?;
                 Ok(State::Extension { size })
@@ -157,8 +141,7 @@ impl Decoder {
     fn count_extra(&mut self) -> Result<(), Malformed> {
         self.line_extra += 1;
         self.message_extra += 1;
-        if self.line_extra > limits::H1_CHUNK_EXTENSION_BYTES
-            || self.message_extra > limits::H1_MESSAGE_EXTENSION_BYTES
+        if self.line_extra > limits::H1_CHUNK_EXTENSION_BYTES || self.message_extra > limits::H1_MESSAGE_EXTENSION_BYTES
         {
             return Err(Malformed("chunk extensions too long"));
         }

@@ -18,9 +18,7 @@ use super::outgoing::{LengthBroken, Outgoing};
 use super::output::{Output, put_field, put_length};
 use super::parse::{self, Bad};
 use crate::http::normalize::{self, ResponseFault};
-use crate::http::{
-    Event, Fields, Known, Method, Reason, RequestHead, ResponseHead, Target, WireVersion,
-};
+use crate::http::{Event, Fields, Known, Method, Reason, RequestHead, ResponseHead, Target, WireVersion};
 use crate::limits;
 use spooky_uring::Chunk;
 
@@ -121,8 +119,7 @@ impl ClientConnection {
 
     /// No exchange is under way: both directions of the last one are over.
     pub fn is_idle(&self) -> bool {
-        matches!(self.receiving, Receiving::Idle | Receiving::Over)
-            && self.sending == Outgoing::Ended
+        matches!(self.receiving, Receiving::Idle | Receiving::Over) && self.sending == Outgoing::Ended
     }
 
     /// Another exchange can start (RFC 9112 §9.3). Always asked just before [`Self::send_head`]: bytes or an end that
@@ -148,9 +145,7 @@ impl ClientConnection {
     /// Whether the socket should be read: false while more waits than may, and when nothing more can be understood.
     /// Bytes that still arrive are taken nevertheless.
     pub fn wants_read(&self) -> bool {
-        self.finished == Finished::No
-            && self.fault.is_none()
-            && !self.input.is_full(self.limits.held_bytes)
+        self.finished == Finished::No && self.fault.is_none() && !self.input.is_full(self.limits.held_bytes)
     }
 
     /// Permits that many more body bytes to be given out.
@@ -168,13 +163,7 @@ impl ClientConnection {
     /// Starts an exchange; only when [`Self::is_reusable`]. `host` replaces the request's own authority in Host.
     ///
     /// Fields that concern one connection only, Host, and those of the framing are never taken from the head.
-    pub fn send_head(
-        &mut self,
-        head: &RequestHead,
-        host: Option<&[u8]>,
-        framing: Framing,
-        out: &mut Output,
-    ) {
+    pub fn send_head(&mut self, head: &RequestHead, host: Option<&[u8]>, framing: Framing, out: &mut Output) {
         debug_assert!(self.is_reusable());
         self.receiving = Receiving::Head;
         self.method.clone_from(&head.method);
@@ -207,11 +196,7 @@ impl ClientConnection {
         self.send(out, Outgoing::end);
     }
 
-    fn send(
-        &mut self,
-        out: &mut Output,
-        write: impl FnOnce(&mut Outgoing, &mut Output) -> Result<(), LengthBroken>,
-    ) {
+    fn send(&mut self, out: &mut Output, write: impl FnOnce(&mut Outgoing, &mut Output) -> Result<(), LengthBroken>) {
         if self.fault.is_some() {
             return;
         }
@@ -324,25 +309,14 @@ impl ClientConnection {
                     _ => WireVersion::H1_1,
                 };
                 super::reserve(&mut spare.fields, fields);
-                let fields = fields
-                    .iter()
-                    .map(|field| (field.name.as_bytes(), field.value));
-                normalize::response_into(
-                    version,
-                    Some(line.status),
-                    fields,
-                    method,
-                    limits,
-                    spare,
-                )?;
+                let fields = fields.iter().map(|field| (field.name.as_bytes(), field.value));
+                normalize::response_into(version, Some(line.status), fields, method, limits, spare)?;
                 *keep &= super::keeps_alive(version, &spare.fields);
                 Ok(std::mem::take(spare))
             })
         });
         section.map_err(|unreadable: Unreadable<BadHead>| match unreadable {
-            Unreadable::TooLong { .. } => {
-                self.failed(Reason::UpstreamHeadTooLarge, "response head too long")
-            }
+            Unreadable::TooLong { .. } => self.failed(Reason::UpstreamHeadTooLarge, "response head too long"),
             Unreadable::BareLf => self.failed(Reason::UpstreamMalformed, "line ends with LF alone"),
             Unreadable::Bad(BadHead { reason, detail }) => self.failed(reason, detail),
         })
@@ -350,9 +324,8 @@ impl ClientConnection {
 
     /// What it means that the connection ended before a head did: `reason`, unless what came was none anyway.
     fn cut_head(&self, reason: Reason) -> Fault {
-        let garbage = self.input.section_cut(|bytes| {
-            parse::response(bytes, self.limits.head.fields, |_, _| Ok::<(), Bad>(()))
-        });
+        let garbage =
+            self.input.section_cut(|bytes| parse::response(bytes, self.limits.head.fields, |_, _| Ok::<(), Bad>(())));
         match garbage {
             Err(Bad::Malformed(detail)) => self.failed(Reason::UpstreamMalformed, detail),
             Err(Bad::TooManyFields) => self.failed(Reason::UpstreamHeadTooLarge, "too many fields"),
@@ -361,9 +334,7 @@ impl ClientConnection {
     }
 
     fn receive_body(&mut self) -> Result<Option<Event<ResponseHead>>, Fault> {
-        let step = self
-            .incoming
-            .step(&mut self.input, &mut self.credit, &self.limits.head);
+        let step = self.incoming.step(&mut self.input, &mut self.credit, &self.limits.head);
         match step {
             Ok(Step::Body(chunk)) => Ok(Some(Event::Body(chunk))),
             Ok(Step::Trailers(fields)) => Ok(Some(Event::Trailers(fields))),
@@ -426,10 +397,7 @@ impl ClientConnection {
         if self.receiving == Receiving::Idle {
             assert_eq!(self.sending, Outgoing::Ended);
         }
-        assert!(
-            !matches!(self.sending, Outgoing::Close | Outgoing::Withheld),
-            "no request ends so"
-        );
+        assert!(!matches!(self.sending, Outgoing::Close | Outgoing::Withheld), "no request ends so");
         if self.fault.is_some() {
             assert!(!self.is_reusable() && !self.wants_read());
         }
@@ -460,24 +428,15 @@ struct BadHead {
 impl From<Bad> for BadHead {
     fn from(bad: Bad) -> Self {
         match bad {
-            Bad::Malformed(detail) => Self {
-                reason: Reason::UpstreamMalformed,
-                detail,
-            },
-            Bad::TooManyFields => Self {
-                reason: Reason::UpstreamHeadTooLarge,
-                detail: "too many fields",
-            },
+            Bad::Malformed(detail) => Self { reason: Reason::UpstreamMalformed, detail },
+            Bad::TooManyFields => Self { reason: Reason::UpstreamHeadTooLarge, detail: "too many fields" },
         }
     }
 }
 
 impl From<ResponseFault> for BadHead {
     fn from(fault: ResponseFault) -> Self {
-        Self {
-            reason: fault.reason,
-            detail: fault.reason.description(),
-        }
+        Self { reason: fault.reason, detail: fault.reason.description() }
     }
 }
 

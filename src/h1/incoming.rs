@@ -69,18 +69,10 @@ impl Incoming {
     }
 
     /// Takes the next piece from `input`, within `credit`.
-    pub(super) fn step(
-        &mut self,
-        input: &mut Input,
-        credit: &mut usize,
-        limits: &HeadLimits,
-    ) -> Result<Step, Broken> {
+    pub(super) fn step(&mut self, input: &mut Input, credit: &mut usize, limits: &HeadLimits) -> Result<Step, Broken> {
         match self {
             Self::Length { left } => {
-                let body = usize::try_from(*left)
-                    .unwrap_or(usize::MAX)
-                    .min(input.front().len())
-                    .min(*credit);
+                let body = usize::try_from(*left).unwrap_or(usize::MAX).min(input.front().len()).min(*credit);
                 if body == 0 {
                     return Ok(Step::Wait);
                 }
@@ -100,19 +92,13 @@ impl Incoming {
         }
     }
 
-    fn step_chunked(
-        &mut self,
-        input: &mut Input,
-        credit: &mut usize,
-        limits: &HeadLimits,
-    ) -> Result<Step, Broken> {
+    fn step_chunked(&mut self, input: &mut Input, credit: &mut usize, limits: &HeadLimits) -> Result<Step, Broken> {
         let Self::Chunked(decoder) = self else {
             return Ok(Step::Wait);
         };
         while !input.is_empty() {
-            let (framing, piece) = decoder
-                .decode(input.front(), *credit)
-                .map_err(|malformed| Broken::Framing(malformed.0))?;
+            let (framing, piece) =
+                decoder.decode(input.front(), *credit).map_err(|malformed| Broken::Framing(malformed.0))?;
             input.skip(framing);
             match piece {
                 Piece::More => {}
@@ -130,11 +116,9 @@ impl Incoming {
     /// What is wrong with the bytes in hand when no more will come; `None`: nothing but that they are too few.
     pub(super) fn cut(&self, input: &Input, limits: &HeadLimits) -> Option<Broken> {
         match self {
-            Self::Trailers => input
-                .section_cut(|bytes| {
-                    parse::trailers(bytes, limits.fields, |_| Ok::<(), Broken>(()))
-                })
-                .err(),
+            Self::Trailers => {
+                input.section_cut(|bytes| parse::trailers(bytes, limits.fields, |_| Ok::<(), Broken>(()))).err()
+            }
             _ => None,
         }
     }
@@ -145,9 +129,7 @@ impl Incoming {
                 if fields.is_empty() {
                     return Ok(Fields::new());
                 }
-                let fields = fields
-                    .iter()
-                    .map(|field| (field.name.as_bytes(), field.value));
+                let fields = fields.iter().map(|field| (field.name.as_bytes(), field.value));
                 normalize::trailers(WireVersion::H1_1, fields, limits)
                     .map_err(|refusal| Broken::Trailers(refusal.reason.token()))
             })

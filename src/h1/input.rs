@@ -131,10 +131,7 @@ impl Input {
     }
 
     /// What the bytes of an unfinished section are when no more will come; `Ok(())`: a beginning, as far as one sees.
-    pub(super) fn section_cut<T, E>(
-        &self,
-        mut parse: impl FnMut(&[u8]) -> Parsed<T, E>,
-    ) -> Result<(), E> {
+    pub(super) fn section_cut<T, E>(&self, mut parse: impl FnMut(&[u8]) -> Parsed<T, E>) -> Result<(), E> {
         match parse(&self.section) {
             Parsed::Bad(error) => Err(error),
             Parsed::Partial | Parsed::Complete(..) => Ok(()),

@@ -48,16 +48,10 @@ pub struct Limits {
 
 impl Limits {
     /// The defaults towards backends.
-    pub const CLIENT: Self = Self {
-        head: HeadLimits::RESPONSE,
-        held_bytes: limits::H1_HELD_BYTES,
-    };
+    pub const CLIENT: Self = Self { head: HeadLimits::RESPONSE, held_bytes: limits::H1_HELD_BYTES };
 
     /// The defaults towards clients.
-    pub const SERVER: Self = Self {
-        head: HeadLimits::REQUEST,
-        held_bytes: limits::H1_HELD_BYTES,
-    };
+    pub const SERVER: Self = Self { head: HeadLimits::REQUEST, held_bytes: limits::H1_HELD_BYTES };
 }
 
 /// Whether the sender of these fields lets the connection live on (RFC 9112 §9.3).
@@ -74,18 +68,14 @@ fn keeps_alive(version: WireVersion, fields: &Fields) -> bool {
 #[inline]
 fn is_ours(known: Option<Known>) -> bool {
     known.is_some_and(|known| {
-        known.rules() & rule::CONNECTION != 0
-            || matches!(known, Known::Te | Known::Host | Known::ContentLength)
+        known.rules() & rule::CONNECTION != 0 || matches!(known, Known::Te | Known::Host | Known::ContentLength)
     })
 }
 
 /// Makes room for parsed fields at once, in memory that was not used before.
 fn reserve(to: &mut Fields, fields: &[httparse::Header<'_>]) {
     if to.capacity() == 0 {
-        let bytes = fields
-            .iter()
-            .map(|field| field.name.len() + field.value.len())
-            .sum();
+        let bytes = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
         *to = Fields::with_capacity(fields.len(), bytes);
     }
 }

@@ -61,11 +61,7 @@ impl Outgoing {
 
     /// Ends the body with trailers. Only a chunked body can carry them; elsewhere they are dropped, as RFC 9110 §6.5.1
     /// permits.
-    pub(super) fn trailers(
-        &mut self,
-        fields: &Fields,
-        out: &mut Output,
-    ) -> Result<(), LengthBroken> {
+    pub(super) fn trailers(&mut self, fields: &Fields, out: &mut Output) -> Result<(), LengthBroken> {
         if *self != Self::Chunked {
             return self.end(out);
         }

@@ -167,9 +167,6 @@ mod tests {
         put_field(&mut text, b"a", b"b");
         put_field(&mut text, b"empty", b"");
         put_length(&mut text, u64::MAX);
-        assert_eq!(
-            text,
-            b"a: b\r\nempty: \r\ncontent-length: 18446744073709551615\r\n"
-        );
+        assert_eq!(text, b"a: b\r\nempty: \r\ncontent-length: 18446744073709551615\r\n");
     }
 }

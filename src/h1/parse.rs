@@ -99,16 +99,10 @@ pub(super) fn request<T, E: From<Bad>>(
             if !lines_end_with_crlf(&line[..used], request.headers) {
                 return bad(BARE_LF);
             }
-            let (Some(minor), Some(method), Some(target)) =
-                (request.version, request.method, request.path)
-            else {
+            let (Some(minor), Some(method), Some(target)) = (request.version, request.method, request.path) else {
                 return bad("request line");
             };
-            let first = RequestLine {
-                minor,
-                method,
-                target,
-            };
+            let first = RequestLine { minor, method, target };
             let used = bytes.len() - line.len() + used;
             complete(used, build(first, request.headers))
         }
@@ -167,10 +161,7 @@ fn lines_end_with_crlf(section: &[u8], fields: &[Header<'_>]) -> bool {
         && fields.iter().all(|field| {
             let at = (field.name.as_ptr() as usize).wrapping_sub(first);
             // A trailer section begins with its first field.
-            at == 0
-                || section
-                    .get(..at)
-                    .is_some_and(|front| front.ends_with(b"\r\n"))
+            at == 0 || section.get(..at).is_some_and(|front| front.ends_with(b"\r\n"))
         })
 }
 
@@ -183,10 +174,8 @@ fn refuse<T, E: From<Bad>>(
     again: impl Fn(&[u8]) -> httparse::Result<usize>,
 ) -> Parsed<T, E> {
     if error == Error::TooManyHeaders {
-        let bare = bytes
-            .iter()
-            .enumerate()
-            .position(|(at, &byte)| byte == b'\n' && (at == 0 || bytes[at - 1] != b'\r'));
+        let bare =
+            bytes.iter().enumerate().position(|(at, &byte)| byte == b'\n' && (at == 0 || bytes[at - 1] != b'\r'));
         return match bare {
             Some(at) if again(&bytes[..=at]) != Err(Error::TooManyHeaders) => bad(BARE_LF),
             _ => Parsed::Bad(Bad::TooManyFields.into()),

@@ -20,9 +20,7 @@ use super::output::{Output, put_field, put_length};
 use super::parse::{self, Bad};
 use crate::http::head::phrase;
 use crate::http::normalize::{self, RequestLine, WireRequest};
-use crate::http::{
-    Event, Fields, Method, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion,
-};
+use crate::http::{Event, Fields, Method, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion};
 use crate::limits;
 use spooky_uring::Chunk;
 
@@ -117,9 +115,7 @@ impl ServerConnection {
 
     /// Whether a request head has begun to arrive and is not whole: what a header timeout watches.
     pub fn is_within_head(&self) -> bool {
-        self.receiving == Receiving::Head
-            && self.sending == Sending::Ready
-            && !self.input.is_empty()
+        self.receiving == Receiving::Head && self.sending == Sending::Ready && !self.input.is_empty()
     }
 
     /// What becomes of the connection once the output is sent. Ask it after each turn's events and commands.
@@ -128,9 +124,7 @@ impl ServerConnection {
             (Sending::Ready, Receiving::Shut) if self.linger && !self.finished => Closing::Linger,
             (Sending::Ready, Receiving::Shut) => Closing::Now,
             // Nothing more can come; what waits was all looked at unless a request is in it.
-            (Sending::Ready, Receiving::Head) if self.finished && self.input.is_empty() => {
-                Closing::Now
-            }
+            (Sending::Ready, Receiving::Head) if self.finished && self.input.is_empty() => Closing::Now,
             _ => Closing::No,
         }
     }
@@ -148,8 +142,7 @@ impl ServerConnection {
 
     /// Whether the socket should be read: false while more waits than may.
     pub fn wants_read(&self) -> bool {
-        !self.finished
-            && (self.receiving == Receiving::Shut || !self.input.is_full(self.limits.held_bytes))
+        !self.finished && (self.receiving == Receiving::Shut || !self.input.is_full(self.limits.held_bytes))
     }
 
     /// Permits that many more body bytes to be given out.
@@ -212,13 +205,8 @@ impl ServerConnection {
                 };
                 let wire = WireRequest {
                     scheme,
-                    line: Some(RequestLine {
-                        method: line.method.as_bytes(),
-                        target: line.target.as_bytes(),
-                    }),
-                    fields: fields
-                        .iter()
-                        .map(|field| (field.name.as_bytes(), field.value)),
+                    line: Some(RequestLine { method: line.method.as_bytes(), target: line.target.as_bytes() }),
+                    fields: fields.iter().map(|field| (field.name.as_bytes(), field.value)),
                 };
                 let mut head = spare.take().unwrap_or_default();
                 super::reserve(&mut head.fields, fields);
@@ -241,9 +229,9 @@ impl ServerConnection {
 
     /// What it means that the connection ended before a head did.
     fn cut_head(&mut self) -> Result<Option<Event<Box<RequestHead>>>, Fault> {
-        let garbage = self.input.section_cut(|bytes| {
-            parse::request(bytes, self.limits.head.fields, |_, _| Ok::<(), Refused>(()))
-        });
+        let garbage = self
+            .input
+            .section_cut(|bytes| parse::request(bytes, self.limits.head.fields, |_, _| Ok::<(), Refused>(())));
         match garbage {
             Err(Refused(refusal)) => Ok(Some(self.refuse(refusal))),
             Ok(()) => Err(self.failed(Reason::ClientGone, "closed within a request head")),
@@ -285,9 +273,7 @@ impl ServerConnection {
     }
 
     fn receive_body(&mut self) -> Result<Option<Event<Box<RequestHead>>>, Fault> {
-        let step = self
-            .incoming
-            .step(&mut self.input, &mut self.credit, &self.limits.head);
+        let step = self.incoming.step(&mut self.input, &mut self.credit, &self.limits.head);
         match step {
             Ok(Step::Body(chunk)) => {
                 // It did not wait.
@@ -312,9 +298,7 @@ impl ServerConnection {
 
     fn broken(&self, broken: Broken) -> Fault {
         match broken {
-            Broken::Framing(detail) | Broken::Trailers(detail) => {
-                self.failed(Reason::BodyFraming, detail)
-            }
+            Broken::Framing(detail) | Broken::Trailers(detail) => self.failed(Reason::BodyFraming, detail),
         }
     }
 
@@ -391,21 +375,13 @@ impl ServerConnection {
         self.finish();
     }
 
-    fn send(
-        &mut self,
-        out: &mut Output,
-        write: impl FnOnce(&mut Outgoing, &mut Output) -> Result<(), LengthBroken>,
-    ) {
+    fn send(&mut self, out: &mut Output, write: impl FnOnce(&mut Outgoing, &mut Output) -> Result<(), LengthBroken>) {
         let Sending::Body(outgoing) = &mut self.sending else {
             return;
         };
         if let Err(LengthBroken(detail)) = write(outgoing, out) {
             // The client must not take a broken response for a whole one: only a reset tells it.
-            self.fault = Some(Fault {
-                what: What::Exchange(Reason::Internal),
-                next: Next::Reset,
-                detail,
-            });
+            self.fault = Some(Fault { what: What::Exchange(Reason::Internal), next: Next::Reset, detail });
             self.shut();
         }
     }
@@ -485,11 +461,7 @@ fn put_head(to: &mut Vec<u8>, head: &ResponseHead) {
     // The fields' size counts 32 bytes more for each than ": " and the line end need: room for the other lines.
     to.reserve(head.fields.bytes() + phrase.len() + 96);
     to.extend_from_slice(b"HTTP/1.1 ");
-    let digits = [
-        head.status / 100 % 10,
-        head.status / 10 % 10,
-        head.status % 10,
-    ];
+    let digits = [head.status / 100 % 10, head.status / 10 % 10, head.status % 10];
     to.extend(digits.map(|digit| b'0' + digit as u8));
     to.push(b' ');
     to.extend_from_slice(phrase.as_bytes());

@@ -82,9 +82,7 @@ impl Random {
 
 /// Every file of a corpus folder, with the name of the directory it stands in: what is expected of it.
 pub(super) fn corpus(folder: &str) -> Vec<(String, String, Vec<u8>)> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/corpus/h1")
-        .join(folder);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/h1").join(folder);
     let mut files = Vec::new();
     for class in std::fs::read_dir(&root).unwrap() {
         let class = class.unwrap();
@@ -124,10 +122,7 @@ impl Story {
     }
 
     pub(super) fn fields(fields: &Fields) -> String {
-        fields
-            .iter()
-            .map(|(name, value)| format!(" {}={}", name.name.escape_ascii(), value.escape_ascii()))
-            .collect()
+        fields.iter().map(|(name, value)| format!(" {}={}", name.name.escape_ascii(), value.escape_ascii())).collect()
     }
 }
 

@@ -24,11 +24,7 @@ impl Half {
         if random.below(2) == 0 {
             trailers.push(b"x-sum", b"1");
         }
-        Self {
-            to_send: random.bytes(len),
-            trailers,
-            ..Self::default()
-        }
+        Self { to_send: random.bytes(len), trailers, ..Self::default() }
     }
 
     fn next_piece(&mut self, random: &mut Random) -> Option<Chunk> {
@@ -126,9 +122,7 @@ fn exchange(random: &mut Random, client: &mut ClientConnection, server: &mut Ser
         }
         // The answer begins before or after the request's end, but ends behind it: else the connection could not go on.
         let may_begin = up.heard_end || (response.status < 400 && method != Method::Head);
-        if answering && random.below(3) == 0 && may_begin && !down.to_send.is_empty()
-            || answering && up.heard_end
-        {
+        if answering && random.below(3) == 0 && may_begin && !down.to_send.is_empty() || answering && up.heard_end {
             server.send_head(&response, false, &mut download);
             answering = false;
             answered = true;
@@ -163,10 +157,7 @@ fn exchange(random: &mut Random, client: &mut ClientConnection, server: &mut Ser
     assert!(up.heard_end && down.heard_end, "the exchange ends");
     assert_eq!(up.heard, up.to_send);
     let bodiless = method == Method::Head;
-    assert_eq!(
-        down.heard,
-        if bodiless { &[][..] } else { &down.to_send[..] }
-    );
+    assert_eq!(down.heard, if bodiless { &[][..] } else { &down.to_send[..] });
     if framing == Framing::Chunked {
         assert_eq!(up.heard_trailers, up.trailers);
     }
@@ -184,11 +175,7 @@ fn both_sides_understand_each_other_and_go_on() {
         for turn in 0..5 {
             exchange(&mut random, &mut client, &mut server);
             assert!(client.is_reusable(), "seed {seed}, exchange {turn}");
-            assert_eq!(
-                server.closing(),
-                Closing::No,
-                "seed {seed}, exchange {turn}"
-            );
+            assert_eq!(server.closing(), Closing::No, "seed {seed}, exchange {turn}");
         }
     }
 }

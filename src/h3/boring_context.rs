@@ -19,16 +19,9 @@ const GROUPS_CLASSIC: &str = "X25519:P-256:P-384";
 pub(super) fn server(identity: &Identity) -> Result<SslContextBuilder, StartError> {
     let tls = |error: ErrorStack| StartError::Tls(error.to_string());
     let mut context = SslContext::builder(SslMethod::tls()).map_err(tls)?;
-    context
-        .set_min_proto_version(Some(SslVersion::TLS1_3))
-        .map_err(tls)?;
-    context
-        .set_max_proto_version(Some(SslVersion::TLS1_3))
-        .map_err(tls)?;
-    context
-        .set_curves_list(GROUPS)
-        .or_else(|_| context.set_curves_list(GROUPS_CLASSIC))
-        .map_err(tls)?;
+    context.set_min_proto_version(Some(SslVersion::TLS1_3)).map_err(tls)?;
+    context.set_max_proto_version(Some(SslVersion::TLS1_3)).map_err(tls)?;
+    context.set_curves_list(GROUPS).or_else(|_| context.set_curves_list(GROUPS_CLASSIC)).map_err(tls)?;
     present(&mut context, identity).map_err(|error| StartError::Identity(error.to_string()))?;
     Ok(context)
 }

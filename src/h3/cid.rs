@@ -51,25 +51,7 @@ impl Cid {
     }
 
     fn from_block(block: &[u8]) -> Option<Self> {
-        let &[
-            layout,
-            e0,
-            e1,
-            w0,
-            w1,
-            s0,
-            s1,
-            s2,
-            s3,
-            t0,
-            t1,
-            t2,
-            t3,
-            n0,
-            n1,
-            n2,
-        ] = block
-        else {
+        let &[layout, e0, e1, w0, w1, s0, s1, s2, s3, t0, t1, t2, t3, n0, n1, n2] = block else {
             return None;
         };
         (layout == LAYOUT).then_some(Self {
@@ -99,10 +81,7 @@ impl CidKeys {
     /// Derives the keys from the process's secret (HKDF-SHA-256).
     pub fn derive(secret: &[u8]) -> Self {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"spooky connection id").extract(secret);
-        let mut keys = Self {
-            block: [0; 16],
-            reset: [0; 32],
-        };
+        let mut keys = Self { block: [0; 16], reset: [0; 32] };
         expand(&root, b"block v1", &mut keys.block);
         expand(&root, b"reset v1", &mut keys.reset);
         keys
@@ -118,9 +97,7 @@ fn expand(root: &hkdf::Prk, info: &[u8], out: &mut [u8]) {
     }
     // Both fail only for outputs over 255 hashes.
     let info = [info];
-    let filled = root
-        .expand(&info, Length(out.len()))
-        .and_then(|okm| okm.fill(out));
+    let filled = root.expand(&info, Length(out.len())).and_then(|okm| okm.fill(out));
     assert!(filled.is_ok(), "HKDF output of {} bytes", out.len());
 }
 
@@ -187,13 +164,7 @@ mod tests {
     }
 
     fn sample(sequence: u32) -> Cid {
-        Cid {
-            epoch: 7,
-            worker: 4095,
-            slot: 0x0102_0304,
-            tag: 0xfffe_fdfc,
-            sequence,
-        }
+        Cid { epoch: 7, worker: 4095, slot: 0x0102_0304, tag: 0xfffe_fdfc, sequence }
     }
 
     #[test]
@@ -202,20 +173,8 @@ mod tests {
         for cid in [
             sample(0),
             sample(0xff_ffff),
-            Cid {
-                epoch: u16::MAX,
-                worker: u16::MAX,
-                slot: u32::MAX,
-                tag: u32::MAX,
-                sequence: 0xff_ffff,
-            },
-            Cid {
-                epoch: 0,
-                worker: 0,
-                slot: 0,
-                tag: 0,
-                sequence: 0,
-            },
+            Cid { epoch: u16::MAX, worker: u16::MAX, slot: u32::MAX, tag: u32::MAX, sequence: 0xff_ffff },
+            Cid { epoch: 0, worker: 0, slot: 0, tag: 0, sequence: 0 },
         ] {
             let wire = coder.encode(cid);
             assert_eq!(coder.decode(&wire), Some(cid));
@@ -227,21 +186,12 @@ mod tests {
     #[test]
     fn two_ids_of_one_connection_share_nothing_that_shows() {
         let mut coder = coder(b"secret");
-        let ids = (0..64)
-            .map(|sequence| coder.encode(sample(sequence)))
-            .collect::<Vec<_>>();
+        let ids = (0..64).map(|sequence| coder.encode(sample(sequence))).collect::<Vec<_>>();
         for (i, a) in ids.iter().enumerate() {
             for b in &ids[i + 1..] {
-                let different = a
-                    .iter()
-                    .zip(b)
-                    .map(|(a, b)| (a ^ b).count_ones())
-                    .sum::<u32>();
+                let different = a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
                 // 128 fair coins: 64 expected, 6 sigma is 34.
-                assert!(
-                    (30..=98).contains(&different),
-                    "{different} of 128 bits differ"
-                );
+                assert!((30..=98).contains(&different), "{different} of 128 bits differ");
             }
         }
     }
@@ -286,9 +236,6 @@ mod tests {
         let other = ours.encode(sample(2));
         assert_eq!(ours.reset_token(&wire), coder(b"secret").reset_token(&wire));
         assert_ne!(ours.reset_token(&wire), ours.reset_token(&other));
-        assert_ne!(
-            ours.reset_token(&wire),
-            coder(b"another").reset_token(&wire)
-        );
+        assert_ne!(ours.reset_token(&wire), coder(b"another").reset_token(&wire));
     }
 }

@@ -138,13 +138,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
-        mut quic: Quic,
-        shared: Rc<Shared>,
-        client: SocketAddr,
-        local: SocketAddr,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(mut quic: Quic, shared: Rc<Shared>, client: SocketAddr, local: SocketAddr, now: Instant) -> Self {
         boring_ffi::shed_handshake_config(quic.as_mut());
         Self {
             quic,
@@ -283,10 +277,7 @@ impl Connection {
             return;
         };
         self.closing.retain(|&id| {
-            let gone = matches!(
-                quic.stream_capacity(id),
-                Err(quiche::Error::InvalidStreamState(_))
-            );
+            let gone = matches!(quic.stream_capacity(id), Err(quiche::Error::InvalidStreamState(_)));
             if gone {
                 let nothing = [quiche::h3::HeaderRef::new(b":status", b"200")];
                 let _ = http.send_response(quic, id, &nothing, false);
@@ -358,9 +349,7 @@ impl Connection {
     pub fn is_drained(&self) -> bool {
         self.is_closing()
             || self.http.is_none() && self.goaway != Goaway::No
-            || matches!(self.goaway, Goaway::Final(_))
-                && self.streams.is_empty()
-                && self.held.bytes() == 0
+            || matches!(self.goaway, Goaway::Final(_)) && self.streams.is_empty() && self.held.bytes() == 0
     }
 
     /// Closes the connection with a code of RFC 9114; [`Self::transmit`] sends it.
@@ -380,22 +369,15 @@ impl Connection {
         if !self.is_closing() {
             return None;
         }
-        let told = |by, error: &quiche::ConnectionError| CloseCause {
-            by,
-            application: error.is_app,
-            code: error.error_code,
-        };
+        let told =
+            |by, error: &quiche::ConnectionError| CloseCause { by, application: error.is_app, code: error.error_code };
         if let Some(error) = self.quic.peer_error() {
             return Some(told(Closer::Client, error));
         }
         if let Some(error) = self.quic.local_error() {
             return Some(told(Closer::Us, error));
         }
-        Some(CloseCause {
-            by: Closer::Silence,
-            application: false,
-            code: 0,
-        })
+        Some(CloseCause { by: Closer::Silence, application: false, code: 0 })
     }
 
     /// When [`Self::handle_deadline`] wants to be called.
@@ -406,10 +388,7 @@ impl Connection {
             Goaway::Noticed(at) => Some(at),
             Goaway::No | Goaway::Wanted | Goaway::Final(_) => None,
         };
-        [self.quic.timeout_instant(), self.release, handshake, goaway]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.quic.timeout_instant(), self.release, handshake, goaway].into_iter().flatten().min()
     }
 
     /// Time has come; [`Self::next_event`] and [`Self::transmit`] follow.
@@ -439,12 +418,7 @@ impl Connection {
 
     /// Bytes queued or not yet acknowledged.
     pub fn held_bytes(&self) -> usize {
-        self.held.bytes()
-            + self
-                .streams
-                .values()
-                .map(|stream| stream.tail.len())
-                .sum::<usize>()
+        self.held.bytes() + self.streams.values().map(|stream| stream.tail.len()).sum::<usize>()
     }
 
     /// The client, on the last path that was validated.
@@ -459,11 +433,7 @@ impl Connection {
             client: self.client,
             local: self.local,
             established: self.handshake.is_some(),
-            alpn: if self.quic.application_proto() == super::ALPN {
-                super::ALPN
-            } else {
-                b""
-            },
+            alpn: if self.quic.application_proto() == super::ALPN { super::ALPN } else { b"" },
             server_name: self.quic.server_name().map(str::to_owned),
             rtt: rtt(&self.quic),
             handshake: self.handshake,
@@ -481,16 +451,8 @@ impl Connection {
             waiting += stream.sealed();
             let listed = |list: &VecDeque<u64>| list.iter().filter(|&other| other == id).count();
             assert_eq!(listed(&self.news), usize::from(stream.in_news), "news {id}");
-            assert_eq!(
-                listed(&self.reading),
-                usize::from(stream.in_reading),
-                "reading {id}"
-            );
-            assert_eq!(
-                listed(&self.sending),
-                usize::from(stream.in_sending),
-                "sending {id}"
-            );
+            assert_eq!(listed(&self.reading), usize::from(stream.in_reading), "reading {id}");
+            assert_eq!(listed(&self.sending), usize::from(stream.in_sending), "sending {id}");
             assert!(!stream.is_over() || stream.in_news, "over but kept {id}");
         }
         assert_eq!(waiting, self.waiting);
@@ -500,7 +462,5 @@ impl Connection {
 }
 
 fn rtt(quic: &Quic) -> Duration {
-    quic.path_stats()
-        .find(|path| path.active)
-        .map_or(Duration::ZERO, |path| path.rtt)
+    quic.path_stats().find(|path| path.active).map_or(Duration::ZERO, |path| path.rtt)
 }

@@ -189,11 +189,7 @@ mod tests {
     fn the_table_of_causes_is_bounded() {
         let counters = Counters::default();
         for code in 0..2 * CLOSE_CAUSES as u64 {
-            counters.close(CloseCause {
-                by: Closer::Client,
-                application: true,
-                code,
-            });
+            counters.close(CloseCause { by: Closer::Client, application: true, code });
         }
         assert_eq!(counters.closes().len(), CLOSE_CAUSES);
         assert_eq!(counters.closes_other.get(), CLOSE_CAUSES as u64);

@@ -67,10 +67,7 @@ impl FirstId {
     fn new(id: &[u8]) -> Option<Self> {
         let mut bytes = [0; ID_LEN_MAX];
         bytes.get_mut(..id.len())?.copy_from_slice(id);
-        Some(Self {
-            bytes,
-            len: id.len() as u8,
-        })
+        Some(Self { bytes, len: id.len() as u8 })
     }
 }
 
@@ -126,21 +123,13 @@ impl Endpoint {
     }
 
     /// Takes one datagram, decrypted in place. Never panics, whatever the bytes are.
-    pub fn receive(
-        &mut self,
-        datagram: &mut [u8],
-        from: SocketAddr,
-        to: SocketAddr,
-        now: Instant,
-    ) -> Received {
+    pub fn receive(&mut self, datagram: &mut [u8], from: SocketAddr, to: SocketAddr, now: Instant) -> Received {
         match self.find(datagram) {
             Found::Slot(slot) => self.deliver(slot, datagram, from, to, now),
             Found::New(first_id) => self.accept(first_id, datagram, from, to, now),
             Found::Negotiate => {
                 self.shared.counters.negotiations.add(1);
-                Received::Reply {
-                    len: self.reply.len(),
-                }
+                Received::Reply { len: self.reply.len() }
             }
             Found::Nothing(reason) => self.drop(reason),
         }
@@ -153,15 +142,8 @@ impl Endpoint {
                 Ok(slot) => Found::Slot(slot),
                 Err(reason) => Found::Nothing(reason),
             },
-            Some(Invariant::Long { version: 0, .. }) => {
-                Found::Nothing(DropReason::VersionNegotiation)
-            }
-            Some(Invariant::Long {
-                version,
-                dcid,
-                scid,
-                ..
-            }) if version != VERSION_1 => {
+            Some(Invariant::Long { version: 0, .. }) => Found::Nothing(DropReason::VersionNegotiation),
+            Some(Invariant::Long { version, dcid, scid, .. }) if version != VERSION_1 => {
                 if datagram.len() < INITIAL_LEN_MIN {
                     return Found::Nothing(DropReason::VersionTooSmall);
                 }
@@ -169,9 +151,9 @@ impl Endpoint {
                 packet::negotiate(dcid, scid, self.noise, &mut self.reply);
                 Found::Negotiate
             }
-            Some(Invariant::Long {
-                first, dcid, scid, ..
-            }) => self.find_long(LongType::of(first), dcid, scid, datagram.len()),
+            Some(Invariant::Long { first, dcid, scid, .. }) => {
+                self.find_long(LongType::of(first), dcid, scid, datagram.len())
+            }
         }
     }
 
@@ -216,14 +198,7 @@ impl Endpoint {
         }
     }
 
-    fn deliver(
-        &mut self,
-        index: u32,
-        datagram: &mut [u8],
-        from: SocketAddr,
-        to: SocketAddr,
-        now: Instant,
-    ) -> Received {
+    fn deliver(&mut self, index: u32, datagram: &mut [u8], from: SocketAddr, to: SocketAddr, now: Instant) -> Received {
         let Some(slot) = self.slots.get_mut(index as usize) else {
             return self.drop(DropReason::NoConnection);
         };
@@ -309,32 +284,15 @@ impl Endpoint {
         let slot = &mut self.slots[index as usize];
         slot.tag = slot.tag.wrapping_add(1);
         let tag = slot.tag;
-        let wire: [u8; CID_LEN] = self.coder.encode(Cid {
-            epoch: self.epoch,
-            worker: self.worker,
-            slot: index,
-            tag,
-            sequence: 0,
-        });
+        let wire: [u8; CID_LEN] =
+            self.coder.encode(Cid { epoch: self.epoch, worker: self.worker, slot: index, tag, sequence: 0 });
         let id = quiche::ConnectionId::from_ref(&wire);
-        let accepted = quiche::accept_with_buf_factory::<PayloadFactory>(
-            &id,
-            None,
-            to,
-            from,
-            &mut self.config,
-        );
+        let accepted = quiche::accept_with_buf_factory::<PayloadFactory>(&id, None, to, from, &mut self.config);
         let Ok(quic) = accepted else {
             self.free.push(index);
             return self.drop(DropReason::Internal);
         };
-        let mut connection = Box::new(Connection::new(
-            quic,
-            Rc::clone(&self.shared),
-            from,
-            to,
-            now,
-        ));
+        let mut connection = Box::new(Connection::new(quic, Rc::clone(&self.shared), from, to, now));
         connection.receive(datagram, from, to);
         if connection.quic.is_closed() || connection.quic.stats().recv == 0 {
             // Noise with the header of a first packet: it leaves no state.
@@ -404,10 +362,7 @@ impl Endpoint {
             .iter()
             .enumerate()
             .filter(|(_, slot)| slot.connection.is_some())
-            .map(|(index, slot)| ConnKey {
-                slot: index as u32,
-                tag: slot.tag,
-            })
+            .map(|(index, slot)| ConnKey { slot: index as u32, tag: slot.tag })
     }
 
     /// How many connections there are.

@@ -63,21 +63,14 @@ impl<'a> Invariant<'a> {
     pub fn parse(packet: &'a [u8]) -> Option<Self> {
         let (&first, rest) = packet.split_first()?;
         if first & 0x80 == 0 {
-            return Some(Self::Short {
-                dcid: rest.get(..CID_LEN)?,
-            });
+            return Some(Self::Short { dcid: rest.get(..CID_LEN)? });
         }
         let (version, rest) = rest.split_first_chunk::<4>()?;
         let (&dcid_len, rest) = rest.split_first()?;
         let (dcid, rest) = rest.split_at_checked(usize::from(dcid_len))?;
         let (&scid_len, rest) = rest.split_first()?;
         let scid = rest.get(..usize::from(scid_len))?;
-        Some(Self::Long {
-            first,
-            version: u32::from_be_bytes(*version),
-            dcid,
-            scid,
-        })
+        Some(Self::Long { first, version: u32::from_be_bytes(*version), dcid, scid })
     }
 }
 
@@ -127,12 +120,7 @@ mod tests {
         packet.extend([2; 3]);
         assert_eq!(
             Invariant::parse(&packet),
-            Some(Invariant::Long {
-                first: 0xc3,
-                version: 1,
-                dcid: &[1; 8],
-                scid: &[2; 3],
-            })
+            Some(Invariant::Long { first: 0xc3, version: 1, dcid: &[1; 8], scid: &[2; 3] })
         );
         for len in 0..packet.len() {
             assert_eq!(Invariant::parse(&packet[..len]), None, "{len}");
@@ -144,13 +132,7 @@ mod tests {
         let mut out = Vec::new();
         negotiate(&[1; 255], &[2; 255], u32::MAX, &mut out);
         assert_eq!(out.len(), NEGOTIATION_LEN_MAX);
-        let Some(Invariant::Long {
-            version,
-            dcid,
-            scid,
-            ..
-        }) = Invariant::parse(&out)
-        else {
+        let Some(Invariant::Long { version, dcid, scid, .. }) = Invariant::parse(&out) else {
             panic!("not long");
         };
         assert_eq!((version, dcid, scid), (0, &[2; 255][..], &[1; 255][..]));

@@ -38,11 +38,7 @@ pub(super) struct Payload {
 
 impl Payload {
     pub(super) fn new(chunk: Chunk, pooled: bool, held: &Rc<Held>) -> Self {
-        let payload = Self {
-            chunk,
-            held: Some(Rc::clone(held)),
-            pooled,
-        };
+        let payload = Self { chunk, held: Some(Rc::clone(held)), pooled };
         payload.count();
         payload
     }
@@ -54,11 +50,7 @@ impl Payload {
     /// Cuts the first `at` bytes off and returns them.
     pub(super) fn split_to(&mut self, at: usize) -> Self {
         // Each byte stays counted once: in one part or in the other.
-        Self {
-            chunk: self.chunk.split_to(at),
-            held: self.held.clone(),
-            pooled: self.pooled,
-        }
+        Self { chunk: self.chunk.split_to(at), held: self.held.clone(), pooled: self.pooled }
     }
 
     fn count(&self) {
@@ -84,11 +76,7 @@ impl Drop for Payload {
 
 impl Clone for Payload {
     fn clone(&self) -> Self {
-        let payload = Self {
-            chunk: self.chunk.clone(),
-            held: self.held.clone(),
-            pooled: self.pooled,
-        };
+        let payload = Self { chunk: self.chunk.clone(), held: self.held.clone(), pooled: self.pooled };
         payload.count();
         payload
     }
@@ -117,11 +105,7 @@ impl BufFactory for PayloadFactory {
 
     // What quiche writes itself: handshake bytes, settings, stream types.
     fn buf_from_slice(buf: &[u8]) -> Payload {
-        Payload {
-            chunk: Chunk::copy_from(buf),
-            held: None,
-            pooled: false,
-        }
+        Payload { chunk: Chunk::copy_from(buf), held: None, pooled: false }
     }
 
     fn dgram_buf_from_slice(buf: &[u8]) -> Vec<u8> {
@@ -140,20 +124,14 @@ mod tests {
         drop(Payload::new(Chunk::copy_from(b"01"), false, &held));
         assert_eq!((held.bytes(), held.pooled()), (10, 10));
         let front = payload.split_to(4);
-        assert_eq!(
-            (front.as_ref(), payload.as_ref()),
-            (&b"0123"[..], &b"456789"[..])
-        );
+        assert_eq!((front.as_ref(), payload.as_ref()), (&b"0123"[..], &b"456789"[..]));
         assert_eq!(held.bytes(), 10);
         let copy = front.clone();
         assert_eq!(held.bytes(), 14);
         drop((front, copy));
         assert_eq!(held.bytes(), 6);
         let tail = BufSplit::split_at(&mut payload, 1);
-        assert_eq!(
-            (payload.as_ref(), tail.as_ref()),
-            (&b"4"[..], &b"56789"[..])
-        );
+        assert_eq!((payload.as_ref(), tail.as_ref()), (&b"4"[..], &b"56789"[..]));
         drop(payload);
         assert_eq!(held.bytes(), 5);
         drop(tail);

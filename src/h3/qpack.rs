@@ -88,10 +88,7 @@ fn headers_frame(len_max: usize, out: &mut Vec<u8>, section: impl FnOnce(&mut Ve
     out.extend_from_slice(&[0, 0]);
     section(out);
     let len = out.len() - start;
-    assert!(
-        len <= len_max && len < 0x4000_0000,
-        "field section of {len} bytes"
-    );
+    assert!(len <= len_max && len < 0x4000_0000, "field section of {len} bytes");
     if wide {
         out[at..start].copy_from_slice(&(0x8000_0000 | len as u32).to_be_bytes());
     } else {
@@ -184,10 +181,7 @@ enum Match {
 fn lookup(name: &[u8], value: &[u8]) -> Match {
     use Match::{Field, Name};
     let pick = |entries: &[(&[u8], u8)], name| {
-        entries
-            .iter()
-            .find(|(entry, _)| *entry == value)
-            .map_or(Name(name), |&(_, index)| Field(index))
+        entries.iter().find(|(entry, _)| *entry == value).map_or(Name(name), |&(_, index)| Field(index))
     };
     match name {
         b"age" => pick(&[(b"0", 2)], 2),
@@ -200,16 +194,10 @@ fn lookup(name: &[u8], value: &[u8]) -> Match {
         b"location" => Name(12),
         b"set-cookie" => Name(14),
         b"accept-ranges" => pick(&[(b"bytes", 32)], 32),
-        b"access-control-allow-headers" => pick(
-            &[(b"cache-control", 33), (b"content-type", 34), (b"*", 75)],
-            33,
-        ),
+        b"access-control-allow-headers" => pick(&[(b"cache-control", 33), (b"content-type", 34), (b"*", 75)], 33),
         b"access-control-allow-origin" => pick(&[(b"*", 35)], 35),
         b"access-control-allow-credentials" => pick(&[(b"FALSE", 73), (b"TRUE", 74)], 73),
-        b"access-control-allow-methods" => pick(
-            &[(b"get", 76), (b"get, post, options", 77), (b"options", 78)],
-            76,
-        ),
+        b"access-control-allow-methods" => pick(&[(b"get", 76), (b"get, post, options", 77), (b"options", 78)], 76),
         b"access-control-expose-headers" => pick(&[(b"content-length", 79)], 79),
         b"cache-control" => pick(
             &[
@@ -251,10 +239,7 @@ fn lookup(name: &[u8], value: &[u8]) -> Match {
         b"x-content-type-options" => pick(&[(b"nosniff", 61)], 61),
         b"x-xss-protection" => pick(&[(b"1; mode=block", 62)], 62),
         b"alt-svc" => pick(&[(b"clear", 83)], 83),
-        b"content-security-policy" => pick(
-            &[(b"script-src 'none'; object-src 'none'; base-uri 'none'", 85)],
-            85,
-        ),
+        b"content-security-policy" => pick(&[(b"script-src 'none'; object-src 'none'; base-uri 'none'", 85)], 85),
         b"expect-ct" => Name(87),
         b"server" => Name(92),
         b"timing-allow-origin" => pick(&[(b"*", 93)], 93),
@@ -271,14 +256,8 @@ mod tests {
     fn frame_payload(frame: &[u8]) -> &[u8] {
         assert_eq!(frame[0], FRAME_HEADERS);
         let (len, start) = match frame[1] >> 6 {
-            1 => (
-                usize::from(u16::from_be_bytes([frame[1] & 0x3f, frame[2]])),
-                3,
-            ),
-            2 => (
-                u32::from_be_bytes([frame[1] & 0x3f, frame[2], frame[3], frame[4]]) as usize,
-                5,
-            ),
+            1 => (usize::from(u16::from_be_bytes([frame[1] & 0x3f, frame[2]])), 3),
+            2 => (u32::from_be_bytes([frame[1] & 0x3f, frame[2], frame[3], frame[4]]) as usize, 5),
             other => panic!("length form {other}"),
         };
         assert_eq!(frame.len(), start + len);
@@ -297,29 +276,11 @@ mod tests {
     #[test]
     fn known_fields_take_one_byte_and_unknown_ones_are_literal() {
         let mut out = Vec::new();
-        response(
-            &head(
-                200,
-                &[
-                    ("content-type", "text/plain"),
-                    ("x-a", "b"),
-                    ("server", "s"),
-                ],
-                Some(0),
-            ),
-            &mut out,
-        );
+        response(&head(200, &[("content-type", "text/plain"), ("x-a", "b"), ("server", "s")], Some(0)), &mut out);
         assert_eq!(
             frame_payload(&out),
-            [
-                &[0, 0, 0xc0 | 25, 0xc0 | 53][..],
-                &[0x20 | 3],
-                b"x-a\x01b",
-                &[0x5f, 92 - 15],
-                b"\x01s",
-                &[0xc0 | 4],
-            ]
-            .concat()
+            [&[0, 0, 0xc0 | 25, 0xc0 | 53][..], &[0x20 | 3], b"x-a\x01b", &[0x5f, 92 - 15], b"\x01s", &[0xc0 | 4],]
+                .concat()
         );
     }
 
@@ -327,10 +288,7 @@ mod tests {
     fn any_status_is_three_digits() {
         let mut out = Vec::new();
         response(&head(418, &[], None), &mut out);
-        assert_eq!(
-            frame_payload(&out),
-            [&[0, 0, 0x5f, 25 - 15][..], b"\x03418"].concat()
-        );
+        assert_eq!(frame_payload(&out), [&[0, 0, 0x5f, 25 - 15][..], b"\x03418"].concat());
     }
 
     #[test]

@@ -16,7 +16,8 @@ type Told = (StreamRef, Event<Box<RequestHead>>);
 
 impl Connection {
     /// What happened next. Call until `None` after packets came, after a deadline, and after [`Self::grant`];
-    /// after [`Self::transmit`] there may be [`Event::Room`].
+    /// after [`Self::transmit`] there may be [`Event::Room`], which also tells that the last byte of a finished response
+    /// left the queue of an owned stream.
     pub fn next_event(&mut self) -> Option<Told> {
         self.settle();
         loop {
@@ -99,10 +100,7 @@ impl Connection {
                 self.news.pop_front();
                 continue;
             };
-            let told = StreamRef {
-                stream: id,
-                owner: stream.owner,
-            };
+            let told = StreamRef { stream: id, owner: stream.owner };
             let event = if let Some(code) = stream.reset.take() {
                 Event::Reset(code)
             } else if let Some(code) = stream.stopped.take() {
@@ -188,10 +186,7 @@ impl Connection {
             line: None,
             fields: list.iter().map(|field| (field.name(), field.value())),
         };
-        let told = StreamRef {
-            stream: id,
-            owner: super::NO_OWNER,
-        };
+        let told = StreamRef { stream: id, owner: super::NO_OWNER };
         let head = normalize::request(WireVersion::H3, wire, &self.shared.settings.head);
         let head = match head {
             Ok(head) => head,
@@ -233,10 +228,7 @@ impl Connection {
         let fields = list.iter().map(|field| (field.name(), field.value()));
         match normalize::trailers(WireVersion::H3, fields, &self.shared.settings.head) {
             Ok(fields) => {
-                let told = StreamRef {
-                    stream: id,
-                    owner: stream.owner,
-                };
+                let told = StreamRef { stream: id, owner: stream.owner };
                 Some((told, Event::Trailers(fields)))
             }
             Err(_) => {
@@ -264,10 +256,7 @@ impl Connection {
         }
         stream.receiving = Receiving::Closed;
         stream.readable = false;
-        let told = StreamRef {
-            stream: id,
-            owner: stream.owner,
-        };
+        let told = StreamRef { stream: id, owner: stream.owner };
         self.forget_if_over(id);
         Some((told, Event::End))
     }
@@ -285,10 +274,7 @@ impl Connection {
             return None;
         }
         stream.receiving = Receiving::Closed;
-        let told = StreamRef {
-            stream: id,
-            owner: stream.owner,
-        };
+        let told = StreamRef { stream: id, owner: stream.owner };
         self.forget_if_over(id);
         Some((told, Event::Reset(code)))
     }
@@ -310,10 +296,7 @@ impl Connection {
     /// Ends both directions of a stream because the request turned out malformed.
     fn break_off(&mut self, id: u64, code: u64) -> Option<Told> {
         let stream = self.streams.get_mut(&id)?;
-        let told = StreamRef {
-            stream: id,
-            owner: stream.owner,
-        };
+        let told = StreamRef { stream: id, owner: stream.owner };
         stream.receiving = Receiving::Closed;
         stream.readable = false;
         let _ = self.quic.stream_shutdown(id, Shutdown::Read, code);
@@ -351,10 +334,7 @@ impl Connection {
                         };
                         *left = rest;
                     }
-                    let told = StreamRef {
-                        stream: id,
-                        owner: stream.owner,
-                    };
+                    let told = StreamRef { stream: id, owner: stream.owner };
                     // One piece each in turn, so that no stream starves another.
                     self.reading.rotate_left(1);
                     return Some((told, Event::Body(Chunk::from_vec(bytes))));
@@ -417,8 +397,7 @@ impl Connection {
 
 /// Whether the method of a head that was refused is HEAD: its answer then has no body.
 fn is_head(list: &[h3::Header]) -> bool {
-    list.iter()
-        .any(|field| field.name() == b":method" && field.value() == b"HEAD")
+    list.iter().any(|field| field.name() == b":method" && field.value() == b"HEAD")
 }
 
 /// The code of RFC 9114 for an error the layer reports.

@@ -49,16 +49,10 @@ impl Connection {
             return;
         }
         let bodiless = stream.bodiless || matches!(head.status, 204 | 304);
-        stream.response_left = if bodiless {
-            Some(0)
-        } else {
-            head.content_length
-        };
+        stream.response_left = if bodiless { Some(0) } else { head.content_length };
         // Room for a small body too, so that both share one buffer.
         let body = stream.response_left.unwrap_or(0).min(SMALL as u64) as usize;
-        stream
-            .tail
-            .reserve(qpack::response_len_max(head) + body + qpack::DATA_HEADER_MAX);
+        stream.tail.reserve(qpack::response_len_max(head) + body + qpack::DATA_HEADER_MAX);
         qpack::response(head, &mut stream.tail);
         stream.sending = Sending::Open;
         self.schedule(id);
@@ -277,11 +271,7 @@ impl Connection {
                 break Flushed::Some;
             }
             let in_transport = self.held.bytes() - self.waiting;
-            let allowed = self
-                .shared
-                .settings
-                .unacknowledged_bytes
-                .saturating_sub(in_transport);
+            let allowed = self.shared.settings.unacknowledged_bytes.saturating_sub(in_transport);
             let window = match self.quic.stream_capacity(id) {
                 Ok(window) => window,
                 Err(error) => {
@@ -314,10 +304,7 @@ impl Connection {
                 Ok((sent, None)) if sent == len => {}
                 // Never more than the window is given, so it is taken whole. Bytes lost here would corrupt the body.
                 result => {
-                    debug_assert!(
-                        false,
-                        "stream {id}: {len} bytes within the window, {result:?}"
-                    );
+                    debug_assert!(false, "stream {id}: {len} bytes within the window, {result:?}");
                     stream.in_sending = false;
                     self.reset(id, code::INTERNAL_ERROR);
                     return Flushed::All;

@@ -32,9 +32,7 @@ impl CongestionControl {
 
     /// Reads the name in the configuration file.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Cubic, Self::Reno, Self::Bbr2]
-            .into_iter()
-            .find(|control| control.as_str() == name)
+        [Self::Cubic, Self::Reno, Self::Bbr2].into_iter().find(|control| control.as_str() == name)
     }
 
     const fn to_quiche(self) -> quiche::CongestionControlAlgorithm {
@@ -140,17 +138,11 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-pub(super) fn transport(
-    settings: &QuicSettings,
-    identity: &Identity,
-) -> Result<quiche::Config, StartError> {
+pub(super) fn transport(settings: &QuicSettings, identity: &Identity) -> Result<quiche::Config, StartError> {
     let failed = |error: quiche::Error| StartError::Transport(error.to_string());
     let context = boring_context::server(identity)?;
-    let mut config =
-        quiche::Config::with_boring_ssl_ctx_builder(VERSION_1, context).map_err(failed)?;
-    config
-        .set_application_protos(&[super::ALPN])
-        .map_err(failed)?;
+    let mut config = quiche::Config::with_boring_ssl_ctx_builder(VERSION_1, context).map_err(failed)?;
+    config.set_application_protos(&[super::ALPN]).map_err(failed)?;
     let millis = u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(u64::MAX);
     config.set_max_idle_timeout(millis);
     config.set_max_send_udp_payload_size(usize::from(settings.max_udp_payload));
@@ -160,9 +152,7 @@ pub(super) fn transport(
     // Windows start small and grow with the client's speed up to what is set.
     config.set_initial_max_data(settings.max_data.min((settings.max_data / 4).max(1 << 16)));
     config.set_max_connection_window(settings.max_data);
-    let stream = settings
-        .max_stream_data
-        .min((settings.max_stream_data / 4).max(1 << 16));
+    let stream = settings.max_stream_data.min((settings.max_stream_data / 4).max(1 << 16));
     config.set_initial_max_stream_data_bidi_remote(stream);
     config.set_max_stream_window(settings.max_stream_data);
     // We open no bidirectional stream.
@@ -177,8 +167,7 @@ pub(super) fn transport(
 }
 
 pub(super) fn http(settings: &QuicSettings) -> Result<quiche::h3::Config, StartError> {
-    let mut config =
-        quiche::h3::Config::new().map_err(|error| StartError::Transport(error.to_string()))?;
+    let mut config = quiche::h3::Config::new().map_err(|error| StartError::Transport(error.to_string()))?;
     // Above this the library closes the whole connection; between our limit and this one we answer 431.
     config.set_max_field_section_size(2 * settings.head.bytes as u64);
     Ok(config)

@@ -82,11 +82,7 @@ impl Stream {
     pub(super) fn new(request_left: Option<u64>, ended: bool, bodiless: bool) -> Self {
         Self {
             owner: NO_OWNER,
-            receiving: if ended {
-                Receiving::Closed
-            } else {
-                Receiving::Open
-            },
+            receiving: if ended { Receiving::Closed } else { Receiving::Open },
             sending: Sending::Idle,
             credit: 0,
             request_left,
@@ -147,11 +143,7 @@ impl Stream {
     pub(super) fn pop(&mut self, max: usize) -> Option<(Payload, bool)> {
         debug_assert!(self.tail.is_empty(), "sealed before");
         let front = self.queue.front_mut()?;
-        let payload = if front.len() <= max {
-            self.queue.pop_front()?
-        } else {
-            front.split_to(max)
-        };
+        let payload = if front.len() <= max { self.queue.pop_front()? } else { front.split_to(max) };
         self.queued -= payload.len();
         Some((payload, self.queue.is_empty()))
     }

@@ -53,13 +53,7 @@ impl Connection {
             }
             // Copied: it was written behind the train before.
             out[..len].copy_from_slice(&aside.bytes);
-            let first = Train {
-                len,
-                segment: len as u16,
-                packets: 1,
-                to: aside.to,
-                from: aside.from,
-            };
+            let first = Train { len, segment: len as u16, packets: 1, to: aside.to, from: aside.from };
             if aside.probe {
                 return Some(self.count(first));
             }
@@ -95,13 +89,7 @@ impl Connection {
             };
             let probe = len > usual;
             let Some(train) = &mut train else {
-                let first = Train {
-                    len,
-                    segment: len as u16,
-                    packets: 1,
-                    to: info.to,
-                    from: info.from,
-                };
+                let first = Train { len, segment: len as u16, packets: 1, to: info.to, from: info.from };
                 if probe {
                     return Some(self.count(first));
                 }

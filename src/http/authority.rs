@@ -26,12 +26,7 @@ pub struct Authority {
 impl Authority {
     /// The empty authority of an HTTP/1.0 request without Host.
     pub const fn new() -> Self {
-        Self {
-            text: String::new(),
-            rewritten: String::new(),
-            host_len: 0,
-            port: None,
-        }
+        Self { text: String::new(), rewritten: String::new(), host_len: 0, port: None }
     }
 
     /// Reads `host[:port]`; `None` if it is not one.
@@ -88,11 +83,7 @@ impl Authority {
     /// Lower case, without port and trailing dot; an IPv6 address stands in brackets in its shortest form.
     #[inline]
     pub fn host(&self) -> &str {
-        if self.rewritten.is_empty() {
-            &self.text[..self.host_len]
-        } else {
-            &self.rewritten
-        }
+        if self.rewritten.is_empty() { &self.text[..self.host_len] } else { &self.rewritten }
     }
 
     /// The port, if one was sent.

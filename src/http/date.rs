@@ -12,10 +12,7 @@ pub struct DateCache {
 
 impl Default for DateCache {
     fn default() -> Self {
-        Self {
-            second: 0,
-            text: format(0),
-        }
+        Self { second: 0, text: format(0) }
     }
 }
 
@@ -43,8 +40,7 @@ pub fn format(second: u64) -> [u8; LENGTH] {
     // 1970-01-01 was a Thursday.
     text[..3].copy_from_slice(&b"ThuFriSatSunMonTueWed"[(days % 7) as usize * 3..][..3]);
     two_digits(&mut text[5..], day);
-    text[8..11]
-        .copy_from_slice(&b"JanFebMarAprMayJunJulAugSepOctNovDec"[(month - 1) as usize * 3..][..3]);
+    text[8..11].copy_from_slice(&b"JanFebMarAprMayJunJulAugSepOctNovDec"[(month - 1) as usize * 3..][..3]);
     two_digits(&mut text[12..], year / 100);
     two_digits(&mut text[14..], year % 100);
     two_digits(&mut text[17..], rest / 3600);
@@ -64,16 +60,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     // 719,468 days lie between 0000-03-01 and 1970-01-01.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     (year, month, day)
 }

@@ -74,20 +74,12 @@ pub struct Fields {
 impl Fields {
     /// An empty section; allocates nothing.
     pub const fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            index: Vec::new(),
-            size: 0,
-        }
+        Self { bytes: Vec::new(), index: Vec::new(), size: 0 }
     }
 
     /// An empty section with room for so many fields and bytes.
     pub fn with_capacity(fields: usize, bytes: usize) -> Self {
-        Self {
-            bytes: Vec::with_capacity(bytes),
-            index: Vec::with_capacity(fields),
-            size: 0,
-        }
+        Self { bytes: Vec::with_capacity(bytes), index: Vec::with_capacity(fields), size: 0 }
     }
 
     /// Appends a field; upper case in `name` is lowered. `false`: over [`BYTES_MAX`] or the name over 64 KiB, not taken.
@@ -107,12 +99,7 @@ impl Fields {
             return false;
         }
         self.bytes.extend_from_slice(value);
-        self.append(Slot {
-            start: start as u32,
-            value_len: value.len() as u32,
-            name_len: 0,
-            known: Some(known),
-        });
+        self.append(Slot { start: start as u32, value_len: value.len() as u32, name_len: 0, known: Some(known) });
         true
     }
 
@@ -127,12 +114,7 @@ impl Fields {
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
-        self.append(Slot {
-            start: start as u32,
-            value_len: value_len as u32,
-            name_len: 0,
-            known: Some(known),
-        });
+        self.append(Slot { start: start as u32, value_len: value_len as u32, name_len: 0, known: Some(known) });
         true
     }
 
@@ -149,12 +131,7 @@ impl Fields {
         self.bytes.extend_from_slice(name);
         self.bytes[start..].make_ascii_lowercase();
         self.bytes.extend_from_slice(value);
-        self.append(Slot {
-            start: start as u32,
-            value_len: value.len() as u32,
-            name_len,
-            known: None,
-        });
+        self.append(Slot { start: start as u32, value_len: value.len() as u32, name_len, known: None });
         true
     }
 
@@ -167,28 +144,19 @@ impl Fields {
     /// The fields in order.
     #[inline]
     pub fn iter(&self) -> Iter<'_> {
-        Iter {
-            bytes: &self.bytes,
-            index: self.index.iter(),
-        }
+        Iter { bytes: &self.bytes, index: self.index.iter() }
     }
 
     /// The first value of a known name.
     #[inline]
     pub fn get(&self, known: Known) -> Option<&[u8]> {
-        self.index
-            .iter()
-            .find(|slot| slot.known == Some(known))
-            .map(|slot| slot.value(&self.bytes))
+        self.index.iter().find(|slot| slot.known == Some(known)).map(|slot| slot.value(&self.bytes))
     }
 
     /// Every value of a known name, in order.
     #[inline]
     pub fn get_all(&self, known: Known) -> impl DoubleEndedIterator<Item = &[u8]> {
-        self.index
-            .iter()
-            .filter(move |slot| slot.known == Some(known))
-            .map(|slot| slot.value(&self.bytes))
+        self.index.iter().filter(move |slot| slot.known == Some(known)).map(|slot| slot.value(&self.bytes))
     }
 
     /// The first value of any name; case does not matter.
@@ -210,8 +178,7 @@ impl Fields {
 
     /// Whether any value of a known list field has this token; case does not matter.
     pub fn has_token(&self, known: Known, token: &[u8]) -> bool {
-        self.get_all(known)
-            .any(|value| list::elements(value).any(|one| one.eq_ignore_ascii_case(token)))
+        self.get_all(known).any(|value| list::elements(value).any(|one| one.eq_ignore_ascii_case(token)))
     }
 
     /// Removes every field of a known name and says how many there were.
@@ -227,10 +194,7 @@ impl Fields {
         let bytes = &self.bytes;
         let mut size = 0;
         self.index.retain(|slot| {
-            let name = FieldName {
-                known: slot.known,
-                name: slot.name(bytes),
-            };
+            let name = FieldName { known: slot.known, name: slot.name(bytes) };
             let keep = keep(name, slot.value(bytes));
             if keep {
                 size += slot.size();
@@ -261,12 +225,8 @@ impl Fields {
             return true;
         };
         let values = self.index.iter().filter(is_known);
-        let (count, joined) = values.fold((0, 0), |(count, joined), slot| {
-            (
-                count + 1,
-                joined + slot.value_len as usize + separator.len(),
-            )
-        });
+        let (count, joined) = values
+            .fold((0, 0), |(count, joined), slot| (count + 1, joined + slot.value_len as usize + separator.len()));
         if count == 1 {
             return true;
         }
@@ -285,8 +245,7 @@ impl Fields {
             between = separator;
             // A known name takes no bytes, so the slot's start is the value's.
             let from = slot.start as usize;
-            self.bytes
-                .extend_from_within(from..from + slot.value_len as usize);
+            self.bytes.extend_from_within(from..from + slot.value_len as usize);
         }
         self.append(Slot {
             start: start as u32,
@@ -324,9 +283,7 @@ impl Fields {
                 continue;
             }
             for option in list::elements(slot.value(bytes)) {
-                if option.eq_ignore_ascii_case(b"close")
-                    || option.eq_ignore_ascii_case(b"keep-alive")
-                {
+                if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
                     continue;
                 }
                 // `TE: trailers` is worth keeping and is always named; the caller judges it by its value.
@@ -403,10 +360,7 @@ impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
             .entries(self.iter().map(|(name, value)| {
-                (
-                    String::from_utf8_lossy(name.name).into_owned(),
-                    String::from_utf8_lossy(value).into_owned(),
-                )
+                (String::from_utf8_lossy(name.name).into_owned(), String::from_utf8_lossy(value).into_owned())
             }))
             .finish()
     }
@@ -425,13 +379,7 @@ impl<'a> Iterator for Iter<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let slot = self.index.next()?;
-        Some((
-            FieldName {
-                known: slot.known,
-                name: slot.name(self.bytes),
-            },
-            slot.value(self.bytes),
-        ))
+        Some((FieldName { known: slot.known, name: slot.name(self.bytes) }, slot.value(self.bytes)))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

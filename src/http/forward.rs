@@ -105,9 +105,7 @@ pub fn request_upstream(head: &mut RequestHead, rules: &RequestRules<'_>) -> Onw
     if !found.trace_parent || !keep_trace(fields) {
         if found.trace {
             // A state without its parent means nothing.
-            fields.retain(|field, _| {
-                !matches!(field.known, Some(Known::Traceparent | Known::Tracestate))
-            });
+            fields.retain(|field, _| !matches!(field.known, Some(Known::Traceparent | Known::Tracestate)));
         }
         if let Some(trace) = rules.trace {
             fields.push_known(Known::Traceparent, &trace.text());
@@ -192,9 +190,7 @@ fn is_family(known: Known) -> bool {
 /// Names outside the table that only a trusted peer may send: other members of the identity families, and names with `_`,
 /// which a CGI-like backend cannot tell from the same name with `-`.
 fn is_untrusted_name(field: &FieldName<'_>) -> bool {
-    field.name.starts_with(b"x-forwarded-")
-        || field.name.starts_with(b"client-cert")
-        || field.name.contains(&b'_')
+    field.name.starts_with(b"x-forwarded-") || field.name.starts_with(b"client-cert") || field.name.contains(&b'_')
 }
 
 fn has_trailers(value: &[u8]) -> bool {
@@ -204,9 +200,7 @@ fn has_trailers(value: &[u8]) -> bool {
 /// Whether an id a trusted peer sent is kept: short, and needs no escaping in a log or in JSON.
 pub fn is_request_id(value: &[u8]) -> bool {
     (1..=128).contains(&value.len())
-        && value
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&byte))
+        && value.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~+/=:@".contains(&byte))
 }
 
 /// Whether the trace context may stay: one parent, and a valid one.
@@ -218,12 +212,7 @@ fn keep_trace(fields: &Fields) -> bool {
 
 /// Writes who the client is, where [`strip_request`] left nothing or the mode appends.
 fn add_identity(head: &mut RequestHead, rules: &RequestRules<'_>) {
-    let RequestHead {
-        fields,
-        authority,
-        scheme,
-        ..
-    } = head;
+    let RequestHead { fields, authority, scheme, .. } = head;
     // An untrusted peer's fields are gone, so appending to them and adding what is missing is overwriting.
     let append = rules.identity == IdentityMode::Append;
     let host = authority.as_str().as_bytes();
@@ -236,10 +225,7 @@ fn add_identity(head: &mut RequestHead, rules: &RequestRules<'_>) {
         if host.is_empty() {
             fields.push_parts(Known::Forwarded, &[node, b";proto=", proto]);
         } else {
-            fields.push_parts(
-                Known::Forwarded,
-                &[node, b";host=", quote, host, quote, b";proto=", proto],
-            );
+            fields.push_parts(Known::Forwarded, &[node, b";host=", quote, host, quote, b";proto=", proto]);
         }
     }
     if append || !fields.contains(Known::XForwardedFor) {
@@ -269,10 +255,7 @@ fn count_hop(fields: &mut Fields) -> bool {
         return true;
     };
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    match str::from_utf8(value)
-        .ok()
-        .and_then(|text| text.parse::<u64>().ok())
-    {
+    match str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok()) {
         Some(0) if digits => false,
         Some(hops) if digits => {
             fields.set(Known::MaxForwards, decimal(hops - 1, &mut [0; 20]));

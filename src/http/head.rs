@@ -252,10 +252,7 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// A head of ours without fields.
     pub fn new(status: u16) -> Self {
-        Self {
-            status,
-            ..Self::default()
-        }
+        Self { status, ..Self::default() }
     }
 
     /// 1xx: more heads follow.
@@ -338,10 +335,8 @@ mod tests {
 
     #[test]
     fn methods_keep_their_spelling() {
-        for name in [
-            "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
-            "PROPFIND", "get",
-        ] {
+        for name in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "PROPFIND", "get"]
+        {
             assert_eq!(Method::parse(name.as_bytes()).unwrap().as_str(), name);
         }
         assert_eq!(Method::parse(b"get"), Some(Method::Other("get".into())));
@@ -367,11 +362,7 @@ mod tests {
             (103, Method::Get, false),
             (404, Method::Post, true),
         ] {
-            assert_eq!(
-                ResponseHead::new(status).has_body(&method),
-                body,
-                "{status}"
-            );
+            assert_eq!(ResponseHead::new(status).has_body(&method), body, "{status}");
         }
     }
 }

@@ -243,10 +243,7 @@ mod tests {
         for &known in Known::ALL {
             let name = known.as_str();
             assert_eq!(Known::from_lower(name.as_bytes()), Some(known), "{name}");
-            assert_eq!(
-                Known::from_any(name.to_ascii_uppercase().as_bytes()),
-                Some(known)
-            );
+            assert_eq!(Known::from_any(name.to_ascii_uppercase().as_bytes()), Some(known));
             assert!(name.len() <= NAME_MAX, "{name}");
             assert!(!name.bytes().any(|b| b == b'_' || b.is_ascii_uppercase()));
         }
@@ -254,15 +251,7 @@ mod tests {
 
     #[test]
     fn near_misses_are_unknown() {
-        for name in [
-            "",
-            "hos",
-            "hosts",
-            "Host",
-            "via ",
-            "x-forwarded-fo",
-            "date\0",
-        ] {
+        for name in ["", "hos", "hosts", "Host", "via ", "x-forwarded-fo", "date\0"] {
             assert_eq!(Known::from_lower(name.as_bytes()), None, "{name:?}");
         }
         assert_eq!(Known::from_any(&[b'a'; 200]), None);

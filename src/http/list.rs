@@ -3,10 +3,7 @@
 /// The elements of a list of tokens: trimmed, empty ones skipped. Quoted strings are not understood; use it for
 /// fields whose elements are tokens (Connection, TE, Transfer-Encoding, Expect).
 pub fn elements(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(trim)
-        .filter(|element| !element.is_empty())
+    value.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
 }
 
 /// The elements of a list in which a comma may stand inside a quoted string (Forwarded).

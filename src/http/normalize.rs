@@ -39,20 +39,10 @@ pub struct HeadLimits {
 
 impl HeadLimits {
     /// The defaults for requests: 128 fields, 16 KiB, a target of 8 KiB, no CONNECT.
-    pub const REQUEST: Self = Self {
-        fields: 128,
-        bytes: 16 << 10,
-        target: 8 << 10,
-        connect: false,
-    };
+    pub const REQUEST: Self = Self { fields: 128, bytes: 16 << 10, target: 8 << 10, connect: false };
 
     /// The defaults for responses: 256 fields, 64 KiB.
-    pub const RESPONSE: Self = Self {
-        fields: 256,
-        bytes: 64 << 10,
-        target: 0,
-        connect: false,
-    };
+    pub const RESPONSE: Self = Self { fields: 256, bytes: 64 << 10, target: 0, connect: false };
 }
 
 /// The request line of HTTP/1.
@@ -111,11 +101,7 @@ where
     take_request(wire, limits, head).map_err(Refusal::new)
 }
 
-fn take_request<'a, I>(
-    wire: WireRequest<'a, I>,
-    limits: &HeadLimits,
-    head: &mut RequestHead,
-) -> Result<(), Reason>
+fn take_request<'a, I>(wire: WireRequest<'a, I>, limits: &HeadLimits, head: &mut RequestHead) -> Result<(), Reason>
 where
     I: IntoIterator<Item = (&'a [u8], &'a [u8])>,
 {
@@ -167,8 +153,7 @@ where
                     return Err(Reason::Expectation);
                 }
                 // RFC 9110 §10.1.1: an expectation in HTTP/1.0 is ignored.
-                expect |=
-                    head.version != WireVersion::H1_0 && list::elements(value).next().is_some();
+                expect |= head.version != WireVersion::H1_0 && list::elements(value).next().is_some();
             }
             Some(known) => {
                 cookies += usize::from(known == Known::Cookie);
@@ -226,11 +211,7 @@ impl<'a> Pseudo<'a> {
 }
 
 /// Method, authority and target of HTTP/2 and HTTP/3 (RFC 9113 §8.3.1, RFC 9114 §4.3.1).
-fn pseudo_fields(
-    pseudo: &Pseudo<'_>,
-    host: Option<&[u8]>,
-    head: &mut RequestHead,
-) -> Result<(), Reason> {
+fn pseudo_fields(pseudo: &Pseudo<'_>, host: Option<&[u8]>, head: &mut RequestHead) -> Result<(), Reason> {
     let method = pseudo.method.ok_or(Reason::PseudoField)?;
     head.method = Method::parse(method).ok_or(Reason::Method)?;
 
@@ -255,11 +236,7 @@ fn pseudo_fields(
 }
 
 /// Method, authority and target of HTTP/1 (RFC 9112 §3.2).
-fn request_line(
-    pseudo: &Pseudo<'_>,
-    host: Option<&[u8]>,
-    head: &mut RequestHead,
-) -> Result<(), Reason> {
+fn request_line(pseudo: &Pseudo<'_>, host: Option<&[u8]>, head: &mut RequestHead) -> Result<(), Reason> {
     let (Some(method), Some(target)) = (pseudo.method, pseudo.path) else {
         return Err(Reason::Syntax);
     };
@@ -278,16 +255,10 @@ fn request_line(
     }
 
     // Absolute-form: scheme "://" authority path-abempty [ "?" query ].
-    let colon = target
-        .iter()
-        .position(|&byte| byte == b':')
-        .ok_or(Reason::TargetForm)?;
+    let colon = target.iter().position(|&byte| byte == b':').ok_or(Reason::TargetForm)?;
     let (scheme, rest) = target.split_at(colon);
     let rest = rest.strip_prefix(b"://").ok_or(Reason::TargetForm)?;
-    let end = rest
-        .iter()
-        .position(|&byte| matches!(byte, b'/' | b'?' | b'#'))
-        .unwrap_or(rest.len());
+    let end = rest.iter().position(|&byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     set_authority(authority, host, head)?;
     check_scheme(scheme, head.scheme)?;
@@ -306,11 +277,7 @@ fn request_line(
 }
 
 /// CONNECT names the authority and nothing else, and always a port (RFC 9110 §9.3.6).
-fn connect_target(
-    authority: &[u8],
-    host: Option<&[u8]>,
-    head: &mut RequestHead,
-) -> Result<(), Reason> {
+fn connect_target(authority: &[u8], host: Option<&[u8]>, head: &mut RequestHead) -> Result<(), Reason> {
     set_authority(authority, None, head)?;
     if head.authority.port().is_none() {
         return Err(Reason::Authority);
@@ -318,9 +285,7 @@ fn connect_target(
     if let Some(host) = host {
         // Host may leave the port out: clients send the name alone as well.
         let host = Authority::parse(host).ok_or(Reason::Authority)?;
-        let port_differs = host
-            .port()
-            .is_some_and(|port| Some(port) != head.authority.port());
+        let port_differs = host.port().is_some_and(|port| Some(port) != head.authority.port());
         if host.host() != head.authority.host() || port_differs {
             return Err(Reason::AuthorityMismatch);
         }
@@ -330,11 +295,7 @@ fn connect_target(
 }
 
 /// Takes the authority, and checks that `host`, where it was sent beside it, says the same.
-fn set_authority(
-    authority: &[u8],
-    host: Option<&[u8]>,
-    head: &mut RequestHead,
-) -> Result<(), Reason> {
+fn set_authority(authority: &[u8], host: Option<&[u8]>, head: &mut RequestHead) -> Result<(), Reason> {
     if !head.authority.set(authority) {
         return Err(Reason::Authority);
     }
@@ -370,11 +331,7 @@ fn set_path(path: &[u8], head: &mut RequestHead) -> Result<(), Reason> {
 }
 
 fn check_scheme(scheme: &[u8], connection: Scheme) -> Result<(), Reason> {
-    if scheme.eq_ignore_ascii_case(connection.as_str().as_bytes()) {
-        Ok(())
-    } else {
-        Err(Reason::Scheme)
-    }
+    if scheme.eq_ignore_ascii_case(connection.as_str().as_bytes()) { Ok(()) } else { Err(Reason::Scheme) }
 }
 
 /// Takes a response head in. `status` is the one of an HTTP/1 status line; HTTP/2 and HTTP/3 bring `:status`.
@@ -420,16 +377,14 @@ where
     I: IntoIterator<Item = (&'a [u8], &'a [u8])>,
 {
     head.clear();
-    take_response(version, status, fields, request_method, limits, head).map_err(|reason| {
-        ResponseFault {
-            reason: match reason {
-                Reason::HeadTooLarge | Reason::TooManyFields => Reason::UpstreamHeadTooLarge,
-                Reason::ContentLength | Reason::LengthConflict => Reason::UpstreamLength,
-                Reason::TransferCoding => Reason::UpstreamCoding,
-                Reason::UpstreamUpgrade => reason,
-                _ => Reason::UpstreamMalformed,
-            },
-        }
+    take_response(version, status, fields, request_method, limits, head).map_err(|reason| ResponseFault {
+        reason: match reason {
+            Reason::HeadTooLarge | Reason::TooManyFields => Reason::UpstreamHeadTooLarge,
+            Reason::ContentLength | Reason::LengthConflict => Reason::UpstreamLength,
+            Reason::TransferCoding => Reason::UpstreamCoding,
+            Reason::UpstreamUpgrade => reason,
+            _ => Reason::UpstreamMalformed,
+        },
     })
 }
 
@@ -495,11 +450,7 @@ fn three_digits(value: &[u8]) -> Option<u16> {
 ///
 /// # Errors
 /// Why it is refused; for a response the caller says [`Reason::UpstreamTrailers`] instead.
-pub fn trailers<'a, I>(
-    version: WireVersion,
-    fields: I,
-    limits: &HeadLimits,
-) -> Result<Fields, Refusal>
+pub fn trailers<'a, I>(version: WireVersion, fields: I, limits: &HeadLimits) -> Result<Fields, Refusal>
 where
     I: IntoIterator<Item = (&'a [u8], &'a [u8])>,
 {
@@ -523,18 +474,8 @@ where
 
 /// Unknown names of the families that may not stand in trailers.
 fn is_forbidden_trailer(name: &[u8]) -> bool {
-    const FAMILIES: [&[u8]; 6] = [
-        b"content-",
-        b"x-forwarded-",
-        b"client-cert",
-        b"sec-",
-        b"proxy-",
-        b"access-control-",
-    ];
-    FAMILIES.iter().any(|family| {
-        name.get(..family.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(family))
-    })
+    const FAMILIES: [&[u8]; 6] = [b"content-", b"x-forwarded-", b"client-cert", b"sec-", b"proxy-", b"access-control-"];
+    FAMILIES.iter().any(|family| name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family)))
 }
 
 /// What holds for every field of every section: limits, names, values, connection-specific fields.
@@ -550,14 +491,7 @@ struct Section<'l> {
 
 impl<'l> Section<'l> {
     fn new(version: WireVersion, limits: &'l HeadLimits) -> Self {
-        Self {
-            version,
-            limits,
-            fields: 0,
-            bytes: 0,
-            connection_options: 0,
-            framing: Framing::new(version),
-        }
+        Self { version, limits, fields: 0, bytes: 0, connection_options: 0, framing: Framing::new(version) }
     }
 
     #[inline]
@@ -572,11 +506,7 @@ impl<'l> Section<'l> {
 
     /// Counts and checks one field; returns its known name and its value without spaces at the ends.
     #[inline]
-    fn check<'v>(
-        &mut self,
-        name: &[u8],
-        value: &'v [u8],
-    ) -> Result<(Option<Known>, &'v [u8]), Reason> {
+    fn check<'v>(&mut self, name: &[u8], value: &'v [u8]) -> Result<(Option<Known>, &'v [u8]), Reason> {
         self.count(name, value)?;
         self.fields += 1;
         if self.fields > self.limits.fields {
@@ -584,17 +514,9 @@ impl<'l> Section<'l> {
         }
         // A known name is a token as it is found; only the others are looked at byte by byte.
         let h1 = self.version.is_h1();
-        let known = if h1 {
-            Known::from_any(name)
-        } else {
-            Known::from_lower(name)
-        };
+        let known = if h1 { Known::from_any(name) } else { Known::from_lower(name) };
         if known.is_none() {
-            let token = if h1 {
-                syntax::is_token(name)
-            } else {
-                syntax::is_lower_token(name)
-            };
+            let token = if h1 { syntax::is_token(name) } else { syntax::is_lower_token(name) };
             if !token {
                 return Err(Reason::FieldName);
             }
@@ -661,13 +583,7 @@ struct Framing {
 
 impl Framing {
     fn new(version: WireVersion) -> Self {
-        Self {
-            version,
-            length: None,
-            coded: false,
-            chunked: false,
-            other_coding: false,
-        }
+        Self { version, length: None, coded: false, chunked: false, other_coding: false }
     }
 
     /// One Content-Length field (RFC 9110 §8.6): digits, once.

@@ -69,12 +69,7 @@ pub struct PathPair {
 impl PathPair {
     /// An empty pair, to be filled by [`Self::set`].
     pub const fn new() -> Self {
-        Self {
-            text: String::new(),
-            path_len: 0,
-            folded: String::new(),
-            encoded_slash: false,
-        }
+        Self { text: String::new(), path_len: 0, folded: String::new(), encoded_slash: false }
     }
 
     /// Reads `/path[?query]`.
@@ -194,11 +189,7 @@ impl PathPair {
     /// The match path: what routes and policies look at.
     #[inline]
     pub fn matched(&self) -> &str {
-        if self.folded.is_empty() {
-            self.path()
-        } else {
-            &self.folded
-        }
+        if self.folded.is_empty() { self.path() } else { &self.folded }
     }
 
     /// The query as sent, without `?`; `None` if there was no `?`.
@@ -325,19 +316,12 @@ const CLASS: [u8; 256] = {
 
 /// One pass over the raw target: checks every byte and tells what has to be rewritten.
 fn scan(raw: &[u8]) -> Result<Scan, PathFault> {
-    let mut scan = Scan {
-        path_len: raw.len(),
-        plain: true,
-        doubled: false,
-    };
+    let mut scan = Scan { path_len: raw.len(), plain: true, doubled: false };
     // Most bytes are plain: the inner loop is one load and one test a byte, the rest runs once per special byte.
     let mut at = 0;
     // Where the next byte would stand right behind a slash; nowhere at first.
     let mut behind_slash = usize::MAX;
-    while let Some(plain) = raw[at..]
-        .iter()
-        .position(|&byte| CLASS[usize::from(byte)] != class::PLAIN)
-    {
+    while let Some(plain) = raw[at..].iter().position(|&byte| CLASS[usize::from(byte)] != class::PLAIN) {
         let special = at + plain;
         at = special + 1;
         let after_slash = special == behind_slash;
@@ -369,11 +353,7 @@ fn scan(raw: &[u8]) -> Result<Scan, PathFault> {
 fn query(query: &[u8]) -> Result<(), PathFault> {
     let bad = |&byte: &u8| (byte <= 0x20) | (byte == 0x7f) | (byte == b'#');
     if query.iter().fold(false, |any, byte| any | bad(byte)) {
-        return Err(query
-            .iter()
-            .copied()
-            .find(bad)
-            .map_or(PathFault::Control, fault));
+        return Err(query.iter().copied().find(bad).map_or(PathFault::Control, fault));
     }
     Ok(())
 }

@@ -36,13 +36,7 @@ impl Peer {
         debug_assert!(written.is_ok());
         let left = rest.len();
         let node_len = (node.len() - left) as u8;
-        Self {
-            ip,
-            node,
-            node_len,
-            start: 4 + quotes,
-            end: node_len - quotes,
-        }
+        Self { ip, node, node_len, start: 4 + quotes, end: node_len - quotes }
     }
 
     /// The address; `None` for a unix socket.
@@ -78,18 +72,12 @@ pub fn client_address(fields: &Fields, peer: IpAddr, trusted: impl Fn(IpAddr) ->
         return peer;
     }
     if fields.contains(Known::XForwardedFor) {
-        let nodes = fields
-            .get_all(Known::XForwardedFor)
-            .rev()
-            .flat_map(|value| list::elements(value).rev());
+        let nodes = fields.get_all(Known::XForwardedFor).rev().flat_map(|value| list::elements(value).rev());
         return rightmost_untrusted(nodes, peer, trusted);
     }
     // Quoted lists are read from the left; only trusted peers bring them here, so collecting is rare and small.
-    let nodes: Vec<&[u8]> = fields
-        .get_all(Known::Forwarded)
-        .flat_map(list::quoted_elements)
-        .map(for_parameter)
-        .collect();
+    let nodes: Vec<&[u8]> =
+        fields.get_all(Known::Forwarded).flat_map(list::quoted_elements).map(for_parameter).collect();
     rightmost_untrusted(nodes.into_iter().rev(), peer, trusted)
 }
 
@@ -193,17 +181,8 @@ mod tests {
             (&[(xff, "192.0.2.9:1234")], "192.0.2.9"),
             (&[(xff, "[2001:db8::1]:443")], "2001:db8::1"),
             (&[(xff, "2001:db8::1")], "2001:db8::1"),
-            (
-                &[(xff, "192.0.2.9"), ("forwarded", "for=192.0.2.1")],
-                "192.0.2.9",
-            ),
-            (
-                &[(
-                    "forwarded",
-                    "for=192.0.2.1;proto=http, For=\"[2001:db8::1]:80\";by=_x",
-                )],
-                "2001:db8::1",
-            ),
+            (&[(xff, "192.0.2.9"), ("forwarded", "for=192.0.2.1")], "192.0.2.9"),
+            (&[("forwarded", "for=192.0.2.1;proto=http, For=\"[2001:db8::1]:80\";by=_x")], "2001:db8::1"),
             (&[("forwarded", "for=_hidden, for=10.0.0.9")], "10.0.0.9"),
             (&[("forwarded", "proto=https")], "10.0.0.1"),
         ] {

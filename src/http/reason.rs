@@ -201,11 +201,7 @@ pub struct Refusal {
 impl Refusal {
     /// The refusal for a reason.
     pub const fn new(reason: Reason) -> Self {
-        Self {
-            status: reason.status(),
-            reason,
-            malformed: reason.malformed(),
-        }
+        Self { status: reason.status(), reason, malformed: reason.malformed() }
     }
 }
 
@@ -261,10 +257,7 @@ mod tests {
         let tokens: HashSet<_> = Reason::ALL.iter().map(|reason| reason.token()).collect();
         assert_eq!(tokens.len(), Reason::COUNT);
         for token in tokens {
-            assert!(
-                token.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
-                "{token}"
-            );
+            assert!(token.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{token}");
         }
     }
 

@@ -32,10 +32,7 @@ impl BodyForm {
     pub fn asked_by(fields: &Fields) -> Self {
         // Weights are thousandths; 0 is "not at all".
         let (mut plain, mut json, mut problem) = (0, 0, 0);
-        for range in fields
-            .get_all(Known::Accept)
-            .flat_map(list::quoted_elements)
-        {
+        for range in fields.get_all(Known::Accept).flat_map(list::quoted_elements) {
             let mut parts = list::split_quoted(range, b';');
             let Some(kind) = parts.next() else { continue };
             let weight = parts.find_map(weight).unwrap_or(1000);
@@ -43,9 +40,7 @@ impl BodyForm {
                 json = weight;
             } else if kind.eq_ignore_ascii_case(b"application/problem+json") {
                 problem = weight;
-            } else if kind.eq_ignore_ascii_case(b"text/plain")
-                || kind.eq_ignore_ascii_case(b"text/html")
-            {
+            } else if kind.eq_ignore_ascii_case(b"text/plain") || kind.eq_ignore_ascii_case(b"text/html") {
                 plain = plain.max(weight);
             }
         }
@@ -152,18 +147,10 @@ impl Answer<'_> {
         let error = self.reason.proxy_error().as_bytes();
         match self.proxy_status {
             ProxyStatus::Off => true,
-            ProxyStatus::Error => {
-                fields.push_parts(Known::ProxyStatus, &[b"spooky; error=", error])
-            }
+            ProxyStatus::Error => fields.push_parts(Known::ProxyStatus, &[b"spooky; error=", error]),
             ProxyStatus::Full => fields.push_parts(
                 Known::ProxyStatus,
-                &[
-                    b"spooky; error=",
-                    error,
-                    b"; details=\"",
-                    self.reason.token().as_bytes(),
-                    b"\"",
-                ],
+                &[b"spooky; error=", error, b"; details=\"", self.reason.token().as_bytes(), b"\""],
             ),
         };
     }
@@ -173,22 +160,12 @@ impl Answer<'_> {
         let status = decimal(self.reason.status().into(), &mut digits);
         let title = phrase(self.reason.status()).as_bytes();
         // An id that would need escaping is none of ours; it is left out rather than escaped.
-        let id = if super::forward::is_request_id(self.request_id) {
-            self.request_id
-        } else {
-            b"-"
-        };
+        let id = if super::forward::is_request_id(self.request_id) { self.request_id } else { b"-" };
         let parts: [&[u8]; 7] = match self.form {
             BodyForm::Plain => [status, b" ", title, b"\nrequest ", id, b"\n", b""],
-            BodyForm::Json | BodyForm::Problem => [
-                b"{\"status\":",
-                status,
-                b",\"title\":\"",
-                title,
-                b"\",\"request_id\":\"",
-                id,
-                b"\"}\n",
-            ],
+            BodyForm::Json | BodyForm::Problem => {
+                [b"{\"status\":", status, b",\"title\":\"", title, b"\",\"request_id\":\"", id, b"\"}\n"]
+            }
         };
         for part in parts {
             body.extend_from_slice(part);

@@ -9,10 +9,7 @@ pub const fn is_token_byte(byte: u8) -> bool {
 /// Whether `name` is a token without upper case.
 #[inline]
 pub fn is_lower_token(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name
-            .iter()
-            .all(|&byte| is_token_byte(byte) && !byte.is_ascii_uppercase())
+    !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte) && !byte.is_ascii_uppercase())
 }
 
 /// Whether `name` is a token.
@@ -25,9 +22,7 @@ pub fn is_token(name: &[u8]) -> bool {
 /// One pass without branches, so that the compiler makes vectors of it.
 #[inline]
 pub fn is_field_value(value: &[u8]) -> bool {
-    !value.iter().fold(false, |bad, &byte| {
-        bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)
-    })
+    !value.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f))
 }
 
 /// An unreserved byte of a URI (RFC 3986 §2.3).
@@ -68,20 +63,7 @@ const TOKEN: [bool; 256] = {
         table[byte] = (byte as u8).is_ascii_alphanumeric()
             || matches!(
                 byte as u8,
-                b'!' | b'#'
-                    | b'$'
-                    | b'%'
-                    | b'&'
-                    | b'\''
-                    | b'*'
-                    | b'+'
-                    | b'-'
-                    | b'.'
-                    | b'^'
-                    | b'_'
-                    | b'`'
-                    | b'|'
-                    | b'~'
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
             );
         byte += 1;
     }
@@ -95,30 +77,17 @@ mod tests {
     #[test]
     fn decimals_are_whole() {
         let mut buffer = [0; 20];
-        for (number, text) in [
-            (0, "0"),
-            (7, "7"),
-            (1024, "1024"),
-            (u64::MAX, "18446744073709551615"),
-        ] {
+        for (number, text) in [(0, "0"), (7, "7"), (1024, "1024"), (u64::MAX, "18446744073709551615")] {
             assert_eq!(decimal(number, &mut buffer), text.as_bytes());
         }
     }
 
     #[test]
     fn tokens_and_values() {
-        assert!(
-            is_lower_token(b"x-a_b.c!#$%&'*+^`|~") && !is_lower_token(b"X") && !is_lower_token(b"")
-        );
+        assert!(is_lower_token(b"x-a_b.c!#$%&'*+^`|~") && !is_lower_token(b"X") && !is_lower_token(b""));
         assert!(is_token(b"X") && !is_token(b"a b") && !is_token(b"a:") && !is_token(b"\xc3\xa9"));
         assert!(is_field_value(b"") && is_field_value(b"a\tb \xff"));
-        for bad in [
-            &b"\0"[..],
-            b"a\nb",
-            b"a\rb",
-            b"\x7f",
-            b"0123456789abcdef\x1b",
-        ] {
+        for bad in [&b"\0"[..], b"a\nb", b"a\rb", b"\x7f", b"0123456789abcdef\x1b"] {
             assert!(!is_field_value(bad));
         }
     }

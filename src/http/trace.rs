@@ -31,13 +31,8 @@ impl TraceParent {
             0xff => false,
             _ => matches!(more, [] | [b'-', ..]),
         };
-        let valid =
-            digits && dashes == *b"---" && length_is_fine && trace != [0; 16] && span != [0; 8];
-        valid.then_some(Self {
-            trace,
-            span,
-            sampled: flags[0] & 1 == 1,
-        })
+        let valid = digits && dashes == *b"---" && length_is_fine && trace != [0; 16] && span != [0; 8];
+        valid.then_some(Self { trace, span, sampled: flags[0] & 1 == 1 })
     }
 
     /// The field value, of version 00.
@@ -53,14 +48,12 @@ impl TraceParent {
 
 fn read_hex(text: &[u8], out: &mut [u8]) -> bool {
     text.len() == out.len() * 2
-        && text.chunks_exact(2).zip(out).all(|(pair, byte)| {
-            match (lower_hex(pair[0]), lower_hex(pair[1])) {
-                (Some(high), Some(low)) => {
-                    *byte = high << 4 | low;
-                    true
-                }
-                _ => false,
+        && text.chunks_exact(2).zip(out).all(|(pair, byte)| match (lower_hex(pair[0]), lower_hex(pair[1])) {
+            (Some(high), Some(low)) => {
+                *byte = high << 4 | low;
+                true
             }
+            _ => false,
         })
 }
 

@@ -44,11 +44,7 @@ impl Methods {
 
     #[inline]
     fn find(&self, method: &Method) -> Option<RouteId> {
-        self.named
-            .iter()
-            .find(|(named, _)| named == method)
-            .map(|(_, route)| *route)
-            .or(self.any)
+        self.named.iter().find(|(named, _)| named == method).map(|(_, route)| *route).or(self.any)
     }
 }
 
@@ -117,11 +113,7 @@ pub(super) struct Paths {
 
 impl Default for Paths {
     fn default() -> Self {
-        Self {
-            nodes: vec![Node::default()],
-            pathless: Slot::default(),
-            first: None,
-        }
+        Self { nodes: vec![Node::default()], pathless: Slot::default(), first: None }
     }
 }
 
@@ -161,10 +153,8 @@ impl Paths {
         let mut at = 0_usize;
         for segment in segments(path) {
             let next = self.nodes.len();
-            let child = *self.nodes[at]
-                .children
-                .entry(segment.into())
-                .or_insert(u32::try_from(next).unwrap_or(u32::MAX));
+            let child =
+                *self.nodes[at].children.entry(segment.into()).or_insert(u32::try_from(next).unwrap_or(u32::MAX));
             if child as usize == next {
                 self.nodes.push(Node::default());
             }
@@ -248,11 +238,7 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Gives a slot its `Allow` value; returns what the routes up to and including it take.
-fn seal_slot(
-    slot: &mut Slot,
-    so_far: Option<Option<Vec<Method>>>,
-    values: &mut AllowValues,
-) -> Option<Vec<Method>> {
+fn seal_slot(slot: &mut Slot, so_far: Option<Option<Vec<Method>>>, values: &mut AllowValues) -> Option<Vec<Method>> {
     let mut methods = so_far.unwrap_or_else(|| Some(Vec::new()))?;
     if slot.methods.is_empty() {
         return Some(methods);

@@ -71,33 +71,18 @@ impl Table {
         let mut conflicts: Vec<Conflict> = Vec::new();
         for (at, spec) in specs.iter().enumerate() {
             let route = RouteId(u32::try_from(at).unwrap_or(u32::MAX));
-            let hosts: Vec<Option<&HostPattern>> = if spec.hosts.is_empty() {
-                vec![None]
-            } else {
-                spec.hosts.iter().map(Some).collect()
-            };
-            let methods: Vec<Option<&Method>> = if spec.methods.is_empty() {
-                vec![None]
-            } else {
-                spec.methods.iter().map(Some).collect()
-            };
+            let hosts: Vec<Option<&HostPattern>> =
+                if spec.hosts.is_empty() { vec![None] } else { spec.hosts.iter().map(Some).collect() };
+            let methods: Vec<Option<&Method>> =
+                if spec.methods.is_empty() { vec![None] } else { spec.methods.iter().map(Some).collect() };
             for host in hosts {
                 for method in &methods {
                     if let Err(first) = table.paths(host).insert(&spec.path, *method, route) {
                         // A route that repeats a host or method of its own contradicts nobody.
                         let seen = |known: &Conflict| known.first == first && known.second == route;
-                        if first != route
-                            && !conflicts
-                                .iter()
-                                .rev()
-                                .take_while(|known| known.second == route)
-                                .any(seen)
+                        if first != route && !conflicts.iter().rev().take_while(|known| known.second == route).any(seen)
                         {
-                            conflicts.push(Conflict {
-                                first,
-                                second: route,
-                                taken: taken(host, &spec.path, *method),
-                            });
+                            conflicts.push(Conflict { first, second: route, taken: taken(host, &spec.path, *method) });
                         }
                     }
                 }
@@ -106,16 +91,8 @@ impl Table {
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
-        let Self {
-            hosts,
-            any_host,
-            allow,
-            ..
-        } = &mut table;
-        hosts
-            .values_mut()
-            .chain([any_host])
-            .for_each(|paths| paths.seal(allow));
+        let Self { hosts, any_host, allow, .. } = &mut table;
+        hosts.values_mut().chain([any_host]).for_each(|paths| paths.seal(allow));
         table.suffix_lengths.sort_unstable_by(|a, b| b.cmp(a));
         Ok(table)
     }
@@ -139,22 +116,12 @@ impl Table {
     #[must_use]
     pub fn lookup(&self, host: &str, path: Option<&str>, method: &Method) -> Lookup<'_> {
         // The less specific hosts of one that begins with a dot would be itself: no valid host does, and none matches.
-        let exact = if host.starts_with('.') {
-            None
-        } else {
-            self.hosts.get(host)
-        };
-        for paths in exact
-            .into_iter()
-            .chain(self.suffixes(host))
-            .chain([&self.any_host])
-        {
+        let exact = if host.starts_with('.') { None } else { self.hosts.get(host) };
+        for paths in exact.into_iter().chain(self.suffixes(host)).chain([&self.any_host]) {
             match paths.find(path, method) {
                 Found::Route(route) => return Lookup::Found(route),
                 Found::Refused(allow) => {
-                    return Lookup::MethodNotAllowed {
-                        allow: self.allow.get(allow),
-                    };
+                    return Lookup::MethodNotAllowed { allow: self.allow.get(allow) };
                 }
                 Found::Nothing if self.host_fallback => {}
                 // `any_host` is always asked last; without fallback only a host's own routes count.
@@ -168,10 +135,7 @@ impl Table {
     fn suffixes<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Paths> {
         let cut = move |&length: &u16| {
             // At least one character stands for the star.
-            let start = host
-                .len()
-                .checked_sub(usize::from(length))
-                .filter(|&start| start > 0)?;
+            let start = host.len().checked_sub(usize::from(length)).filter(|&start| start > 0)?;
             if host.as_bytes()[start] != b'.' {
                 return None;
             }
@@ -210,9 +174,6 @@ impl Table {
 /// What two routes both take.
 fn taken(host: Option<&HostPattern>, path: &PathPattern, method: Option<&Method>) -> String {
     let host = host.map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
-    let method = method.map_or_else(
-        || "any method".to_owned(),
-        |method| format!("method {}", method.as_str()),
-    );
+    let method = method.map_or_else(|| "any method".to_owned(), |method| format!("method {}", method.as_str()));
     format!("{host}, {path}, {method}")
 }

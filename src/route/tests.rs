@@ -13,11 +13,7 @@ fn spec(hosts: &[&str], path: &str, methods: &[Method]) -> RouteSpec {
         Some(exact) => PathPattern::Exact(exact.into()),
         None => PathPattern::Prefix(path.into()),
     };
-    RouteSpec {
-        hosts: hosts.iter().map(|text| host(text)).collect(),
-        path,
-        methods: methods.to_vec(),
-    }
+    RouteSpec { hosts: hosts.iter().map(|text| host(text)).collect(), path, methods: methods.to_vec() }
 }
 
 fn table(specs: &[RouteSpec]) -> Table {
@@ -86,11 +82,7 @@ fn hosts_go_from_exact_over_the_longest_suffix_to_any() {
 
 #[test]
 fn a_named_method_beats_any_and_is_passed_over_when_it_does_not_fit() {
-    let table = table(&[
-        spec(&[], "/", &[]),
-        spec(&[], "/a", &[GET]),
-        spec(&[], "/a", &[]),
-    ]);
+    let table = table(&[spec(&[], "/", &[]), spec(&[], "/a", &[GET]), spec(&[], "/a", &[])]);
     assert_eq!(table.lookup("h", Some("/a"), &GET), found(1));
     assert_eq!(table.lookup("h", Some("/a"), &POST), found(2));
     let table = self::table(&[spec(&[], "/", &[]), spec(&[], "/a", &[GET])]);
@@ -107,32 +99,15 @@ fn a_refused_method_names_all_that_fit_and_ends_the_search() {
         spec(&["h"], "/a/b", &[Method::Delete, GET]),
         spec(&[], "/", &[]),
     ]);
-    assert_eq!(
-        table.lookup("h", Some("/a"), &Method::Patch),
-        Lookup::MethodNotAllowed {
-            allow: "GET, POST, PUT"
-        }
-    );
-    assert_eq!(
-        table.lookup("h", Some("/a/x"), &put),
-        Lookup::MethodNotAllowed { allow: "GET, POST" }
-    );
-    assert_eq!(
-        table.lookup("h", Some("/a/b"), &put),
-        Lookup::MethodNotAllowed {
-            allow: "DELETE, GET, POST"
-        }
-    );
+    assert_eq!(table.lookup("h", Some("/a"), &Method::Patch), Lookup::MethodNotAllowed { allow: "GET, POST, PUT" });
+    assert_eq!(table.lookup("h", Some("/a/x"), &put), Lookup::MethodNotAllowed { allow: "GET, POST" });
+    assert_eq!(table.lookup("h", Some("/a/b"), &put), Lookup::MethodNotAllowed { allow: "DELETE, GET, POST" });
     assert_eq!(table.lookup("h", Some("/x"), &put), found(4));
 }
 
 #[test]
 fn fallback_can_be_switched_off() {
-    let specs = [
-        spec(&["h"], "/a", &[]),
-        spec(&["*.h"], "/b", &[]),
-        spec(&[], "/", &[]),
-    ];
+    let specs = [spec(&["h"], "/a", &[]), spec(&["*.h"], "/b", &[]), spec(&[], "/", &[])];
     let open = Table::build(&specs, true).expect("no conflicts");
     let closed = Table::build(&specs, false).expect("no conflicts");
     assert_eq!(open.lookup("h", Some("/x"), &GET), found(2));
@@ -145,10 +120,7 @@ fn fallback_can_be_switched_off() {
 fn only_routes_that_name_it_take_the_asterisk() {
     let table = table(&[spec(&[], "/", &[]), spec(&[], "=*", &[Method::Options])]);
     assert_eq!(table.lookup("h", None, &Method::Options), found(1));
-    assert_eq!(
-        table.lookup("h", None, &GET),
-        Lookup::MethodNotAllowed { allow: "OPTIONS" }
-    );
+    assert_eq!(table.lookup("h", None, &GET), Lookup::MethodNotAllowed { allow: "OPTIONS" });
     let table = self::table(&[spec(&[], "/", &[])]);
     assert_eq!(table.lookup("h", None, &Method::Options), Lookup::NoRoute);
 }
@@ -164,27 +136,15 @@ fn routes_that_no_rule_can_order_are_told_once_per_pair() {
     let conflicts = Table::build(&specs, true).expect_err("0 and 1 take the same");
     assert_eq!(
         conflicts,
-        [Conflict {
-            first: RouteId(0),
-            second: RouteId(1),
-            taken: "host b, path prefix /x, method POST".to_owned()
-        }]
+        [Conflict { first: RouteId(0), second: RouteId(1), taken: "host b, path prefix /x, method POST".to_owned() }]
     );
 }
 
 #[test]
 fn hosts_have_one_spelling() {
-    assert_eq!(
-        host("WWW.Example.COM."),
-        HostPattern::Exact("www.example.com".into())
-    );
-    assert_eq!(
-        host("*.Example.com"),
-        HostPattern::Suffix(".example.com".into())
-    );
-    for wrong in [
-        "", "*", "*.", "a.*.b", "a:80", "a b", "a/b", "http://a", "*.[::1]", "user@a", ".",
-    ] {
+    assert_eq!(host("WWW.Example.COM."), HostPattern::Exact("www.example.com".into()));
+    assert_eq!(host("*.Example.com"), HostPattern::Suffix(".example.com".into()));
+    for wrong in ["", "*", "*.", "a.*.b", "a:80", "a b", "a/b", "http://a", "*.[::1]", "user@a", "."] {
         assert!(HostPattern::parse(wrong).is_err(), "{wrong:?}");
     }
 }
@@ -199,23 +159,10 @@ fn exposed_routes_are_found() {
         spec(&["*.c"], "/z", &[]),
     ];
     let exposures = table(&specs).exposures();
-    let told: Vec<_> = exposures
-        .iter()
-        .map(|exposure| {
-            (
-                exposure.host.to_string(),
-                exposure.own.0,
-                exposure.exposed.0,
-            )
-        })
-        .collect();
+    let told: Vec<_> =
+        exposures.iter().map(|exposure| (exposure.host.to_string(), exposure.own.0, exposure.exposed.0)).collect();
     assert_eq!(told, [("a".to_owned(), 1, 0), ("*.c".to_owned(), 4, 0)]);
-    assert!(
-        Table::build(&specs, false)
-            .expect("no conflicts")
-            .exposures()
-            .is_empty()
-    );
+    assert!(Table::build(&specs, false).expect("no conflicts").exposures().is_empty());
 }
 
 /// The rules as a search over all routes: slow and plain.
@@ -238,8 +185,7 @@ fn scan(
         (PathPattern::Exact(exact), Some(path)) => (**exact == *path).then_some(usize::MAX),
         (PathPattern::Prefix(prefix), Some(path)) => {
             let rest = path.strip_prefix(&**prefix)?;
-            (rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
-                .then_some(prefix.len())
+            (rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/')).then_some(prefix.len())
         }
         _ => None,
     };
@@ -247,11 +193,7 @@ fn scan(
         .iter()
         .enumerate()
         .flat_map(|(at, spec)| {
-            let hosts: Vec<_> = if spec.hosts.is_empty() {
-                vec![None]
-            } else {
-                spec.hosts.iter().map(Some).collect()
-            };
+            let hosts: Vec<_> = if spec.hosts.is_empty() { vec![None] } else { spec.hosts.iter().map(Some).collect() };
             hosts
                 .into_iter()
                 .filter_map(host_rank)
@@ -259,29 +201,16 @@ fn scan(
                 .collect::<Vec<_>>()
         })
         .collect();
-    let ranks = every
-        .iter()
-        .filter(|(_, path, ..)| !fallback || path.is_some())
-        .map(|(rank, ..)| *rank);
+    let ranks = every.iter().filter(|(_, path, ..)| !fallback || path.is_some()).map(|(rank, ..)| *rank);
     let Some(rank) = ranks.max() else {
         return Err(None);
     };
-    let at_host: Vec<_> = every
-        .iter()
-        .filter(|(host, path, ..)| *host == rank && path.is_some())
-        .collect();
-    let taking = at_host
-        .iter()
-        .filter(|(_, _, spec, _)| spec.methods.is_empty() || spec.methods.contains(method));
-    if let Some((_, _, _, at)) =
-        taking.max_by_key(|(_, path, spec, _)| (*path, !spec.methods.is_empty()))
-    {
+    let at_host: Vec<_> = every.iter().filter(|(host, path, ..)| *host == rank && path.is_some()).collect();
+    let taking = at_host.iter().filter(|(_, _, spec, _)| spec.methods.is_empty() || spec.methods.contains(method));
+    if let Some((_, _, _, at)) = taking.max_by_key(|(_, path, spec, _)| (*path, !spec.methods.is_empty())) {
         return Ok(u32::try_from(*at).expect("few routes"));
     }
-    let mut allowed: Vec<Method> = at_host
-        .iter()
-        .flat_map(|(_, _, spec, _)| spec.methods.iter().cloned())
-        .collect();
+    let mut allowed: Vec<Method> = at_host.iter().flat_map(|(_, _, spec, _)| spec.methods.iter().cloned()).collect();
     allowed.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     allowed.dedup();
     Err((!allowed.is_empty()).then_some(allowed))
@@ -312,42 +241,20 @@ impl Random {
         if self.below(4) == 0 {
             path.push('/');
         }
-        if self.below(12) == 0 {
-            "/".to_owned()
-        } else {
-            path
-        }
+        if self.below(12) == 0 { "/".to_owned() } else { path }
     }
 }
 
 #[test]
 fn the_table_equals_a_linear_scan() {
-    let hosts = [
-        "a",
-        "b.a",
-        "c.b.a",
-        "x.c.b.a",
-        "d",
-        "*.a",
-        "*.b.a",
-        "*.d",
-        "*.x.c.b.a",
-    ];
-    let methods = [
-        Method::Get,
-        Method::Post,
-        Method::Put,
-        Method::Other("PURGE".into()),
-    ];
+    let hosts = ["a", "b.a", "c.b.a", "x.c.b.a", "d", "*.a", "*.b.a", "*.d", "*.x.c.b.a"];
+    let methods = [Method::Get, Method::Post, Method::Put, Method::Other("PURGE".into())];
     for seed in 0..400_u64 {
         let mut random = Random(seed);
         let mut specs: Vec<RouteSpec> = Vec::new();
         for _ in 0..random.below(30) + 1 {
-            let some_hosts: Vec<&str> =
-                (0..random.below(3)).map(|_| *random.pick(&hosts)).collect();
-            let some_methods: Vec<Method> = (0..random.below(3))
-                .map(|_| random.pick(&methods).clone())
-                .collect();
+            let some_hosts: Vec<&str> = (0..random.below(3)).map(|_| *random.pick(&hosts)).collect();
+            let some_methods: Vec<Method> = (0..random.below(3)).map(|_| random.pick(&methods).clone()).collect();
             let path = match random.below(12) {
                 0 => "=*".to_owned(),
                 1..=3 => format!("={}", random.path()),
@@ -362,38 +269,18 @@ fn the_table_equals_a_linear_scan() {
         for fallback in [true, false] {
             let table = Table::build(&specs, fallback).expect("conflicting routes were left out");
             for _ in 0..200 {
-                let host = *random.pick(&[
-                    "a",
-                    "b.a",
-                    "c.b.a",
-                    "x.c.b.a",
-                    "y.x.c.b.a",
-                    "d",
-                    "e.d",
-                    "z",
-                    "",
-                ]);
-                let path = if random.below(10) == 0 {
-                    None
-                } else {
-                    Some(random.path())
-                };
+                let host = *random.pick(&["a", "b.a", "c.b.a", "x.c.b.a", "y.x.c.b.a", "d", "e.d", "z", ""]);
+                let path = if random.below(10) == 0 { None } else { Some(random.path()) };
                 let method = random.pick(&methods).clone();
                 let expected = scan(&specs, fallback, host, path.as_deref(), &method);
                 let got = match table.lookup(host, path.as_deref(), &method) {
                     Lookup::Found(route) => Ok(route.0),
                     Lookup::NoRoute => Err(None),
                     Lookup::MethodNotAllowed { allow } => Err(Some(
-                        allow
-                            .split(", ")
-                            .map(|name| Method::parse(name.as_bytes()).expect("a method"))
-                            .collect(),
+                        allow.split(", ").map(|name| Method::parse(name.as_bytes()).expect("a method")).collect(),
                     )),
                 };
-                assert_eq!(
-                    got, expected,
-                    "seed {seed}, fallback {fallback}, {host} {path:?} {method:?}\n{specs:#?}"
-                );
+                assert_eq!(got, expected, "seed {seed}, fallback {fallback}, {host} {path:?} {method:?}\n{specs:#?}");
             }
         }
     }
@@ -401,22 +288,9 @@ fn the_table_equals_a_linear_scan() {
 
 #[test]
 fn a_hundred_thousand_routes_and_hostile_names_are_found_fast() {
-    let specs: Vec<RouteSpec> = (0..100_000)
-        .map(|at| {
-            spec(
-                &[&format!("h{}.example.com", at % 1_000)],
-                &format!("/p{at}/x"),
-                &[],
-            )
-        })
-        .collect();
+    let specs: Vec<RouteSpec> =
+        (0..100_000).map(|at| spec(&[&format!("h{}.example.com", at % 1_000)], &format!("/p{at}/x"), &[])).collect();
     let table = table(&specs);
-    assert_eq!(
-        table.lookup("h7.example.com", Some("/p4007/x/y"), &GET),
-        found(4_007)
-    );
-    assert_eq!(
-        table.lookup(&"a.".repeat(120), Some(&"/a".repeat(8_000)), &GET),
-        Lookup::NoRoute
-    );
+    assert_eq!(table.lookup("h7.example.com", Some("/p4007/x/y"), &GET), found(4_007));
+    assert_eq!(table.lookup(&"a.".repeat(120), Some(&"/a".repeat(8_000)), &GET), Lookup::NoRoute);
 }

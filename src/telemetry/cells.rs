@@ -476,7 +476,7 @@ impl WorkerCells {
         for (queue, count) in [
             (QueueFull::UdpSlots, stats.udp_slots_dry),
             (QueueFull::UdpLeases, stats.udp_buffers_exhausted),
-            (QueueFull::UdpSocket, stats.udp_receive_drops),
+            (QueueFull::UdpBuffer, stats.udp_receive_drops),
             (QueueFull::StreamLeases, stats.stream_buffers_exhausted),
             (QueueFull::Streams, stats.accepts_refused + stats.connects_refused),
             (QueueFull::Submissions, stats.submission_overflows),

@@ -16,14 +16,10 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// A pair taken now.
-    pub fn new(now: Instant) -> Self {
-        Self { instant: now, unix_us: unix_us() }
-    }
-
-    /// A pair given by the caller, for tests.
-    pub fn fixed(instant: Instant, unix_us: u64) -> Self {
-        Self { instant, unix_us }
+    /// A pair of both clocks, read at the same moment.
+    pub fn new(now: Instant, wall: SystemTime) -> Self {
+        let unix = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { instant: now, unix_us: u64::try_from(unix.as_micros()).unwrap_or(u64::MAX) }
     }
 
     /// When the pair was taken; never in the future.
@@ -31,10 +27,11 @@ impl WallClock {
         self.instant
     }
 
-    /// Takes a new pair if this one is older than a second (no system call: the vDSO answers).
-    pub fn refresh(&mut self, now: Instant) {
+    /// Takes a new pair if this one is older than a second; `wall` reads the system's clock (no system call: the vDSO
+    /// answers).
+    pub fn refresh(&mut self, now: Instant, wall: impl FnOnce() -> SystemTime) {
         if now.saturating_duration_since(self.instant) >= FRESH {
-            *self = Self::new(now);
+            *self = Self::new(now, wall());
         }
     }
 
@@ -46,10 +43,6 @@ impl WallClock {
             None => self.unix_us.saturating_sub(micros(self.instant.duration_since(at))),
         }
     }
-}
-
-fn unix_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Appends `unix_us` as RFC 3339 in UTC with microseconds: `2026-11-21T10:33:59.000123Z`.
@@ -144,7 +137,7 @@ mod tests {
     #[test]
     fn instants_before_and_after_the_pair() {
         let now = Instant::now() + Duration::from_secs(10);
-        let clock = WallClock::fixed(now, 5_000_000);
+        let clock = WallClock::new(now, UNIX_EPOCH + Duration::from_secs(5));
         assert_eq!(clock.unix_us(now + Duration::from_millis(2)), 5_002_000);
         assert_eq!(clock.unix_us(now - Duration::from_millis(2)), 4_998_000);
     }

@@ -93,7 +93,7 @@ kinds! {
         /// Provided ring for datagrams.
         UdpLeases = "udp_receive_leases",
         /// The kernel's receive buffer of a UDP socket.
-        UdpSocket = "udp_socket_buffer",
+        UdpBuffer = "udp_socket_buffer",
         /// Provided ring for stream sockets.
         StreamLeases = "stream_receive_leases",
         /// Table of stream sockets.
@@ -102,26 +102,8 @@ kinds! {
         Submissions = "submission_queue",
         /// The kernel's completion queue overflowed.
         Completions = "completion_queue",
-        /// Table of downstream connections.
-        Connections = "connections",
-        /// Table of exchanges.
-        Exchanges = "exchanges",
-        /// Exchanges waiting for an upstream connection.
-        UpstreamWait = "upstream_wait",
-        /// Connections to one endpoint.
-        UpstreamConnections = "upstream_connections",
-        /// Body bytes held for one exchange.
-        ExchangeBytes = "exchange_bytes",
         /// Access-log batches from a worker to control.
         AccessLog = "access_log",
-        /// Log lines from a worker to control.
-        Log = "log",
-        /// Messages from control to a worker.
-        WorkerMailbox = "worker_mailbox",
-        /// Messages from a worker to control.
-        ControlMailbox = "control_mailbox",
-        /// Connections of the control and demo hosts.
-        HostConnections = "host_connections",
     }
 }
 

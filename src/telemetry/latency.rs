@@ -1,8 +1,8 @@
 //! Latency histograms: HDR layout, single-writer cells, no handover.
 //!
 //! An HDR histogram is an array of counters whose index is log-linear in the value: each power of two is cut into
-//! [`SUB_BUCKETS`] equal cells, so a recorded value is off by at most 1/32. `hdrhistogram::Histogram` has that layout
-//! too, but a worker would have to clone it for every scrape (a copy of some 8 KiB in the middle of a turn, asked for
+//! [`SUB_BUCKETS`] equal cells, so a recorded value is off by at most 1/16. `hdrhistogram::Histogram` has that layout
+//! too, but a worker would have to clone it for every scrape (a copy of some KiB in the middle of a turn, asked for
 //! and answered by mailbox) or share it behind a lock. With one atomic cell per bucket, written by one worker with a
 //! plain load and store, control reads whenever it likes and the worker never notices. Reads are not a snapshot:
 //! a sample recorded during the read may or may not be in, which is what a scrape means anyway.
@@ -10,44 +10,43 @@
 //! Prometheus buckets are exact: their bounds are powers of two of a microsecond, which are cell edges.
 
 use super::cells::Counter;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-/// log2 of the cells per power of two: 32 cells, ≤ 3.2 % error.
-const SUB_BITS: u32 = 5;
+/// log2 of the cells per power of two: 16 cells, ≤ 6.3 % error. There are two of these for each backend and worker.
+const SUB_BITS: u32 = 4;
 /// Cells per power of two.
 const SUB_BUCKETS: usize = 1 << SUB_BITS;
 /// Values at or above 2^36 µs (19 hours) count in the last cell.
 const VALUE_BITS: u32 = 36;
-/// Values below 32 have a cell each; then 32 cells for each further power of two: (36 - 5 + 1) × 32 = 1024 cells, 8 KiB.
+/// Values below 16 have a cell each; then 16 cells for each further power of two: (36 - 4 + 1) × 16 = 528 cells, 4.1 KiB.
 const CELLS: usize = (VALUE_BITS - SUB_BITS + 1) as usize * SUB_BUCKETS;
 
 /// First and last power of two of a microsecond that has a Prometheus bucket: 16 µs … 2^27 µs (134 s).
 const BUCKET_BITS: std::ops::RangeInclusive<u32> = 4..=27;
 
-/// One latency histogram of one worker.
-#[derive(Debug)]
+/// One latency histogram of one worker. Until something is recorded it has no cells: most backends are idle.
+#[derive(Debug, Default)]
 pub struct Latency {
-    cells: Box<[Counter]>,
+    cells: OnceLock<Box<[Counter]>>,
     sum_us: Counter,
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self { cells: (0..CELLS).map(|_| Counter::default()).collect(), sum_us: Counter::default() }
-    }
 }
 
 impl Latency {
     /// Records one duration; only the owning worker calls it.
     pub fn record(&self, duration: Duration) {
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.cells[index(us)].add(1);
+        let cells = self.cells.get_or_init(|| (0..CELLS).map(|_| Counter::default()).collect());
+        cells[index(us)].add(1);
         self.sum_us.add(us);
     }
 
     /// Adds this histogram's counts to `into`.
     pub fn merge_into(&self, into: &mut Merged) {
-        for (to, cell) in into.counts.iter_mut().zip(&self.cells) {
+        let Some(cells) = self.cells.get() else {
+            return;
+        };
+        for (to, cell) in into.counts.iter_mut().zip(cells) {
             *to += cell.get();
         }
         into.sum_us += self.sum_us.get();
@@ -116,7 +115,7 @@ fn index(us: u64) -> usize {
         return us as usize;
     }
     let exponent = us.ilog2() - SUB_BITS;
-    // Top SUB_BITS + 1 bits of the value: 32..=63.
+    // Top SUB_BITS + 1 bits of the value: 16..=31.
     let mantissa = (us >> exponent) as usize;
     exponent as usize * SUB_BUCKETS + mantissa
 }
@@ -148,7 +147,7 @@ mod tests {
         }
         for us in [1u64, 31, 32, 33, 63, 64, 1000, 123_456, 98_765_432] {
             let top = highest(index(us));
-            assert!(top >= us && (top - us) as f64 <= us as f64 / 31.0);
+            assert!(top >= us && (top - us) as f64 <= us as f64 / 15.0);
         }
     }
 
@@ -182,8 +181,8 @@ mod tests {
         assert_eq!(merged.quantile_us(0.5), 0);
         one.merge_into(&mut merged);
         two.merge_into(&mut merged);
-        assert_eq!(merged.quantile_us(0.5), 50);
-        assert!((99..=101).contains(&merged.quantile_us(0.99)));
+        assert!((50..=51).contains(&merged.quantile_us(0.5)));
+        assert!((99..=103).contains(&merged.quantile_us(0.99)));
         assert_eq!(merged.sum_us(), 5050);
     }
 }

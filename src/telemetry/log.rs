@@ -11,6 +11,7 @@
 use crate::limits::LOG_QUEUE_LINES;
 use spooky_uring::mailbox::{self, Receiver, Sender};
 use std::cell::Cell;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -61,6 +62,16 @@ pub enum LogTarget {
     Stdout,
     /// Appended to a file.
     File(PathBuf),
+}
+
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("standard error"),
+            Self::Stdout => f.write_str("standard output"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// The log as configured.

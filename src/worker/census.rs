@@ -63,7 +63,8 @@ impl<I: Io> Worker<I> {
         }
         self.origins.check_invariants();
         let generation = &self.snapshot.generation;
-        let backends: u32 = (0..generation.backends.len()).map(|at| self.inflight.on_backend(BackendId(at as u32))).sum();
+        let backends: u32 =
+            (0..generation.backends.len()).map(|at| self.inflight.on_backend(BackendId(at as u32))).sum();
         assert!(self.inflight.total() as usize <= self.exchanges.len(), "more permits than exchanges");
         assert!(backends <= self.inflight.total(), "an attempt belongs to an admitted exchange");
     }

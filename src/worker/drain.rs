@@ -109,7 +109,7 @@ impl<I: Io> Worker<I> {
                 self.drain = Drain::Done;
                 for listener in 0..self.listeners.len() {
                     let keys: Vec<h3::ConnKey> = self.listeners[listener].endpoint.keys().collect();
-            for connection in keys {
+                    for connection in keys {
                         let key = Downkey { listener: listener as u16, connection };
                         if let Some(it) = client_of(&mut self.listeners, key) {
                             it.close(h3::code::NO_ERROR, b"");

@@ -38,7 +38,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Everything a worker is given at its start.
 pub struct Setup {
@@ -138,7 +138,7 @@ impl<I: Io> Worker<I> {
             ready: VecDeque::new(),
             output: crate::h1::Output::new(),
             spare: None,
-            clock: WallClock::new(now),
+            clock: WallClock::new(now, SystemTime::now()),
             dates: DateCache::default(),
             date: date::format(0),
             ids: crate::exchange::trail::Ids::new(setup.seed),
@@ -179,7 +179,7 @@ impl<I: Io> Worker<I> {
         let mut events = std::mem::take(&mut self.events);
         self.io.wait(deadline, &mut events)?;
         self.now = self.io.now();
-        self.clock.refresh(self.now);
+        self.clock.refresh(self.now, SystemTime::now);
         self.date = *self.dates.at(self.clock.unix_us(self.now) / 1_000_000);
         for event in events.drain(..) {
             self.collect(event);

@@ -24,7 +24,7 @@ def pelt(proxy, datagrams):
 
 
 def dropped(proxy):
-    return proxy.total(r"^spooky_.*drop")
+    return proxy.total(r"^spooky_datagrams_dropped_total")
 
 
 @pytest.mark.parametrize("seed", SEEDS)

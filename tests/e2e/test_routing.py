@@ -165,10 +165,3 @@ async def test_connections_to_the_backend_are_kept(proxy, h3):
     async with h3(proxy) as client:
         connections = {(await client.get("/inspect")).get("x-connection") for _ in range(20)}
         assert len(connections) == 1
-
-
-async def test_several_workers_serve(start, h3, origins):
-    proxy = start(Upstream("main", origins.address("main")), performance={"worker_threads": 2})
-    for _ in range(8):
-        async with h3(proxy) as client:
-            assert (await client.get("/bytes/1000")).status == 200

@@ -92,8 +92,7 @@ fn ten_mebibytes_down_at_one_and_five_percent_loss() {
     for loss in [0.01, 0.05] {
         seeds(1, |seed| {
             let link = Link::faulty(loss, 0.01, 0.02);
-            let (mut scene, client, _) =
-                Scene::simple(seed, Plan::calm(), link, &configuration(1, ""), as_asked);
+            let (mut scene, client, _) = Scene::simple(seed, Plan::calm(), link, &configuration(1, ""), as_asked);
             scene.ask(&client, Request::get("/length/10485760"));
             scene.finish(5 * MINUTE);
             check(&client);
@@ -107,8 +106,7 @@ fn ten_mebibytes_up_at_one_and_five_percent_loss() {
     for loss in [0.01, 0.05] {
         seeds(1, |seed| {
             let link = Link::faulty(loss, 0.01, 0.02);
-            let (mut scene, client, log) =
-                Scene::simple(seed, Plan::calm(), link, &configuration(1, ""), as_asked);
+            let (mut scene, client, log) = Scene::simple(seed, Plan::calm(), link, &configuration(1, ""), as_asked);
             scene.ask(&client, Request::post("/length/5", 10 << 20));
             scene.finish(5 * MINUTE);
             check(&client);

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 pub enum Reads {
     Eagerly,
     /// So many bytes each time.
-    Slowly { bytes: usize, every: Duration },
+    Slowly {
+        bytes: usize,
+        every: Duration,
+    },
     /// So many bytes, then nothing more.
     UpTo(u64),
 }
@@ -127,9 +130,7 @@ impl Client {
     pub fn new(local: SocketAddr, server: SocketAddr, stream_window: u64, now: Instant) -> Self {
         let mut context = SslContext::builder(SslMethod::tls()).expect("a TLS context");
         // The test's certificate is an Ed25519 one, whose signatures have one length: so have all handshakes.
-        context
-            .set_verify_algorithm_prefs(&[SslSignatureAlgorithm::ED25519])
-            .expect("Ed25519 is known");
+        context.set_verify_algorithm_prefs(&[SslSignatureAlgorithm::ED25519]).expect("Ed25519 is known");
         let mut config =
             quiche::Config::with_boring_ssl_ctx_builder(quiche::PROTOCOL_VERSION, context).expect("a configuration");
         config.set_application_protos(&[b"h3"]).expect("a short list");
@@ -249,7 +250,8 @@ impl Client {
                 h3::Header::new(b"x-pattern", own.to_string().as_bytes()),
                 h3::Header::new(b"x-answer", answer.to_string().as_bytes()),
             ];
-            fields.extend(request.fields.iter().map(|(name, value)| h3::Header::new(name.as_bytes(), value.as_bytes())));
+            fields
+                .extend(request.fields.iter().map(|(name, value)| h3::Header::new(name.as_bytes(), value.as_bytes())));
             if let (Some(length), true) = (request.body, request.announced) {
                 fields.push(h3::Header::new(b"content-length", length.to_string().as_bytes()));
             }

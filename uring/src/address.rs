@@ -20,10 +20,7 @@ pub(crate) struct RawAddress {
 }
 
 impl RawAddress {
-    pub(crate) const EMPTY: Self = Self {
-        bytes: [0; STORAGE_LEN],
-        len: 0,
-    };
+    pub(crate) const EMPTY: Self = Self { bytes: [0; STORAGE_LEN], len: 0 };
 
     pub(crate) fn internet(address: SocketAddr) -> Self {
         let mut raw = Self::EMPTY;
@@ -181,10 +178,7 @@ pub(crate) struct SendControl {
 }
 
 impl SendControl {
-    pub(crate) const EMPTY: Self = Self {
-        bytes: [0; CONTROL_SEND_LEN],
-        len: 0,
-    };
+    pub(crate) const EMPTY: Self = Self { bytes: [0; CONTROL_SEND_LEN], len: 0 };
 
     pub(crate) fn clear(&mut self) {
         self.len = 0;
@@ -233,10 +227,7 @@ impl SendControl {
     }
 }
 
-const _: () = assert!(
-    CONTROL_HEADER == 16 && size_of::<usize>() == 8,
-    "Linux on 64-bit machines"
-);
+const _: () = assert!(CONTROL_HEADER == 16 && size_of::<usize>() == 8, "Linux on 64-bit machines");
 
 #[cfg(test)]
 mod tests {
@@ -245,9 +236,7 @@ mod tests {
     fn round_trip(address: &str) -> String {
         let address: SocketAddr = address.parse().unwrap();
         let raw = RawAddress::internet(address);
-        parse_address(&raw.bytes[..raw.len as usize])
-            .unwrap()
-            .to_string()
+        parse_address(&raw.bytes[..raw.len as usize]).unwrap().to_string()
     }
 
     #[test]

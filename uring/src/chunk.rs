@@ -27,11 +27,7 @@ struct Bytes {
 }
 
 impl Bytes {
-    const EMPTY: Self = Self {
-        start: NonNull::dangling(),
-        len: 0,
-        header: None,
-    };
+    const EMPTY: Self = Self { start: NonNull::dangling(), len: 0, header: None };
 
     fn as_slice(&self) -> &[u8] {
         // SAFETY: by the invariant the range is initialised and kept alive by our reference. Nobody writes to it while
@@ -64,11 +60,7 @@ impl Bytes {
             // SAFETY: we hold a reference, so the header is alive.
             unsafe { header.as_ref() }.retain();
         }
-        Self {
-            start: self.start,
-            len: self.len,
-            header: self.header,
-        }
+        Self { start: self.start, len: self.len, header: self.header }
     }
 }
 
@@ -193,17 +185,13 @@ impl Chunk {
 
 impl Clone for Chunk {
     fn clone(&self) -> Self {
-        Self {
-            bytes: self.bytes.share(),
-        }
+        Self { bytes: self.bytes.share() }
     }
 }
 
 impl Default for Chunk {
     fn default() -> Self {
-        Self {
-            bytes: Bytes::EMPTY,
-        }
+        Self { bytes: Bytes::EMPTY }
     }
 }
 
@@ -243,13 +231,7 @@ impl ChunkMut {
         let header = Header::new_block(len);
         // SAFETY: a block has `HEADROOM + len` initialised bytes from `base` on, and we own its one reference.
         let start = unsafe { header.as_ref().base().add(HEADROOM) };
-        Self {
-            bytes: Bytes {
-                start,
-                len,
-                header: Some(header),
-            },
-        }
+        Self { bytes: Bytes { start, len, header: Some(header) } }
     }
 
     /// Keeps the first `len` bytes as a chunk; panics if `len` is over the buffer's.
@@ -261,9 +243,7 @@ impl ChunkMut {
 
 impl Default for ChunkMut {
     fn default() -> Self {
-        Self {
-            bytes: Bytes::EMPTY,
-        }
+        Self { bytes: Bytes::EMPTY }
     }
 }
 
@@ -304,9 +284,7 @@ impl Lease {
     /// A lease over plain memory, for tests and simulated hosts.
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         if bytes.is_empty() {
-            return Self {
-                bytes: Bytes::EMPTY,
-            };
+            return Self { bytes: Bytes::EMPTY };
         }
         let len = bytes.len();
         let header = Header::new_vector(bytes);
@@ -335,13 +313,7 @@ impl Lease {
     /// # Safety
     /// The range is initialised and inside that memory; the caller hands over one reference, the only one.
     pub(crate) unsafe fn from_raw(header: NonNull<Header>, start: NonNull<u8>, len: usize) -> Self {
-        Self {
-            bytes: Bytes {
-                start,
-                len,
-                header: Some(header),
-            },
-        }
+        Self { bytes: Bytes { start, len, header: Some(header) } }
     }
 
     /// The pool of a pooled buffer and the position in it.

@@ -19,18 +19,10 @@ pub struct FeatureMask {
 
 impl FeatureMask {
     /// Whatever the kernel has.
-    pub const ALL: Self = Self {
-        no_sqarray: true,
-        min_wait: true,
-        direct_connect: true,
-    };
+    pub const ALL: Self = Self { no_sqarray: true, min_wait: true, direct_connect: true };
 
     /// Nothing newer than Linux 6.1.
-    pub const FLOOR: Self = Self {
-        no_sqarray: false,
-        min_wait: false,
-        direct_connect: false,
-    };
+    pub const FLOOR: Self = Self { no_sqarray: false, min_wait: false, direct_connect: false };
 }
 
 impl Default for FeatureMask {
@@ -70,19 +62,12 @@ impl Features {
             return Err(StartError::KernelTooOld { kernel });
         }
         let version = parse_version(&kernel);
-        let mut features = Self {
-            kernel,
-            no_sqarray: false,
-            min_wait: false,
-            direct_connect: false,
-            udp_gso: true,
-            udp_gro: true,
-        };
+        let mut features =
+            Self { kernel, no_sqarray: false, min_wait: false, direct_connect: false, udp_gso: true, udp_gro: true };
         // The first ring runs on the floor alone, so that an optional feature can never hide why the floor is refused.
         crate::selftest::floor(&mut features)?;
         let mask = FeatureMask {
-            direct_connect: mask.direct_connect
-                && version.is_none_or(|version| version >= PROMPT_CLOSE),
+            direct_connect: mask.direct_connect && version.is_none_or(|version| version >= PROMPT_CLOSE),
             ..mask
         };
         crate::selftest::optional(&mut features, mask);
@@ -177,37 +162,24 @@ impl StartError {
     /// Why io_uring_setup failed.
     pub(crate) fn from_setup(error: io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => {
-                match crate::host::io_uring_disabled() {
-                    Some(value @ 1..) => Self::DisabledBySysctl { value },
-                    _ => Self::DisabledByFilter { error },
-                }
-            }
+            Some(libc::EPERM | libc::ENOSYS | libc::EACCES) => match crate::host::io_uring_disabled() {
+                Some(value @ 1..) => Self::DisabledBySysctl { value },
+                _ => Self::DisabledByFilter { error },
+            },
             Some(libc::ENOMEM) => match crate::host::locked_memory_limit() {
                 // Since 5.12 rings count against the memory control group, but a tiny limit is still the usual culprit.
                 Some(limit) if limit < 1 << 20 => Self::LockedMemory { limit },
-                _ => Self::Memory {
-                    what: "the ring",
-                    error,
-                },
+                _ => Self::Memory { what: "the ring", error },
             },
-            Some(libc::EMFILE | libc::ENFILE) => Self::Descriptors {
-                limit: crate::host::descriptor_limit().unwrap_or(0),
-            },
-            _ => Self::Refused {
-                feature: "io_uring with SINGLE_ISSUER and DEFER_TASKRUN",
-                since: "6.1",
-                error,
-            },
+            Some(libc::EMFILE | libc::ENFILE) => {
+                Self::Descriptors { limit: crate::host::descriptor_limit().unwrap_or(0) }
+            }
+            _ => Self::Refused { feature: "io_uring with SINGLE_ISSUER and DEFER_TASKRUN", since: "6.1", error },
         }
     }
 
     pub(crate) fn refused(feature: &'static str, since: &'static str, error: io::Error) -> Self {
-        Self::Refused {
-            feature,
-            since,
-            error,
-        }
+        Self::Refused { feature, since, error }
     }
 
     pub(crate) fn memory(what: &'static str, error: io::Error) -> Self {
@@ -253,18 +225,13 @@ impl fmt::Display for StartError {
                 f,
                 "no memory for {what}: {error}\n  fix: raise the memory limit of the service or lower the buffer counts"
             ),
-            Self::Refused {
-                feature,
-                since,
-                error,
-            } => write!(
+            Self::Refused { feature, since, error } => write!(
                 f,
                 "the kernel refused {feature} (in Linux since {since}): {error}\n  fix: boot Linux 6.1 or newer without patches to io_uring"
             ),
-            Self::Misbehaved { feature, seen } => write!(
-                f,
-                "self-test of {feature} failed: {seen}\n  fix: boot another kernel; please report this one"
-            ),
+            Self::Misbehaved { feature, seen } => {
+                write!(f, "self-test of {feature} failed: {seen}\n  fix: boot another kernel; please report this one")
+            }
         }
     }
 }
@@ -287,22 +254,15 @@ mod tests {
     #[test]
     fn every_refusal_names_its_fix() {
         let refusals = [
-            StartError::KernelTooOld {
-                kernel: "5.10".into(),
-            },
+            StartError::KernelTooOld { kernel: "5.10".into() },
             StartError::DisabledBySysctl { value: 1 },
             StartError::DisabledBySysctl { value: 2 },
-            StartError::DisabledByFilter {
-                error: io::Error::from_raw_os_error(libc::EPERM),
-            },
+            StartError::DisabledByFilter { error: io::Error::from_raw_os_error(libc::EPERM) },
             StartError::LockedMemory { limit: 65536 },
             StartError::Descriptors { limit: 3 },
             StartError::memory("x", io::Error::from_raw_os_error(libc::ENOMEM)),
             StartError::refused("x", "5.19", io::Error::from_raw_os_error(libc::EINVAL)),
-            StartError::Misbehaved {
-                feature: "x",
-                seen: "y".into(),
-            },
+            StartError::Misbehaved { feature: "x", seen: "y".into() },
         ];
         for refusal in refusals {
             assert!(refusal.to_string().contains("\n  fix: "), "{refusal}");
@@ -312,10 +272,7 @@ mod tests {
     #[test]
     fn setup_errors_are_told_apart() {
         let from = |errno| StartError::from_setup(io::Error::from_raw_os_error(errno));
-        assert!(matches!(
-            from(libc::EPERM),
-            StartError::DisabledByFilter { .. } | StartError::DisabledBySysctl { .. }
-        ));
+        assert!(matches!(from(libc::EPERM), StartError::DisabledByFilter { .. } | StartError::DisabledBySysctl { .. }));
         assert!(matches!(from(libc::EMFILE), StartError::Descriptors { .. }));
         assert!(matches!(from(libc::EINVAL), StartError::Refused { .. }));
     }

@@ -14,9 +14,7 @@ use std::time::Duration;
 /// When the kernel does not say.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = nix::sched::sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count())
-        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-        .collect())
+    Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 
 /// Keeps this thread on one CPU.
@@ -67,9 +65,7 @@ pub fn locked_memory_limit() -> Option<u64> {
 
 /// The kernel's release, as `uname -r` says; empty if it does not.
 pub fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map(|release| release.trim().to_owned())
-        .unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map(|release| release.trim().to_owned()).unwrap_or_default()
 }
 
 /// The sysctl `kernel.io_uring_disabled`; kernels before 6.6 have none.
@@ -103,9 +99,7 @@ pub fn usage() -> io::Result<Usage> {
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let field = |number: usize| {
         let value = fields.split_ascii_whitespace().nth(number - 3);
-        value
-            .and_then(|value| value.parse::<u64>().ok())
-            .unwrap_or(0)
+        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
     };
     let tick = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);

@@ -42,9 +42,7 @@ pub mod wheel;
 
 pub use chunk::{Chunk, ChunkMut, Lease};
 pub use features::{FeatureMask, Features, StartError};
-pub use io::{
-    End, Event, FileId, Io, ListenerId, Pressure, StreamAddress, StreamId, Token, Transmit, UdpId,
-};
+pub use io::{End, Event, FileId, Io, ListenerId, Pressure, StreamAddress, StreamId, Token, Transmit, UdpId};
 pub use ring::{PoolConfig, Ring, RingConfig, UdpSlot};
 pub use socket::{Listener, UdpOptions, UdpSocket};
 pub use stats::RingStats;

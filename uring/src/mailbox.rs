@@ -20,13 +20,7 @@ pub fn channel<T>(capacity: usize) -> io::Result<(Sender<T>, Receiver<T>)> {
     let doorbell = Doorbell::new()?;
     let (sender, receiver) = mpsc::sync_channel(capacity);
     let watched = doorbell.clone();
-    Ok((
-        Sender { sender, doorbell },
-        Receiver {
-            receiver,
-            doorbell: watched,
-        },
-    ))
+    Ok((Sender { sender, doorbell }, Receiver { receiver, doorbell: watched }))
 }
 
 /// Rings the mailbox's owner awake.
@@ -149,10 +143,7 @@ impl<T> Sender<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Self {
-            sender: self.sender.clone(),
-            doorbell: self.doorbell.clone(),
-        }
+        Self { sender: self.sender.clone(), doorbell: self.doorbell.clone() }
     }
 }
 

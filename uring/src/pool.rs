@@ -133,10 +133,7 @@ impl Pool {
 
     /// The number of a lease's buffer, if it is one of this pool.
     pub(crate) fn index_of(&self, lease: &Lease) -> Option<u16> {
-        lease
-            .pool_index()
-            .filter(|(pool, _)| *pool == self.shared)
-            .map(|(_, index)| index)
+        lease.pool_index().filter(|(pool, _)| *pool == self.shared).map(|(_, index)| index)
     }
 
     /// A whole buffer, if one is free.

@@ -27,9 +27,7 @@ pub use udp_send::UdpSlot;
 
 use crate::chunk::Chunk;
 use crate::features::{Features, StartError};
-use crate::io::{
-    Event, FileId, Io, ListenerId, Pressure, StreamAddress, StreamId, Token, Transmit, UdpId,
-};
+use crate::io::{Event, FileId, Io, ListenerId, Pressure, StreamAddress, StreamId, Token, Transmit, UdpId};
 use crate::mailbox::Doorbell;
 use crate::stats::RingStats;
 use buffers::Buffers;
@@ -68,16 +66,8 @@ impl Default for RingConfig {
         Self {
             entries: 1024,
             streams: 16_384,
-            stream_receive: PoolConfig {
-                count: 48,
-                size: 64 << 10,
-                posted: 16,
-            },
-            udp_receive: PoolConfig {
-                count: 64,
-                size: UDP_BUFFER,
-                posted: 16,
-            },
+            stream_receive: PoolConfig { count: 48, size: 64 << 10, posted: 16 },
+            udp_receive: PoolConfig { count: 64, size: UDP_BUFFER, posted: 16 },
             udp_send_slots: 64,
             low_water: 64 << 10,
         }
@@ -222,8 +212,7 @@ impl Io for Ring {
         };
         // The turn's work took time: the wait is measured from here, not from the turn's beginning.
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        self.queue
-            .enter(timeout, timeout.is_some_and(|left| left.is_zero()))?;
+        self.queue.enter(timeout, timeout.is_some_and(|left| left.is_zero()))?;
         self.now = Instant::now();
         let mut batch = std::mem::take(&mut self.batch);
         self.queue.reap(&mut batch);
@@ -313,9 +302,6 @@ impl Io for Ring {
     }
 
     fn pressure(&self) -> Pressure {
-        Pressure {
-            free: self.stream_buffers.free(),
-            total: self.stream_buffers.total(),
-        }
+        Pressure { free: self.stream_buffers.free(), total: self.stream_buffers.total() }
     }
 }

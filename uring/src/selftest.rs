@@ -18,11 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Small: two or four buffers, so that running out is part of the test.
 fn config() -> RingConfig {
-    let pool = |size| PoolConfig {
-        count: 4,
-        size,
-        posted: 2,
-    };
+    let pool = |size| PoolConfig { count: 4, size, posted: 2 };
     RingConfig {
         entries: 16,
         streams: 8,
@@ -42,25 +38,18 @@ fn until<T>(
     let deadline = Instant::now() + PATIENCE;
     let mut events = Vec::new();
     while Instant::now() < deadline {
-        ring.wait(Some(deadline), &mut events)
-            .map_err(|error| StartError::refused(feature, "6.1", error))?;
+        ring.wait(Some(deadline), &mut events).map_err(|error| StartError::refused(feature, "6.1", error))?;
         for event in events.drain(..) {
             if let Some(found) = found(&event) {
                 return Ok(found);
             }
         }
     }
-    Err(StartError::Misbehaved {
-        feature,
-        seen: format!("no answer within {} s", PATIENCE.as_secs()),
-    })
+    Err(StartError::Misbehaved { feature, seen: format!("no answer within {} s", PATIENCE.as_secs()) })
 }
 
 fn misbehaved(feature: &'static str, seen: impl Into<String>) -> StartError {
-    StartError::Misbehaved {
-        feature,
-        seen: seen.into(),
-    }
+    StartError::Misbehaved { feature, seen: seen.into() }
 }
 
 /// Everything that Linux 6.1 has; also finds whether UDP is segmented and coalesced, which a network sandbox may lack.
@@ -91,14 +80,10 @@ fn receive_into_buffers(ring: &mut Ring) -> Result<(), StartError> {
     let deadline = Instant::now() + PATIENCE;
     while received.len() < message.len() {
         if Instant::now() > deadline {
-            return Err(misbehaved(
-                FEATURE,
-                format!("{} bytes arrived", received.len()),
-            ));
+            return Err(misbehaved(FEATURE, format!("{} bytes arrived", received.len())));
         }
         let mut events = Vec::new();
-        ring.wait(Some(Instant::now() + Duration::from_millis(1)), &mut events)
-            .map_err(refused)?;
+        ring.wait(Some(Instant::now() + Duration::from_millis(1)), &mut events).map_err(refused)?;
         if events.is_empty() {
             held.clear();
         }
@@ -121,11 +106,7 @@ fn receive_into_buffers(ring: &mut Ring) -> Result<(), StartError> {
     drop(held);
     ring.close(near);
     ring.close(far);
-    if received == message {
-        Ok(())
-    } else {
-        Err(misbehaved(FEATURE, "the bytes were not the ones sent"))
-    }
+    if received == message { Ok(()) } else { Err(misbehaved(FEATURE, "the bytes were not the ones sent")) }
 }
 
 /// Two datagrams of equal size and a shorter one, over loopback.
@@ -162,12 +143,7 @@ fn send_train(ring: &mut Ring, socket: UdpId, to: SocketAddr) -> Result<(), Star
     let slot = ring.udp_slot();
     let mut slot = slot.ok_or_else(|| misbehaved("UDP send buffers", "a fresh pool is dry"))?;
     slot[..2500].fill(7);
-    let transmit = Transmit {
-        len: 2500,
-        segment: 1000,
-        to,
-        from: None,
-    };
+    let transmit = Transmit { len: 2500, segment: 1000, to, from: None };
     ring.udp_send(socket, slot, transmit);
     Ok(())
 }
@@ -175,22 +151,15 @@ fn send_train(ring: &mut Ring, socket: UdpId, to: SocketAddr) -> Result<(), Star
 /// Switches on what is newer than the floor, allowed by `mask`, and works.
 pub(crate) fn optional(features: &mut Features, mask: FeatureMask) {
     if mask.no_sqarray {
-        let with = Features {
-            no_sqarray: true,
-            ..features.clone()
-        };
-        let works =
-            Ring::new(&config(), &with).and_then(|mut ring| receive_into_buffers(&mut ring));
+        let with = Features { no_sqarray: true, ..features.clone() };
+        let works = Ring::new(&config(), &with).and_then(|mut ring| receive_into_buffers(&mut ring));
         features.no_sqarray = works.is_ok();
     }
     if mask.min_wait {
         features.min_wait = Ring::new(&config(), features).is_ok_and(|ring| ring.has_min_wait());
     }
     if mask.direct_connect {
-        let with = Features {
-            direct_connect: true,
-            ..features.clone()
-        };
+        let with = Features { direct_connect: true, ..features.clone() };
         features.direct_connect = direct_connect_works(&with).is_ok();
     }
 }
@@ -218,9 +187,7 @@ fn direct_connect_works(features: &Features) -> Result<(), StartError> {
                 Event::Accepted { stream, .. } => accepted = Some(*stream),
                 _ => {}
             }
-            made.filter(|made| made.is_err())
-                .map(drop)
-                .or(made.zip(accepted).map(drop))
+            made.filter(|made| made.is_err()).map(drop).or(made.zip(accepted).map(drop))
         })?;
         match (made, accepted) {
             (Some(Ok(())), Some(accepted)) => Ok((stream, accepted)),
@@ -240,10 +207,8 @@ fn direct_connect_works(features: &Features) -> Result<(), StartError> {
     let deadline = Instant::now() + Duration::from_millis(200);
     let mut events = Vec::new();
     while Instant::now() < deadline {
-        ring.wait(Some(deadline), &mut events)
-            .map_err(|error| StartError::refused(FEATURE, "6.7", error))?;
-        let ended =
-            |event: Event| matches!(event, Event::Ended { stream, .. } if stream == second_far);
+        ring.wait(Some(deadline), &mut events).map_err(|error| StartError::refused(FEATURE, "6.7", error))?;
+        let ended = |event: Event| matches!(event, Event::Ended { stream, .. } if stream == second_far);
         if events.drain(..).any(ended) {
             return Ok(());
         }

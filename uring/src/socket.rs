@@ -27,13 +27,7 @@ pub struct UdpOptions {
 impl UdpOptions {
     /// The usual options for `address`.
     pub fn new(address: SocketAddr) -> Self {
-        Self {
-            address,
-            receive_buffer: 8 << 20,
-            send_buffer: 8 << 20,
-            reuse_port: true,
-            coalesce: true,
-        }
+        Self { address, receive_buffer: 8 << 20, send_buffer: 8 << 20, reuse_port: true, coalesce: true }
     }
 }
 
@@ -67,9 +61,7 @@ impl SocketBuffers {
             ("receive", "rmem_max", self.receive_wanted, self.receive),
             ("send", "wmem_max", self.send_wanted, self.send),
         ];
-        let clamped = both
-            .into_iter()
-            .filter(|(.., wanted, given)| given < wanted);
+        let clamped = both.into_iter().filter(|(.., wanted, given)| given < wanted);
         clamped
             .map(|(which, sysctl, wanted, given)| {
                 format!(
@@ -113,12 +105,7 @@ impl UdpSocket {
             send: buffer_size(&descriptor, libc::SO_SNDBUF),
         };
         let domain = get(&descriptor, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
-        Ok(Self {
-            descriptor,
-            local,
-            ipv6: domain == libc::AF_INET6,
-            buffers,
-        })
+        Ok(Self { descriptor, local, ipv6: domain == libc::AF_INET6, buffers })
     }
 
     /// The address it is bound to.
@@ -150,45 +137,20 @@ impl AsFd for UdpSocket {
 }
 
 fn prepare_udp(socket: &OwnedFd, options: &UdpOptions) -> io::Result<()> {
-    force_buffer(
-        socket,
-        libc::SO_RCVBUFFORCE,
-        libc::SO_RCVBUF,
-        options.receive_buffer,
-    );
-    force_buffer(
-        socket,
-        libc::SO_SNDBUFFORCE,
-        libc::SO_SNDBUF,
-        options.send_buffer,
-    );
+    force_buffer(socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.receive_buffer);
+    force_buffer(socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.send_buffer);
     // Without the destination address replies of a wildcard socket could leave from another one: required.
     // Path MTU probing is ours: the kernel must neither fragment nor remember a path's size for us.
     if options.address.is_ipv6() {
         set(socket, libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
-        set(
-            socket,
-            libc::SOL_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_PROBE,
-        )?;
+        set(socket, libc::SOL_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
         let _ = set(socket, libc::SOL_IPV6, libc::IPV6_RECVTCLASS, 1);
         // For the IPv4 half of a dual-stack socket.
-        let _ = set(
-            socket,
-            libc::SOL_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_PROBE,
-        );
+        let _ = set(socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
         let _ = set(socket, libc::SOL_IP, libc::IP_RECVTOS, 1);
     } else {
         set(socket, libc::SOL_IP, libc::IP_PKTINFO, 1)?;
-        set(
-            socket,
-            libc::SOL_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_PROBE,
-        )?;
+        set(socket, libc::SOL_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
         let _ = set(socket, libc::SOL_IP, libc::IP_RECVTOS, 1);
     }
     let _ = set(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
@@ -301,10 +263,7 @@ pub(crate) fn stream_socket(tcp: Option<SocketAddr>) -> io::Result<OwnedFd> {
 
 /// Closing the socket will reset the connection.
 pub(crate) fn linger_reset(socket: &OwnedFd) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: the option's value is read during the call.
     unsafe {
         libc::setsockopt(
@@ -374,13 +333,7 @@ fn bind(socket: &OwnedFd, address: &RawAddress) -> io::Result<()> {
 fn set(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the value is read during the call.
     check(unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<i32>() as u32,
-        )
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size_of::<i32>() as u32)
     })
     .map(drop)
 }
@@ -389,24 +342,12 @@ fn get(socket: &OwnedFd, level: i32, option: i32) -> io::Result<i32> {
     let mut value = 0_i32;
     let mut len = size_of::<i32>() as u32;
     // SAFETY: the kernel writes at most `len` bytes of the value, and the length.
-    check(unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw mut value).cast(),
-            &raw mut len,
-        )
-    })?;
+    check(unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut len) })?;
     Ok(value)
 }
 
 fn check(result: i32) -> io::Result<i32> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 #[cfg(test)]
@@ -415,12 +356,7 @@ mod tests {
 
     #[test]
     fn buffers_that_were_clamped_name_the_sysctl() {
-        let buffers = SocketBuffers {
-            receive_wanted: 8 << 20,
-            receive: 425_984,
-            send_wanted: 1 << 20,
-            send: 1 << 20,
-        };
+        let buffers = SocketBuffers { receive_wanted: 8 << 20, receive: 425_984, send_wanted: 1 << 20, send: 1 << 20 };
         let warnings = buffers.warnings();
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].ends_with("sysctl -w net.core.rmem_max=8388608"));

@@ -64,11 +64,7 @@ struct List {
     stale: bool,
 }
 
-const EMPTY: List = List {
-    first: NONE,
-    earliest: u64::MAX,
-    stale: false,
-};
+const EMPTY: List = List { first: NONE, earliest: u64::MAX, stale: false };
 
 /// Timers with values, at most `capacity` of them.
 pub struct Wheel<T> {
@@ -135,10 +131,7 @@ impl<T> Wheel<T> {
         };
         self.len += 1;
         self.link(slot);
-        Ok(TimerKey {
-            slot,
-            generation: self.entries[slot as usize].generation,
-        })
+        Ok(TimerKey { slot, generation: self.entries[slot as usize].generation })
     }
 
     /// Removes a timer and returns its value.
@@ -170,11 +163,7 @@ impl<T> Wheel<T> {
 
     /// The earliest deadline, exactly.
     pub fn next_deadline(&mut self) -> Option<Instant> {
-        let list = if self.lists[DUE as usize].first != NONE {
-            DUE
-        } else {
-            self.first_list()?
-        };
+        let list = if self.lists[DUE as usize].first != NONE { DUE } else { self.first_list()? };
         let earliest = self.earliest(list);
         Some(self.instant(earliest))
     }
@@ -278,11 +267,7 @@ impl<T> Wheel<T> {
     fn link(&mut self, slot: u32) {
         let tick = (self.entries[slot as usize].deadline >> TICK_BITS).max(self.elapsed);
         let differs = tick ^ self.elapsed;
-        let level = if differs == 0 {
-            0
-        } else {
-            ((u64::BITS - 1 - differs.leading_zeros()) / SLOT_BITS) as usize
-        };
+        let level = if differs == 0 { 0 } else { ((u64::BITS - 1 - differs.leading_zeros()) / SLOT_BITS) as usize };
         let position = (tick >> (SLOT_BITS * level as u32)) as usize % SLOTS;
         self.occupied[level] |= 1 << position;
         self.link_to(slot, (level * SLOTS + position) as u16);
@@ -302,13 +287,7 @@ impl<T> Wheel<T> {
     }
 
     fn unlink(&mut self, slot: u32) {
-        let Entry {
-            list,
-            before,
-            behind,
-            deadline,
-            ..
-        } = self.entries[slot as usize];
+        let Entry { list, before, behind, deadline, .. } = self.entries[slot as usize];
         if behind != NONE {
             self.entries[behind as usize].before = before;
         }

@@ -25,12 +25,7 @@ fn send(host: &mut Host, socket: UdpId, transmit: Transmit) {
 }
 
 fn to(address: SocketAddr, len: usize, segment: u16) -> Transmit {
-    Transmit {
-        len,
-        segment,
-        to: address,
-        from: None,
-    }
+    Transmit { len, segment, to: address, from: None }
 }
 
 /// Receives until `total` bytes came; returns the datagrams' sizes and all bytes.
@@ -55,18 +50,8 @@ fn sixty_four_segments_travel_as_one() {
         let mut trains = 0;
         let mut received = 0;
         host.until(|_, event| {
-            if let Event::Datagrams {
-                token,
-                from,
-                to,
-                segment,
-                mut lease,
-            } = event
-            {
-                assert_eq!(
-                    (token, from, to, segment),
-                    (Token(1), source, address, 1000)
-                );
+            if let Event::Datagrams { token, from, to, segment, mut lease } = event {
+                assert_eq!((token, from, to, segment), (Token(1), source, address, 1000));
                 assert_eq!(*lease, pattern(received, lease.len())[..]);
                 // Unique: it may be written in place.
                 lease[0] ^= 0xff;
@@ -104,10 +89,7 @@ fn trains_of_every_shape_arrive_as_sent() {
             send(host, sender, to(address, len, segment));
             let (sizes, bytes) = collect(host, len);
             assert_eq!(bytes, pattern(0, len));
-            let expected: Vec<usize> = pattern(0, len)
-                .chunks(segment.into())
-                .map(<[u8]>::len)
-                .collect();
+            let expected: Vec<usize> = pattern(0, len).chunks(segment.into()).map(<[u8]>::len).collect();
             assert_eq!(sizes, expected, "{len} by {segment}");
         }
         assert_eq!(host.ring.stats().udp_send_errors, 0);
@@ -136,13 +118,7 @@ fn mixed_batches_keep_their_order() {
             let total: usize = expected.iter().map(Vec::len).sum();
             let mut received: [Vec<usize>; 2] = [Vec::new(), Vec::new()];
             host.until(|_, event| {
-                if let Event::Datagrams {
-                    from,
-                    segment,
-                    lease,
-                    ..
-                } = event
-                {
+                if let Event::Datagrams { from, segment, lease, .. } = event {
                     let which = senders.iter().position(|(_, address)| *address == from);
                     let sizes = lease.chunks(segment.into()).map(<[u8]>::len);
                     received[which.unwrap()].extend(sizes);
@@ -176,18 +152,10 @@ fn both_families_meet_on_a_dual_stack_socket() {
             });
             assert_eq!((from, at), (client_address, there));
             // The answer leaves from the address that was asked.
-            let answer = Transmit {
-                from: Some(at),
-                ..to(from, 2500, 1200)
-            };
+            let answer = Transmit { from: Some(at), ..to(from, 2500, 1200) };
             send(host, server, answer);
             let (from, at) = host.until(|_, event| match event {
-                Event::Datagrams {
-                    token: Token(2),
-                    from,
-                    to,
-                    ..
-                } => Some((from, to)),
+                Event::Datagrams { token: Token(2), from, to, .. } => Some((from, to)),
                 _ => None,
             });
             assert_eq!((from, at), (there, client_address));
@@ -199,10 +167,7 @@ fn both_families_meet_on_a_dual_stack_socket() {
 
 #[test]
 fn the_slot_pool_is_bounded_and_refills() {
-    let config = RingConfig {
-        udp_send_slots: 3,
-        ..small()
-    };
+    let config = RingConfig { udp_send_slots: 3, ..small() };
     each_ring(&config, |host| {
         let (_, address) = add(host, "127.0.0.1:0", 1);
         let (sender, _) = add(host, "127.0.0.1:0", 2);
@@ -223,14 +188,8 @@ fn the_slot_pool_is_bounded_and_refills() {
 
 #[test]
 fn exhausted_buffers_leave_datagrams_in_the_socket() {
-    let config = RingConfig {
-        udp_receive: PoolConfig {
-            count: 3,
-            posted: 1,
-            ..RingConfig::default().udp_receive
-        },
-        ..small()
-    };
+    let config =
+        RingConfig { udp_receive: PoolConfig { count: 3, posted: 1, ..RingConfig::default().udp_receive }, ..small() };
     each_ring(&config, |host| {
         let (_, address) = add(host, "127.0.0.1:0", 1);
         let clients: Vec<_> = (0..20).map(|_| add(host, "127.0.0.1:0", 2)).collect();
@@ -297,13 +256,7 @@ fn a_train_that_cannot_be_segmented_is_sent_singly() {
         // SAFETY: the option's value is read during the call.
         let done = unsafe {
             let value = (&raw const on).cast();
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_NO_CHECK,
-                value,
-                len,
-            )
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, value, len)
         };
         assert_eq!(done, 0);
         let sender = host.ring.add_udp(socket, Token(2));
@@ -328,11 +281,7 @@ fn closed_sockets_take_and_tell_nothing() {
         host.ring.close_udp(receiver);
         host.ring.close_udp(receiver);
         for _ in 0..3 {
-            assert!(
-                !host
-                    .poll()
-                    .any(|event| matches!(event, Event::Datagrams { .. }))
-            );
+            assert!(!host.poll().any(|event| matches!(event, Event::Datagrams { .. })));
         }
         host.ring.close_udp(sender);
         let slot = host.ring.udp_slot().unwrap();
@@ -345,10 +294,7 @@ fn closed_sockets_take_and_tell_nothing() {
 #[test]
 fn what_the_socket_drops_is_counted() {
     each_ring(&small(), |host| {
-        let options = UdpOptions {
-            receive_buffer: 8192,
-            ..UdpOptions::new("127.0.0.1:0".parse().unwrap())
-        };
+        let options = UdpOptions { receive_buffer: 8192, ..UdpOptions::new("127.0.0.1:0".parse().unwrap()) };
         let socket = UdpSocket::bind(&options).unwrap();
         let address = socket.local_address();
         let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -27,9 +27,7 @@ fn accepting_pauses_without_descriptors_and_goes_on_by_itself() {
             }
         }
         // Outgoing connections say so at once, where they need a descriptor.
-        host.ring
-            .connect(&StreamAddress::Tcp(to), Token(1))
-            .unwrap();
+        host.ring.connect(&StreamAddress::Tcp(to), Token(1)).unwrap();
         let mut direct = 0;
         let result = host.until(|_, event| match event {
             Event::Connected { result, .. } => Some(result),

@@ -38,9 +38,7 @@ fn a_plain_thread_wakes_a_ring() {
             }
             (next == [5000, 5000]).then_some(())
         });
-        threads
-            .into_iter()
-            .for_each(|thread| thread.join().unwrap());
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
 
@@ -160,9 +158,7 @@ fn files_are_written_in_order() {
         });
         assert_eq!(std::fs::read(&path).unwrap(), expected);
         std::fs::remove_file(&path).unwrap();
-        let again = host
-            .ring
-            .add_file(std::fs::File::open("/dev/null").unwrap().into(), Token(9));
+        let again = host.ring.add_file(std::fs::File::open("/dev/null").unwrap().into(), Token(9));
         assert_eq!(again.slot, file.slot);
         assert_ne!(again.generation, file.generation);
         host.ring.write(again, Chunk::copy_from(b"read-only"));
@@ -230,10 +226,7 @@ fn the_deadline_ends_the_wait_and_not_before() {
 /// More operations in one turn than the submission queue holds, and more completions than the completion queue holds.
 #[test]
 fn a_turn_larger_than_the_queues_is_carried_out() {
-    let config = RingConfig {
-        entries: 8,
-        ..small()
-    };
+    let config = RingConfig { entries: 8, ..small() };
     each_ring(&config, |host| {
         let pairs: Vec<_> = (0..100).map(|_| host.pair()).collect();
         for (near, far) in &pairs {

@@ -19,11 +19,7 @@ fn transfer(host: &mut Host, near: StreamId, far: StreamId, total: usize, piece:
         }
         for event in host.turn() {
             match event {
-                Event::Received {
-                    stream,
-                    lease,
-                    token,
-                } => {
+                Event::Received { stream, lease, token } => {
                     assert_eq!((stream, token), (far, Token(2)));
                     for (at, byte) in (received..).zip(lease.iter()) {
                         assert_eq!(*byte, byte_at(at), "at {at}");
@@ -116,9 +112,7 @@ fn refused_connections_say_so() {
         let long = StreamAddress::Unix(std::path::Path::new(&"x".repeat(200)).into());
         let stream = host.ring.connect(&long, Token(6)).unwrap();
         let result = host.until(|_, event| match event {
-            Event::Connected {
-                stream: s, result, ..
-            } if s == stream => Some(result),
+            Event::Connected { stream: s, result, .. } if s == stream => Some(result),
             _ => None,
         });
         assert_eq!(result, Err(libc::EINVAL));
@@ -127,10 +121,7 @@ fn refused_connections_say_so() {
 
 #[test]
 fn a_full_table_takes_no_more() {
-    let config = RingConfig {
-        streams: 2,
-        ..small()
-    };
+    let config = RingConfig { streams: 2, ..small() };
     each_ring(&config, |host| {
         let (near, _far) = host.pair();
         let (third, _) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -147,10 +138,7 @@ fn a_full_table_takes_no_more() {
 
 #[test]
 fn connections_beyond_the_table_are_closed_at_once() {
-    let config = RingConfig {
-        streams: 1,
-        ..small()
-    };
+    let config = RingConfig { streams: 1, ..small() };
     each_ring(&config, |host| {
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let to = listener.local_address().unwrap();
@@ -168,14 +156,7 @@ fn connections_beyond_the_table_are_closed_at_once() {
 
 #[test]
 fn exhausted_buffers_lose_nothing() {
-    let config = RingConfig {
-        stream_receive: PoolConfig {
-            count: 4,
-            size: 4096,
-            posted: 2,
-        },
-        ..small()
-    };
+    let config = RingConfig { stream_receive: PoolConfig { count: 4, size: 4096, posted: 2 }, ..small() };
     each_ring(&config, |host| {
         let (near, far) = host.pair();
         let total = 40 * 4096;
@@ -208,14 +189,7 @@ fn exhausted_buffers_lose_nothing() {
 
 #[test]
 fn many_starved_streams_all_go_on() {
-    let config = RingConfig {
-        stream_receive: PoolConfig {
-            count: 3,
-            size: 1024,
-            posted: 1,
-        },
-        ..small()
-    };
+    let config = RingConfig { stream_receive: PoolConfig { count: 3, size: 1024, posted: 1 }, ..small() };
     each_ring(&config, |host| {
         let pairs: Vec<_> = (0..50).map(|_| host.pair()).collect();
         for (near, far) in &pairs {
@@ -266,10 +240,7 @@ fn partial_sends_are_continued() {
         assert_eq!(reader.join().unwrap(), pattern(0, total));
         assert!(low.iter().all(|queued| *queued <= 64 << 10), "{low:?}");
         let stats = host.ring.stats();
-        assert!(
-            stats.stream_sends > 1 && stats.partial_sends > 0,
-            "{stats:?}"
-        );
+        assert!(stats.stream_sends > 1 && stats.partial_sends > 0, "{stats:?}");
     });
 }
 
@@ -294,14 +265,7 @@ fn sends_of_one_turn_are_one_operation() {
 #[test]
 fn pause_and_resume_storms_keep_every_byte() {
     for seed in 1..=4 {
-        let config = RingConfig {
-            stream_receive: PoolConfig {
-                count: 6,
-                size: 3000,
-                posted: 2,
-            },
-            ..small()
-        };
+        let config = RingConfig { stream_receive: PoolConfig { count: 6, size: 3000, posted: 2 }, ..small() };
         each_ring(&config, |host| {
             let mut random = Random(seed * 0x9e37_79b9);
             let (near, far) = host.tcp_pair();
@@ -363,15 +327,7 @@ fn a_paused_stream_is_silent_until_resumed() {
 
 #[test]
 fn closing_in_every_state_frees_the_slot_and_tells_nothing() {
-    let config = RingConfig {
-        streams: 8,
-        stream_receive: PoolConfig {
-            count: 2,
-            size: 1000,
-            posted: 1,
-        },
-        ..small()
-    };
+    let config = RingConfig { streams: 8, stream_receive: PoolConfig { count: 2, size: 1000, posted: 1 }, ..small() };
     each_ring(&config, |host| {
         for round in 0..200_u32 {
             let (near, far) = host.pair();
@@ -407,10 +363,7 @@ fn closing_in_every_state_frees_the_slot_and_tells_nothing() {
 
 #[test]
 fn closing_while_connecting_lets_go() {
-    let config = RingConfig {
-        streams: 4,
-        ..small()
-    };
+    let config = RingConfig { streams: 4, ..small() };
     each_ring(&config, |host| {
         // A listener whose queue is full answers no SYN: the connect stays under way.
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 0, false).unwrap();
@@ -514,10 +467,7 @@ fn a_dropped_ring_frees_its_ports_at_once() {
     for features in feature_sets() {
         for _ in 0..20 {
             let mut ring = Ring::new(&small(), &features).unwrap();
-            let options = UdpOptions {
-                reuse_port: false,
-                ..UdpOptions::new("127.0.0.1:0".parse().unwrap())
-            };
+            let options = UdpOptions { reuse_port: false, ..UdpOptions::new("127.0.0.1:0".parse().unwrap()) };
             let socket = UdpSocket::bind(&options).unwrap();
             let udp = socket.local_address();
             ring.add_udp(socket, Token(1));
@@ -553,11 +503,7 @@ fn a_dropped_ring_frees_its_ports_at_once() {
             };
             drop(ring);
             assert_eq!(&*lease.into_chunk(), b"hello");
-            UdpSocket::bind(&UdpOptions {
-                address: udp,
-                ..options
-            })
-            .expect("the UDP port is free");
+            UdpSocket::bind(&UdpOptions { address: udp, ..options }).expect("the UDP port is free");
             Listener::tcp(tcp, 4, false).expect("the TCP port is free");
         }
     }

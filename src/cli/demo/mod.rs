@@ -3,6 +3,7 @@
 //! No file is read or left behind. What is printed is what somebody needs to look for themselves: the address, a browser
 //! that trusts the certificate by its key, a curl line.
 
+mod fetch;
 mod origin;
 mod page;
 mod spki;
@@ -14,15 +15,19 @@ use super::{Stop, print};
 use crate::config;
 use crate::control::boot::probe;
 use crate::control::{Failure, Start, start};
-use crate::h3::client::{self, ClientRequest, ClientResponse};
+use crate::h3::client::ClientRequest;
 use crate::identity::Identity;
 use crate::telemetry::log::{self, Level, LogSettings};
+use fetch::{Fetched, fetch};
 use origin::Origin;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// The usual port.
 const PORT: u16 = 9889;
+
+/// How long the demo's own request may take.
+const PROOF_TIME: Duration = Duration::from_secs(10);
 
 /// What the demo runs on; the addresses are set afterwards.
 const CONFIG: &str = r#"
@@ -69,7 +74,7 @@ pub(super) fn demo(listen: Option<SocketAddr>, once: bool) -> Result<(), Stop> {
     let address = reachable(running.addresses.public[0]);
     let proof = prove(address, &leaf);
     match &proof {
-        Ok(response) => {
+        Ok(Fetched { response, handshake, first_byte }) => {
             if !once {
                 guide(address, &leaf, &running.addresses, origin.address);
             }
@@ -78,8 +83,8 @@ pub(super) fn demo(listen: Option<SocketAddr>, once: bool) -> Result<(), Stop> {
                 address.port(),
                 response.status,
                 response.body.len(),
-                response.handshake.as_secs_f64() * 1e3,
-                response.first_byte.as_secs_f64() * 1e3,
+                handshake.as_secs_f64() * 1e3,
+                first_byte.as_secs_f64() * 1e3,
             ));
             if !once {
                 print("It works. Ctrl-C ends the demo.");
@@ -115,22 +120,16 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
 }
 
 /// One request through everything: our client, QUIC, the proxy, the origin, and back.
-fn prove(to: SocketAddr, leaf: &[u8]) -> Result<ClientResponse, Failure> {
+fn prove(to: SocketAddr, leaf: &[u8]) -> Result<Fetched, Failure> {
     let place = format!("the demo's request to https://localhost:{}/", to.port());
-    let response = client::get(&ClientRequest {
-        to,
-        host: "localhost",
-        path: "/",
-        certificate: Some(leaf),
-        timeout: Duration::from_secs(10),
-        body_max: 1 << 20,
-    })
-    .map_err(|error| Failure::new(&*place, error))?;
+    let request = ClientRequest { to, host: "localhost", path: "/", certificate: Some(leaf), body_max: 1 << 20 };
+    let fetched = fetch(request, PROOF_TIME).map_err(|error| Failure::new(&*place, error))?;
+    let response = &fetched.response;
     if response.status != 200 || response.body != page::index().as_bytes() {
         let seen = format!("status {} and {} bytes instead of the page", response.status, response.body.len());
         return Err(Failure::new(place, seen));
     }
-    Ok(response)
+    Ok(fetched)
 }
 
 fn guide(address: SocketAddr, leaf: &[u8], addresses: &crate::control::sockets::Addresses, origin: SocketAddr) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::control::Running;
+use crate::h3::client::ClientResponse;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -38,15 +39,9 @@ impl Stage {
     fn asker(&self) -> impl Fn(&str) -> ClientResponse + Send + 'static {
         let (to, leaf) = (self.running.addresses.public[0], self.leaf.clone());
         move |path| {
-            client::get(&ClientRequest {
-                to,
-                host: "localhost",
-                path,
-                certificate: Some(&leaf),
-                timeout: Duration::from_secs(20),
-                body_max: 64 << 20,
-            })
-            .unwrap_or_else(|error| panic!("{path}: {error}"))
+            let request = ClientRequest { to, host: "localhost", path, certificate: Some(&leaf), body_max: 64 << 20 };
+            let fetched = fetch(request, Duration::from_secs(20));
+            fetched.unwrap_or_else(|error| panic!("{path}: {error}")).response
         }
     }
 

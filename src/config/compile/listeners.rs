@@ -12,14 +12,9 @@ use crate::config::source::Place;
 /// Compiles `[listen]` or `[[listeners]]`.
 pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
     let root = compiler.root;
-    let written: Vec<&Located<keys::Listener>> =
-        root.listen.iter().chain(&root.listeners.value).collect();
+    let written: Vec<&Located<keys::Listener>> = root.listen.iter().chain(&root.listeners.value).collect();
     if let (Some(one), true) = (&root.listen, root.listeners.is_written()) {
-        let place = root
-            .listeners
-            .value
-            .first()
-            .map_or(root.listeners.place, |listener| listener.place);
+        let place = root.listeners.value.first().map_or(root.listeners.place, |listener| listener.place);
         compiler.report(
             Diagnostic::error("both [listen] and [[listeners]] are written")
                 .at(place, "")
@@ -47,11 +42,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
             None if root.listen.is_some() => "listen".to_owned(),
             None => format!("listener{}", at + 1),
         };
-        let name_place = listener
-            .value
-            .name
-            .as_ref()
-            .map_or(listener.place, |name| name.place);
+        let name_place = listener.value.name.as_ref().map_or(listener.place, |name| name.place);
         if let Some(known) = listeners.iter().position(|known| *known.name == *name) {
             compiler.report(
                 Diagnostic::error(format!("two listeners are named `{name}`"))
@@ -60,10 +51,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
             );
         }
         let address = SocketAddr::new(listener.value.address.value, listener.value.port.value);
-        if let Some(known) = listeners
-            .iter()
-            .position(|known| known.address == address && address.port() != 0)
-        {
+        if let Some(known) = listeners.iter().position(|known| known.address == address && address.port() != 0) {
             compiler.report(
                 Diagnostic::error(format!("two listeners have the address {address}"))
                     .at(listener.place, "here again")
@@ -91,8 +79,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
 fn tls(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> TlsSource {
     let Some(tls) = &listener.value.tls else {
         if !compiler.options.supplied_tls {
-            let missing =
-                Diagnostic::error("`tls` is missing in this listener").at(listener.place, "");
+            let missing = Diagnostic::error("`tls` is missing in this listener").at(listener.place, "");
             compiler.report_missing(missing.help("add tls = { cert = \"/etc/spooky/certs/fullchain.pem\", key = \"/etc/spooky/certs/privkey.pem\" }: QUIC is always encrypted"));
         }
         return TlsSource::Supplied;
@@ -103,17 +90,13 @@ fn tls(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> TlsSo
     if compiler.options.check_files {
         files::check_identity(compiler, cert, key);
     }
-    TlsSource::Files {
-        cert: cert.value.0.clone().into(),
-        key: key.value.0.clone().into(),
-    }
+    TlsSource::Files { cert: cert.value.0.clone().into(), key: key.value.0.clone().into() }
 }
 
 fn quic(compiler: &mut Compiler<'_>, keys: &keys::Quic) -> Quic {
     if keys.max_stream_data.value > keys.max_data.value {
-        let useless = Diagnostic::warning(
-            "one stream may never send as much as `max_stream_data` says: the connection may not",
-        );
+        let useless =
+            Diagnostic::warning("one stream may never send as much as `max_stream_data` says: the connection may not");
         compiler.report(
             useless
                 .at(keys.max_stream_data.place, "larger than `max_data`")

@@ -18,32 +18,11 @@ use super::keys::{self, Root};
 use super::source::Place;
 
 /// Compiles what the schema read. `whole` says that all of the text was understood.
-pub fn compile(
-    root: &Root,
-    start: Place,
-    whole: bool,
-    options: &Options,
-    findings: &mut Findings,
-) -> Generation {
+pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findings: &mut Findings) -> Generation {
     // Two keys have acted before: the schema held `version` to what this program reads, and `include` was followed.
-    debug_assert!(
-        root.version
-            .as_ref()
-            .is_none_or(|version| version.value == 1)
-    );
-    debug_assert!(
-        root.include
-            .value
-            .iter()
-            .all(|pattern| !pattern.value.0.is_empty())
-    );
-    let mut compiler = Compiler {
-        root,
-        start,
-        whole,
-        options,
-        findings,
-    };
+    debug_assert!(root.version.as_ref().is_none_or(|version| version.value == 1));
+    debug_assert!(root.include.value.iter().all(|pattern| !pattern.value.0.is_empty()));
+    let mut compiler = Compiler { root, start, whole, options, findings };
     let listeners = listeners::compile(&mut compiler);
     let upstreams = upstreams::compile(&mut compiler);
     let (table, routes) = routes::compile(&mut compiler, &upstreams);
@@ -52,11 +31,7 @@ pub fn compile(
     Generation {
         number: 1,
         listeners,
-        upstreams: upstreams
-            .list
-            .into_iter()
-            .map(|upstream| upstream.compiled)
-            .collect(),
+        upstreams: upstreams.list.into_iter().map(|upstream| upstream.compiled).collect(),
         backends: upstreams.backends,
         table,
         routes,
@@ -95,12 +70,7 @@ fn routing(keys: &keys::Routing) -> Routing {
     Routing {
         host_fallback: keys.host_fallback.value,
         encoded_slash: keys.encoded_slash.value,
-        trusted_proxies: keys
-            .trusted_proxies
-            .value
-            .iter()
-            .map(|network| network.value)
-            .collect(),
+        trusted_proxies: keys.trusted_proxies.value.iter().map(|network| network.value).collect(),
     }
 }
 

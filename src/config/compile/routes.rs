@@ -23,16 +23,9 @@ struct Collected {
 }
 
 /// Compiles `route` of every upstream and `[[routes]]`.
-pub(super) fn compile(
-    compiler: &mut Compiler<'_>,
-    upstreams: &Upstreams<'_>,
-) -> (Table, Vec<Route>) {
+pub(super) fn compile(compiler: &mut Compiler<'_>, upstreams: &Upstreams<'_>) -> (Table, Vec<Route>) {
     let root = compiler.root;
-    let mut collected = Collected {
-        specs: Vec::new(),
-        routes: Vec::new(),
-        places: Vec::new(),
-    };
+    let mut collected = Collected { specs: Vec::new(), routes: Vec::new(), places: Vec::new() };
     let mut names: FxHashMap<&str, Place> = FxHashMap::default();
     let mut used = vec![false; upstreams.list.len()];
 
@@ -46,21 +39,11 @@ pub(super) fn compile(
                 methods: methods(short.value.method.as_ref()),
             };
             let id = UpstreamId(u32::try_from(at).unwrap_or(u32::MAX));
-            collected.add(
-                compiler,
-                spec,
-                route(compiler, &upstream.compiled.name, id, upstream, None),
-                short.place,
-            );
+            collected.add(compiler, spec, route(compiler, &upstream.compiled.name, id, upstream, None), short.place);
         }
     }
     for full in &root.routes.value {
-        let keys::Route {
-            name,
-            r#match,
-            action,
-            ..
-        } = &full.value;
+        let keys::Route { name, r#match, action, .. } = &full.value;
         if let Some(name) = name
             && let Some(first) = names.insert(&name.value.0, name.place)
         {
@@ -71,10 +54,7 @@ pub(super) fn compile(
         }
         timeouts::check_written(compiler, &full.value.timeouts.value);
         let path = path(compiler, &r#match.value);
-        let Some(target) = action
-            .as_ref()
-            .and_then(|action| action.value.upstream.as_ref())
-        else {
+        let Some(target) = action.as_ref().and_then(|action| action.value.upstream.as_ref()) else {
             continue;
         };
         let Some(id) = upstreams.find(&target.value.0) else {
@@ -90,23 +70,8 @@ pub(super) fn compile(
             path,
             methods: methods(r#match.value.method.as_ref()),
         };
-        let place = if r#match.is_written() {
-            r#match.place
-        } else {
-            full.place
-        };
-        collected.add(
-            compiler,
-            spec,
-            route(
-                compiler,
-                &name.value.0,
-                id,
-                upstreams.get(id),
-                Some(&full.value),
-            ),
-            place,
-        );
+        let place = if r#match.is_written() { r#match.place } else { full.place };
+        collected.add(compiler, spec, route(compiler, &name.value.0, id, upstreams.get(id), Some(&full.value)), place);
     }
 
     if collected.routes.is_empty() && !upstreams.list.is_empty() && root.routes.value.is_empty() {
@@ -118,13 +83,9 @@ pub(super) fn compile(
         );
     } else {
         for (upstream, _) in upstreams.list.iter().zip(&used).filter(|(_, used)| !**used) {
-            let idle = Diagnostic::warning(format!(
-                "no route leads to upstream `{}`",
-                upstream.compiled.name
-            ))
-            .at(upstream.place, "");
-            compiler
-                .report(idle.help("add route = { … } to it, or a [[routes]] entry that names it"));
+            let idle = Diagnostic::warning(format!("no route leads to upstream `{}`", upstream.compiled.name))
+                .at(upstream.place, "");
+            compiler.report(idle.help("add route = { … } to it, or a [[routes]] entry that names it"));
         }
     }
     let table = build(compiler, &collected);
@@ -160,39 +121,17 @@ fn route(
     Route {
         name: name.into(),
         upstream: id,
-        timeouts: timeouts::resolve(
-            full.map(|full| &full.timeouts.value),
-            &keys.timeouts.value,
-            performance,
-        ),
-        limits: timeouts::resolve_limits(
-            full.map(|full| &full.limits.value),
-            &keys.limits.value,
-            performance,
-        ),
+        timeouts: timeouts::resolve(full.map(|full| &full.timeouts.value), &keys.timeouts.value, performance),
+        limits: timeouts::resolve_limits(full.map(|full| &full.limits.value), &keys.limits.value, performance),
     }
 }
 
 fn hosts(written: Option<&Located<OneOrMany<HostPattern>>>) -> Vec<HostPattern> {
-    written.map_or_else(Vec::new, |hosts| {
-        hosts
-            .value
-            .0
-            .iter()
-            .map(|host| host.value.clone())
-            .collect()
-    })
+    written.map_or_else(Vec::new, |hosts| hosts.value.0.iter().map(|host| host.value.clone()).collect())
 }
 
 fn methods(written: Option<&Located<OneOrMany<MethodName>>>) -> Vec<crate::http::Method> {
-    written.map_or_else(Vec::new, |methods| {
-        methods
-            .value
-            .0
-            .iter()
-            .map(|method| method.value.0.clone())
-            .collect()
-    })
+    written.map_or_else(Vec::new, |methods| methods.value.0.iter().map(|method| method.value.0.clone()).collect())
 }
 
 fn prefix(written: Option<&Located<RoutePath>>) -> PathPattern {
@@ -231,44 +170,28 @@ fn unknown_upstream(
 }
 
 /// Routes that the policies before routing never let a request through to.
-fn unreachable_by_policy(
-    compiler: &mut Compiler<'_>,
-    spec: &RouteSpec,
-    route: &Route,
-    place: Place,
-) {
+fn unreachable_by_policy(compiler: &mut Compiler<'_>, spec: &RouteSpec, route: &Route, place: Place) {
     let policy = &compiler.root.resilience.value.protocol.value;
     let path = match &spec.path {
         PathPattern::Prefix(path) | PathPattern::Exact(path) => path,
         PathPattern::Pathless => "",
     };
-    let denied = policy
-        .denied_path_prefixes
-        .value
-        .iter()
-        .find(|denied| has_prefix(path, &denied.value.0));
+    let denied = policy.denied_path_prefixes.value.iter().find(|denied| has_prefix(path, &denied.value.0));
     let refused = policy.allowed_methods.as_ref().filter(|allowed| {
-        let passes =
-            |method: &crate::http::Method| allowed.value.iter().any(|one| one.value.0 == *method);
+        let passes = |method: &crate::http::Method| allowed.value.iter().any(|one| one.value.0 == *method);
         !spec.methods.is_empty() && !spec.methods.iter().any(passes)
     });
     if let Some(denied) = denied {
         compiler.report(
-            Diagnostic::warning(format!(
-                "no request reaches route `{}`: its paths are denied",
-                route.name
-            ))
-            .at(place, "")
-            .at(denied.place, "denied here"),
+            Diagnostic::warning(format!("no request reaches route `{}`: its paths are denied", route.name))
+                .at(place, "")
+                .at(denied.place, "denied here"),
         );
     } else if let Some(refused) = refused {
         compiler.report(
-            Diagnostic::warning(format!(
-                "no request reaches route `{}`: none of its methods is allowed",
-                route.name
-            ))
-            .at(place, "")
-            .at(refused.place, "allowed are these"),
+            Diagnostic::warning(format!("no request reaches route `{}`: none of its methods is allowed", route.name))
+                .at(place, "")
+                .at(refused.place, "allowed are these"),
         );
     }
 }
@@ -287,18 +210,13 @@ fn build(compiler: &mut Compiler<'_>, collected: &Collected) -> Table {
                 let warning = warning
                     .at(collected.place(exposure.own), "a route of that host")
                     .at(collected.place(exposure.exposed), "answers there too");
-                compiler.report(
-                    warning.help("if that is not meant, set [routing] host_fallback = false"),
-                );
+                compiler.report(warning.help("if that is not meant, set [routing] host_fallback = false"));
             }
             table
         }
         Err(conflicts) => {
             for conflict in conflicts {
-                let (first, second) = (
-                    collected.name(conflict.first),
-                    collected.name(conflict.second),
-                );
+                let (first, second) = (collected.name(conflict.first), collected.name(conflict.second));
                 let error = Diagnostic::error(format!(
                     "no rule can order the routes `{first}` and `{second}`: both take {}",
                     conflict.taken
@@ -306,8 +224,7 @@ fn build(compiler: &mut Compiler<'_>, collected: &Collected) -> Table {
                 let error = error
                     .at(collected.place(conflict.second), "this one")
                     .at(collected.place(conflict.first), "and this one");
-                compiler
-                    .report(error.help("change host, path or method of one of them, or remove it"));
+                compiler.report(error.help("change host, path or method of one of them, or remove it"));
             }
             Table::default()
         }

@@ -45,19 +45,9 @@ pub(super) fn resolve_limits(
     };
     let route = route.unwrap_or(&none);
     BodyLimits {
-        max_request_body_bytes: resolve!(max_request_body_bytes, performance, route, upstream)
-            .0
-            .map(|bytes| bytes.0),
-        max_response_body_bytes: resolve!(max_response_body_bytes, performance, route, upstream)
-            .0
-            .map(|bytes| bytes.0),
-        max_response_header_bytes: resolve!(
-            max_response_header_bytes,
-            performance,
-            route,
-            upstream
-        )
-        .to_u32(),
+        max_request_body_bytes: resolve!(max_request_body_bytes, performance, route, upstream).0.map(|bytes| bytes.0),
+        max_response_body_bytes: resolve!(max_response_body_bytes, performance, route, upstream).0.map(|bytes| bytes.0),
+        max_response_header_bytes: resolve!(max_response_header_bytes, performance, route, upstream).to_u32(),
     }
 }
 
@@ -108,12 +98,10 @@ fn contradiction<T>(
     inner: &Located<Duration>,
 ) {
     if inner.value > limit {
-        let never = Diagnostic::error(format!(
-            "`{name}` can never run out: the whole request has less time"
-        ))
-        .at(inner.place, "longer than the whole");
-        compiler.report(never.at(total.place, "the whole").help(format!(
-            "shorten `{name}`, or lengthen `total_request_timeout`"
-        )));
+        let never = Diagnostic::error(format!("`{name}` can never run out: the whole request has less time"))
+            .at(inner.place, "longer than the whole");
+        compiler.report(
+            never.at(total.place, "the whole").help(format!("shorten `{name}`, or lengthen `total_request_timeout`")),
+        );
     }
 }

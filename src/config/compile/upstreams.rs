@@ -5,9 +5,7 @@ use spooky_uring::StreamAddress;
 
 use super::{Compiler, timeouts};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::generation::{
-    Backend, Balancing, ForwardedMode, HostPolicy, Upstream, UpstreamId,
-};
+use crate::config::generation::{Backend, Balancing, ForwardedMode, HostPolicy, Upstream, UpstreamId};
 use crate::config::keys::{self, BalancingType, HostMode};
 use crate::config::source::Place;
 
@@ -45,11 +43,7 @@ impl<'a> Upstreams<'a> {
 /// Compiles every `[upstream.<name>]`.
 pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
     let root = compiler.root;
-    let mut upstreams = Upstreams {
-        list: Vec::new(),
-        backends: Vec::new(),
-        by_name: FxHashMap::default(),
-    };
+    let mut upstreams = Upstreams { list: Vec::new(), backends: Vec::new(), by_name: FxHashMap::default() };
     if root.upstream.value.0.is_empty() && !root.upstream.is_written() {
         compiler.report_missing(
             Diagnostic::error("there is no upstream")
@@ -60,14 +54,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
     for (name, keys) in &root.upstream.value.0 {
         let id = UpstreamId(index(upstreams.list.len()));
         let start = index(upstreams.backends.len());
-        backends(
-            compiler,
-            id,
-            &name.value,
-            name.place,
-            keys,
-            &mut upstreams.backends,
-        );
+        backends(compiler, id, &name.value, name.place, keys, &mut upstreams.backends);
         let performance = &root.performance.value;
         let compiled = Upstream {
             name: name.value.as_str().into(),
@@ -86,11 +73,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
                 .value,
         };
         timeouts::check_written(compiler, &keys.timeouts.value);
-        upstreams.list.push(Compiled {
-            compiled,
-            keys,
-            place: name.place,
-        });
+        upstreams.list.push(Compiled { compiled, keys, place: name.place });
         upstreams.by_name.insert(&name.value, id);
     }
     upstreams
@@ -115,43 +98,29 @@ fn backends(
         return;
     }
     let performance = &compiler.root.performance.value;
-    let inflight_limit = keys
-        .limits
-        .value
-        .per_backend_inflight_limit
-        .as_ref()
-        .unwrap_or(&performance.per_backend_inflight_limit)
-        .value;
+    let inflight_limit =
+        keys.limits.value.per_backend_inflight_limit.as_ref().unwrap_or(&performance.per_backend_inflight_limit).value;
     let mut ids: FxHashMap<&str, Place> = FxHashMap::default();
     let mut addresses: FxHashMap<&StreamAddress, Place> = FxHashMap::default();
     for backend in &written.value {
-        let keys::Backend {
-            id,
-            address,
-            weight,
-        } = &backend.value;
+        let keys::Backend { id, address, weight } = &backend.value;
         if let Some(id) = id
             && let Some(first) = ids.insert(&id.value.0, id.place)
         {
             compiler.report(
-                Diagnostic::error(format!(
-                    "two backends of upstream `{name}` have the id `{}`",
-                    id.value.0
-                ))
-                .at(id.place, "here again")
-                .at(first, "first here")
-                .help("give each its own id"),
+                Diagnostic::error(format!("two backends of upstream `{name}` have the id `{}`", id.value.0))
+                    .at(id.place, "here again")
+                    .at(first, "first here")
+                    .help("give each its own id"),
             );
         }
         let (Some(id), Some(address)) = (id, address) else {
             continue;
         };
         if let Some(first) = addresses.insert(&address.value.address, address.place) {
-            let twice = Diagnostic::warning(format!(
-                "two backends of upstream `{name}` have the same address"
-            ))
-            .at(address.place, "here again")
-            .at(first, "first here");
+            let twice = Diagnostic::warning(format!("two backends of upstream `{name}` have the same address"))
+                .at(address.place, "here again")
+                .at(first, "first here");
             compiler.report(twice.help("use `weight` to give an origin a larger share"));
         }
         into.push(Backend {
@@ -186,20 +155,14 @@ fn host_policy(compiler: &mut Compiler<'_>, keys: &keys::HostPolicy, place: Plac
                         .help("write mode = \"rewrite\", or remove `host`"),
                 );
             }
-            if mode == HostMode::Upstream {
-                HostPolicy::Upstream
-            } else {
-                HostPolicy::PassThrough
-            }
+            if mode == HostMode::Upstream { HostPolicy::Upstream } else { HostPolicy::PassThrough }
         }
     }
 }
 
 fn forwarded_headers(compiler: &mut Compiler<'_>, keys: &keys::Upstream) -> ForwardedMode {
     let mode = &keys.forwarded_headers.value.mode;
-    if mode.value != ForwardedMode::Overwrite
-        && compiler.root.routing.value.trusted_proxies.value.is_empty()
-    {
+    if mode.value != ForwardedMode::Overwrite && compiler.root.routing.value.trusted_proxies.value.is_empty() {
         let idle = Diagnostic::warning(format!(
             "\"{}\" acts only for peers in `trusted_proxies`, which is empty",
             mode.value.as_str()

@@ -10,9 +10,7 @@ mod text;
 mod tests;
 
 pub use numbers::{Bytes, show_bytes, show_millis};
-pub use text::{
-    BackendAddress, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, RoutePath,
-};
+pub use text::{BackendAddress, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, RoutePath};
 
 use super::diagnostic::Diagnostic;
 use super::schema::{Key, Located, Reader, Schema, Shape, Value};
@@ -28,22 +26,12 @@ pub fn word<'n>(node: &'n Node, key: &Key, reader: &mut Reader<'_>) -> Option<&'
 }
 
 /// Refuses a word that a choice does not have.
-pub fn refuse_word<T>(
-    node: &Node,
-    key: &Key,
-    reader: &mut Reader<'_>,
-    known: &[&str],
-    later: &[&str],
-) -> Option<T> {
+pub fn refuse_word<T>(node: &Node, key: &Key, reader: &mut Reader<'_>, known: &[&str], later: &[&str]) -> Option<T> {
     let TreeValue::Text(text) = &node.value else {
         return None;
     };
     if later.contains(&text.as_str()) {
-        let only = known
-            .iter()
-            .map(|word| format!("\"{word}\""))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let only = known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
         return reader.refuse(
             node,
             format!("\"{text}\" is not available in this version"),
@@ -52,20 +40,9 @@ pub fn refuse_word<T>(
     }
     let help = match suggest::nearest(text, known.iter().copied()) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => format!(
-            "it can be {}",
-            known
-                .iter()
-                .map(|word| format!("\"{word}\""))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
+        None => format!("it can be {}", known.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")),
     };
-    reader.refuse(
-        node,
-        format!("`{}` does not know this word", key.name()),
-        &help,
-    )
+    reader.refuse(node, format!("`{}` does not know this word", key.name()), &help)
 }
 
 impl Value for bool {
@@ -89,11 +66,9 @@ impl<T: Value> Value for OrOff<T> {
     fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
         match &node.value {
             TreeValue::Text(text) if text == "off" => Some(Self(None)),
-            TreeValue::Bool(false) => reader.refuse(
-                node,
-                format!("`{}` is switched off with a word", key.name()),
-                "write \"off\"",
-            ),
+            TreeValue::Bool(false) => {
+                reader.refuse(node, format!("`{}` is switched off with a word", key.name()), "write \"off\"")
+            }
             _ => T::read(node, key, reader).map(|value| Self(Some(value))),
         }
     }
@@ -118,15 +93,10 @@ impl<T: Value> Value for Vec<Located<T>> {
         // A wrong item is reported and left out, so that the others are still checked.
         let read = |(at, item): (usize, &Node)| {
             let value = match T::SHAPE {
-                Shape::Table(_) => {
-                    reader.inside(format!("#{}", at + 1), |reader| T::read(item, key, reader))
-                }
+                Shape::Table(_) => reader.inside(format!("#{}", at + 1), |reader| T::read(item, key, reader)),
                 _ => T::read(item, key, reader),
             };
-            Some(Located {
-                value: value?,
-                place: item.place,
-            })
+            Some(Located { value: value?, place: item.place })
         };
         let values: Vec<_> = items.iter().enumerate().filter_map(read).collect();
         // All of them wrong is not the same as none written.
@@ -143,18 +113,11 @@ impl<T: Value> Value for OneOrMany<T> {
 
     fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
         match &node.value {
-            TreeValue::List(items) if items.is_empty() => reader.refuse(
-                node,
-                format!("`{}` is an empty array", key.name()),
-                "leave the key out to mean any",
-            ),
+            TreeValue::List(items) if items.is_empty() => {
+                reader.refuse(node, format!("`{}` is an empty array", key.name()), "leave the key out to mean any")
+            }
             TreeValue::List(_) => Vec::read(node, key, reader).map(Self),
-            _ => T::read(node, key, reader).map(|value| {
-                Self(vec![Located {
-                    value,
-                    place: node.place,
-                }])
-            }),
+            _ => T::read(node, key, reader).map(|value| Self(vec![Located { value, place: node.place }])),
         }
     }
 }
@@ -176,23 +139,11 @@ impl<T: Rows> Value for Named<T> {
         reader.table_of(node, key, |table, reader| {
             let read = |entry: &super::tree::Entry| {
                 let named = Name::check(&entry.key).map_err(|help| {
-                    reader.report(
-                        Diagnostic::error("this is not a name")
-                            .at(entry.key_place, "")
-                            .help(help),
-                    );
+                    reader.report(Diagnostic::error("this is not a name").at(entry.key_place, "").help(help));
                 });
-                let value = reader.inside(entry.key.clone(), |reader| {
-                    T::read(&entry.node, key, reader)
-                })?;
+                let value = reader.inside(entry.key.clone(), |reader| T::read(&entry.node, key, reader))?;
                 named.ok()?;
-                Some((
-                    Located {
-                        value: entry.key.clone(),
-                        place: entry.key_place,
-                    },
-                    value,
-                ))
+                Some((Located { value: entry.key.clone(), place: entry.key_place }, value))
             };
             Self(table.entries.iter().filter_map(read).collect())
         })

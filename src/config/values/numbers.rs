@@ -29,8 +29,7 @@ macro_rules! integers {
 }
 integers!(u16, u32, u64);
 
-const DURATION_HELP: &str =
-    "write a time as \"250ms\", \"5s\", \"2m\" or \"1h\"; a bare integer counts milliseconds";
+const DURATION_HELP: &str = "write a time as \"250ms\", \"5s\", \"2m\" or \"1h\"; a bare integer counts milliseconds";
 
 impl Value for Duration {
     const SHAPE: Shape = Shape::Duration;
@@ -38,26 +37,18 @@ impl Value for Duration {
     fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
         let millis = match &node.value {
             TreeValue::Integer(millis) => u64::try_from(*millis).ok(),
-            TreeValue::Text(text) => with_unit(
-                text,
-                &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)],
-            ),
+            TreeValue::Text(text) => with_unit(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)]),
             _ => return reader.refuse_type(node, key, "a time", DURATION_HELP),
         };
         let Some(millis) = millis else {
-            return reader.refuse(
-                node,
-                format!("`{}` is not a time", key.name()),
-                DURATION_HELP,
-            );
+            return reader.refuse(node, format!("`{}` is not a time", key.name()), DURATION_HELP);
         };
         reader.within(millis, node, key, show_millis)?;
         Some(Self::from_millis(millis))
     }
 }
 
-const SIZE_HELP: &str =
-    "write a size as \"512B\", \"16KiB\", \"8MiB\" or \"1GiB\"; a bare integer counts bytes";
+const SIZE_HELP: &str = "write a size as \"512B\", \"16KiB\", \"8MiB\" or \"1GiB\"; a bare integer counts bytes";
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,16 +68,9 @@ impl Value for Bytes {
     fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
         let bytes = match &node.value {
             TreeValue::Integer(bytes) => u64::try_from(*bytes).ok(),
-            TreeValue::Text(text) => with_unit(
-                text,
-                &[
-                    ("KiB", 1 << 10),
-                    ("MiB", 1 << 20),
-                    ("GiB", 1 << 30),
-                    ("TiB", 1 << 40),
-                    ("B", 1),
-                ],
-            ),
+            TreeValue::Text(text) => {
+                with_unit(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("B", 1)])
+            }
             _ => return reader.refuse_type(node, key, "a size", SIZE_HELP),
         };
         let Some(bytes) = bytes else {
@@ -99,9 +83,7 @@ impl Value for Bytes {
 
 /// A whole number with one of the units, the longer unit listed before one that ends it.
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let (digits, factor) = units
-        .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))?;
+    let (digits, factor) = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))?;
     let digits = digits.strip_suffix(' ').unwrap_or(digits);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -124,12 +106,7 @@ pub fn show_millis(millis: u64) -> String {
 /// A size as an operator would write it.
 #[must_use]
 pub fn show_bytes(bytes: u64) -> String {
-    for (unit, factor) in [
-        ("TiB", 1 << 40),
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-    ] {
+    for (unit, factor) in [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
         if bytes >= factor && bytes.is_multiple_of(factor) {
             return format!("\"{}{unit}\"", bytes / factor);
         }

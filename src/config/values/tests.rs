@@ -11,28 +11,16 @@ use crate::config::source::{Source, Sources};
 /// Reads one TOML value as a type, within a range.
 fn read<T: Value>(text: &str, range: Option<(u64, u64)>) -> Result<T, String> {
     let mut sources = Sources::default();
-    let main = sources.add(Source::new(
-        "t",
-        Path::new("/etc/spooky"),
-        format!("key = {text}"),
-    ));
+    let main = sources.add(Source::new("t", Path::new("/etc/spooky"), format!("key = {text}")));
     let mut findings = Findings::default();
     let tree = crate::config::tree::parse(&sources, main, &mut findings);
-    let key = Key {
-        ident: "key",
-        about: "",
-        presence: Presence::Optional,
-        shape: T::SHAPE,
-        range,
-    };
+    let key = Key { ident: "key", about: "", presence: Presence::Optional, shape: T::SHAPE, range };
     let value = Reader::new(&sources, &mut findings, true).read_optional::<T>(&tree, &key);
     match findings.conclude(sources) {
         Ok(_) => Ok(value.expect("nothing was refused").value),
-        Err(diagnostics) => Err(diagnostics
-            .iter()
-            .map(|finding| finding.message().to_owned())
-            .collect::<Vec<_>>()
-            .join("; ")),
+        Err(diagnostics) => {
+            Err(diagnostics.iter().map(|finding| finding.message().to_owned()).collect::<Vec<_>>().join("; "))
+        }
     }
 }
 
@@ -47,11 +35,7 @@ fn times_have_a_unit_or_are_milliseconds() {
         ("\"0s\"", 0),
         ("\"5 s\"", 5_000),
     ] {
-        assert_eq!(
-            read::<Duration>(text, None),
-            Ok(Duration::from_millis(millis)),
-            "{text}"
-        );
+        assert_eq!(read::<Duration>(text, None), Ok(Duration::from_millis(millis)), "{text}");
     }
     for text in [
         "\"5\"",
@@ -77,23 +61,12 @@ fn times_have_a_unit_or_are_milliseconds() {
 
 #[test]
 fn sizes_have_a_unit_or_are_bytes() {
-    for (text, bytes) in [
-        ("\"16KiB\"", 16_384),
-        ("\"8MiB\"", 8 << 20),
-        ("\"1GiB\"", 1 << 30),
-        ("\"7B\"", 7),
-        ("65536", 65_536),
-    ] {
+    for (text, bytes) in
+        [("\"16KiB\"", 16_384), ("\"8MiB\"", 8 << 20), ("\"1GiB\"", 1 << 30), ("\"7B\"", 7), ("65536", 65_536)]
+    {
         assert_eq!(read::<Bytes>(text, None), Ok(Bytes(bytes)), "{text}");
     }
-    for text in [
-        "\"16\"",
-        "\"16KB\"",
-        "\"16k\"",
-        "\"KiB\"",
-        "\"-1KiB\"",
-        "\"99999999999GiB\"",
-    ] {
+    for text in ["\"16\"", "\"16KB\"", "\"16k\"", "\"KiB\"", "\"-1KiB\"", "\"99999999999GiB\""] {
         assert!(read::<Bytes>(text, None).is_err(), "{text}");
     }
     assert_eq!(
@@ -105,10 +78,7 @@ fn sizes_have_a_unit_or_are_bytes() {
 #[test]
 fn what_is_shown_reads_back() {
     for value in [0, 1, 999, 1_000, 60_000, 61_000, 3_600_000, 90_000_000] {
-        assert_eq!(
-            read::<Duration>(&show_millis(value), None),
-            Ok(Duration::from_millis(value))
-        );
+        assert_eq!(read::<Duration>(&show_millis(value), None), Ok(Duration::from_millis(value)));
     }
     for value in [0, 1, 1_023, 1_024, 1_025, 1 << 20, 3 << 30] {
         assert_eq!(read::<Bytes>(&show_bytes(value), None), Ok(Bytes(value)));
@@ -117,14 +87,8 @@ fn what_is_shown_reads_back() {
 
 #[test]
 fn off_is_a_word() {
-    assert_eq!(
-        read::<OrOff<Bytes>>("\"off\"", Some((1, 2))),
-        Ok(OrOff(None))
-    );
-    assert_eq!(
-        read::<OrOff<Bytes>>("2", Some((1, 2))),
-        Ok(OrOff(Some(Bytes(2))))
-    );
+    assert_eq!(read::<OrOff<Bytes>>("\"off\"", Some((1, 2))), Ok(OrOff(None)));
+    assert_eq!(read::<OrOff<Bytes>>("2", Some((1, 2))), Ok(OrOff(Some(Bytes(2)))));
     assert!(read::<OrOff<Bytes>>("false", None).is_err());
     assert!(read::<OrOff<Bytes>>("\"none\"", None).is_err());
 }
@@ -132,36 +96,18 @@ fn off_is_a_word() {
 #[test]
 fn one_is_as_good_as_many() {
     let texts = |read: Result<OneOrMany<Name>, String>| {
-        read.map(|names| {
-            names
-                .0
-                .into_iter()
-                .map(|name| name.value.0)
-                .collect::<Vec<_>>()
-        })
+        read.map(|names| names.0.into_iter().map(|name| name.value.0).collect::<Vec<_>>())
     };
     assert_eq!(texts(read("\"a\"", None)), Ok(vec!["a".to_owned()]));
-    assert_eq!(
-        texts(read("[\"a\", \"b\"]", None)),
-        Ok(vec!["a".to_owned(), "b".to_owned()])
-    );
+    assert_eq!(texts(read("[\"a\", \"b\"]", None)), Ok(vec!["a".to_owned(), "b".to_owned()]));
     assert!(texts(read("[]", None)).is_err());
-    assert!(
-        texts(read("[\"a\", 3, \"b c\"]", None))
-            .is_err_and(|messages| messages.matches("; ").count() == 1)
-    );
+    assert!(texts(read("[\"a\", 3, \"b c\"]", None)).is_err_and(|messages| messages.matches("; ").count() == 1));
 }
 
 #[test]
 fn relative_files_start_at_the_file_that_names_them() {
-    assert_eq!(
-        read::<FilePath>("\"certs/a.pem\"", None).map(|path| path.0),
-        Ok("/etc/spooky/certs/a.pem".into())
-    );
-    assert_eq!(
-        read::<FilePath>("\"/a.pem\"", None).map(|path| path.0),
-        Ok("/a.pem".into())
-    );
+    assert_eq!(read::<FilePath>("\"certs/a.pem\"", None).map(|path| path.0), Ok("/etc/spooky/certs/a.pem".into()));
+    assert_eq!(read::<FilePath>("\"/a.pem\"", None).map(|path| path.0), Ok("/a.pem".into()));
     assert!(read::<FilePath>("\"\"", None).is_err());
 }
 

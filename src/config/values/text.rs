@@ -84,14 +84,17 @@ impl Textual for IpAddr {
     const WORD: &'static str = "IP address";
 
     fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         match bare {
             Some(bare) => bare.parse::<Ipv6Addr>().map(Self::V6).map_err(|_| ()),
             None => text.parse().map_err(|_| ()),
         }
-        .map_err(|()| ("this is not an IP address", "write an address like \"0.0.0.0\", \"127.0.0.1\" or \"[::]\"; the port has its own key"))
+        .map_err(|()| {
+            (
+                "this is not an IP address",
+                "write an address like \"0.0.0.0\", \"127.0.0.1\" or \"[::]\"; the port has its own key",
+            )
+        })
     }
 }
 
@@ -99,14 +102,9 @@ impl Textual for IpNet {
     const WORD: &'static str = "network";
 
     fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
-        let network = text
-            .parse::<Self>()
-            .or_else(|_| text.parse::<IpAddr>().map(Self::from));
+        let network = text.parse::<Self>().or_else(|_| text.parse::<IpAddr>().map(Self::from));
         network.map(|network| network.trunc()).map_err(|_| {
-            (
-                "this is not a network",
-                "write a network like \"10.0.0.0/8\" or \"fd00::/8\", or one address",
-            )
+            ("this is not a network", "write a network like \"10.0.0.0/8\" or \"fd00::/8\", or one address")
         })
     }
 }
@@ -115,7 +113,9 @@ impl Textual for HostPattern {
     const WORD: &'static str = "host name";
 
     fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
-        Self::parse(text).map_err(|wrong| (wrong, "write a host like \"www.example.com\" or \"*.example.com\", without scheme, port and path"))
+        Self::parse(text).map_err(|wrong| {
+            (wrong, "write a host like \"www.example.com\" or \"*.example.com\", without scheme, port and path")
+        })
     }
 }
 
@@ -131,12 +131,7 @@ impl Textual for MethodName {
             Some(Method::Trace) => Err(("TRACE is never forwarded", "remove it")),
             Some(Method::Connect) => Err(("CONNECT is not available in this version", "remove it")),
             // Methods are case-sensitive: `get` would be a method of its own that no client sends.
-            Some(method)
-                if method
-                    .as_str()
-                    .bytes()
-                    .any(|byte| byte.is_ascii_lowercase()) =>
-            {
+            Some(method) if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) => {
                 Err(("methods are written in capitals", "write it like \"GET\""))
             }
             Some(method) => Ok(Self(method)),
@@ -153,13 +148,10 @@ impl Textual for RoutePath {
     const WORD: &'static str = "path";
 
     fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
-        let pair = PathPair::parse(text.as_bytes())
-            .map_err(|fault| (fault.description(), "write a path like \"/api\""))?;
+        let pair =
+            PathPair::parse(text.as_bytes()).map_err(|fault| (fault.description(), "write a path like \"/api\""))?;
         if pair.query().is_some() {
-            return Err((
-                "a path has no query",
-                "remove `?` and what follows: the query is no part of the match",
-            ));
+            return Err(("a path has no query", "remove `?` and what follows: the query is no part of the match"));
         }
         if pair.matched() != text {
             return Err((
@@ -179,11 +171,7 @@ impl Textual for ExactPath {
     const WORD: &'static str = "path or \"*\"";
 
     fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
-        if text == "*" {
-            Ok(Self(text.to_owned()))
-        } else {
-            RoutePath::parse(text).map(|path| Self(path.0))
-        }
+        if text == "*" { Ok(Self(text.to_owned())) } else { RoutePath::parse(text).map(|path| Self(path.0)) }
     }
 }
 
@@ -197,10 +185,7 @@ impl Textual for HostHeader {
     fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
         match Authority::parse(text.as_bytes()) {
             Some(_) => Ok(Self(text.to_owned())),
-            None => Err((
-                "this is not a host",
-                "write a host like \"app.internal\" or \"app.internal:8080\"",
-            )),
+            None => Err(("this is not a host", "write a host like \"app.internal\" or \"app.internal:8080\"")),
         }
     }
 }
@@ -214,8 +199,7 @@ pub struct BackendAddress {
     pub authority: String,
 }
 
-const ADDRESS_HELP: &str =
-    "write \"http://10.0.0.1:8080\", \"http://[fd00::1]:8080\" or \"unix:/run/app.sock\"";
+const ADDRESS_HELP: &str = "write \"http://10.0.0.1:8080\", \"http://[fd00::1]:8080\" or \"unix:/run/app.sock\"";
 
 impl Textual for BackendAddress {
     const WORD: &'static str = "backend address";
@@ -233,16 +217,10 @@ impl Textual for BackendAddress {
         match scheme {
             "http" => {}
             "https" => {
-                return Err((
-                    "https to backends is not available in this version",
-                    ADDRESS_HELP,
-                ));
+                return Err(("https to backends is not available in this version", ADDRESS_HELP));
             }
             "h2c" => {
-                return Err((
-                    "HTTP/2 to backends is not available in this version",
-                    ADDRESS_HELP,
-                ));
+                return Err(("HTTP/2 to backends is not available in this version", ADDRESS_HELP));
             }
             _ => return Err(("this scheme is unknown", ADDRESS_HELP)),
         }
@@ -256,29 +234,15 @@ impl Textual for BackendAddress {
                 "remove what follows host and port: the request's own path is sent",
             ));
         }
-        let parsed = Authority::parse(authority.as_bytes())
-            .ok_or(("this is not host:port", ADDRESS_HELP))?;
+        let parsed = Authority::parse(authority.as_bytes()).ok_or(("this is not host:port", ADDRESS_HELP))?;
         let host = parsed.host();
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(host);
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         let Ok(ip) = bare.parse::<IpAddr>() else {
-            return Err((
-                "host names are not supported yet: give a literal IP address",
-                ADDRESS_HELP,
-            ));
+            return Err(("host names are not supported yet: give a literal IP address", ADDRESS_HELP));
         };
         let port = parsed.port().unwrap_or(80);
-        let authority = if port == 80 {
-            host.to_owned()
-        } else {
-            format!("{host}:{port}")
-        };
-        Ok(Self {
-            address: StreamAddress::Tcp(SocketAddr::new(ip, port)),
-            authority,
-        })
+        let authority = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
+        Ok(Self { address: StreamAddress::Tcp(SocketAddr::new(ip, port)), authority })
     }
 }
 
@@ -289,15 +253,9 @@ impl BackendAddress {
         }
         // sun_path holds 108 bytes with the closing NUL.
         if path.len() > 107 || path.contains('\0') {
-            return Err((
-                "the path of a unix socket has at most 107 bytes",
-                ADDRESS_HELP,
-            ));
+            return Err(("the path of a unix socket has at most 107 bytes", ADDRESS_HELP));
         }
-        Ok(Self {
-            address: StreamAddress::Unix(Path::new(path).into()),
-            authority: "localhost".to_owned(),
-        })
+        Ok(Self { address: StreamAddress::Unix(Path::new(path).into()), authority: "localhost".to_owned() })
     }
 }
 
@@ -311,10 +269,7 @@ impl Textual for IncludePattern {
     fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
         let folder = text.rfind('/').map_or("", |at| &text[..at]);
         if text.is_empty() || folder.contains('*') {
-            return Err((
-                "this is not a file pattern",
-                "`*` can stand in the file name only, as in \"conf.d/*.toml\"",
-            ));
+            return Err(("this is not a file pattern", "`*` can stand in the file name only, as in \"conf.d/*.toml\""));
         }
         Ok(Self(text.to_owned()))
     }

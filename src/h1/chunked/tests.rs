@@ -37,35 +37,20 @@ fn body(input: &str) -> Result<(Vec<u8>, bool), &'static str> {
 
 #[test]
 fn chunks_become_one_body() {
-    let (bytes, ended) =
-        body("4\r\nWiki\r\n7\r\npedia i\r\nB\r\nn \r\nchunks.\r\n0\r\n\r\n").unwrap();
+    let (bytes, ended) = body("4\r\nWiki\r\n7\r\npedia i\r\nB\r\nn \r\nchunks.\r\n0\r\n\r\n").unwrap();
     assert_eq!(bytes, b"Wikipedia in \r\nchunks.");
     assert!(ended);
 }
 
 #[test]
 fn digits_of_both_cases_and_leading_zeros() {
-    let input = format!(
-        "00000a\r\n{}\r\n0A\r\n{}\r\n000\r\n\r\n",
-        "x".repeat(10),
-        "y".repeat(10)
-    );
+    let input = format!("00000a\r\n{}\r\n0A\r\n{}\r\n000\r\n\r\n", "x".repeat(10), "y".repeat(10));
     assert_eq!(body(&input).unwrap().0.len(), 20);
 }
 
 #[test]
 fn an_unfinished_body_is_not_ended() {
-    for input in [
-        "",
-        "5",
-        "5\r",
-        "5\r\n",
-        "5\r\nabc",
-        "5\r\nabcde",
-        "5\r\nabcde\r\n",
-        "0",
-        "0\r",
-    ] {
+    for input in ["", "5", "5\r", "5\r\n", "5\r\nabc", "5\r\nabcde", "5\r\nabcde\r\n", "0", "0\r"] {
         assert!(!body(input).unwrap().1, "{input:?}");
     }
 }
@@ -116,10 +101,7 @@ fn only_crlf_ends_a_line() {
 
 #[test]
 fn a_chunk_longer_than_its_size_is_refused() {
-    assert_eq!(
-        body("5\r\nabcdef\r\n0\r\n\r\n"),
-        Err("chunk is longer than its size")
-    );
+    assert_eq!(body("5\r\nabcdef\r\n0\r\n\r\n"), Err("chunk is longer than its size"));
 }
 
 #[test]
@@ -144,33 +126,21 @@ fn blanks_after_a_size_need_an_extension() {
 #[test]
 fn control_bytes_in_extensions_are_refused() {
     for byte in ["\0", "\x0b", "\x1f", "\x7f", "\n"] {
-        assert!(
-            body(&format!("5;a{byte}\r\nabcde\r\n")).is_err(),
-            "{byte:?}"
-        );
+        assert!(body(&format!("5;a{byte}\r\nabcde\r\n")).is_err(), "{byte:?}");
     }
 }
 
 #[test]
 fn an_extension_at_its_bound_is_read_and_one_byte_more_is_refused() {
-    let fits = format!(
-        "5;{}\r\nabcde\r\n",
-        "x".repeat(limits::H1_CHUNK_EXTENSION_BYTES - 1)
-    );
-    let over = format!(
-        "5;{}\r\nabcde\r\n",
-        "x".repeat(limits::H1_CHUNK_EXTENSION_BYTES)
-    );
+    let fits = format!("5;{}\r\nabcde\r\n", "x".repeat(limits::H1_CHUNK_EXTENSION_BYTES - 1));
+    let over = format!("5;{}\r\nabcde\r\n", "x".repeat(limits::H1_CHUNK_EXTENSION_BYTES));
     assert_eq!(body(&fits).unwrap().0, b"abcde");
     assert_eq!(body(&over), Err("chunk extensions too long"));
 }
 
 #[test]
 fn many_small_extensions_are_bounded_too() {
-    let line = format!(
-        "1;{}\r\na\r\n",
-        "x".repeat(limits::H1_CHUNK_EXTENSION_BYTES - 1)
-    );
+    let line = format!("1;{}\r\na\r\n", "x".repeat(limits::H1_CHUNK_EXTENSION_BYTES - 1));
     let lines = limits::H1_MESSAGE_EXTENSION_BYTES / limits::H1_CHUNK_EXTENSION_BYTES;
     let mut input = line.repeat(lines).into_bytes();
     assert_eq!(decode(&[&input]).unwrap().0.len(), lines);
@@ -207,11 +177,7 @@ fn encoding_and_decoding_is_the_identity() {
         wire.extend_from_slice(b"\r\n");
         let pieces = random.cuts(&wire);
         let room = 1 + random.below(100);
-        assert_eq!(
-            decode_with_room(&pieces, room),
-            Ok((sent, true)),
-            "seed {seed}"
-        );
+        assert_eq!(decode_with_room(&pieces, room), Ok((sent, true)), "seed {seed}");
     }
 }
 

@@ -46,39 +46,21 @@ fn listen(connection: &mut ClientConnection, story: &mut Story) {
         match connection.next_event() {
             Ok(None) => return,
             Ok(Some(Event::Head { head, end })) => {
-                let length = head
-                    .content_length
-                    .map_or(String::new(), |n| format!(" length {n}"));
+                let length = head.content_length.map_or(String::new(), |n| format!(" length {n}"));
                 let end = if end { " end" } else { "" };
-                story.tell(format!(
-                    "head {}{length}{}{end}",
-                    head.status,
-                    Story::fields(&head.fields)
-                ));
+                story.tell(format!("head {}{length}{}{end}", head.status, Story::fields(&head.fields)));
             }
             Ok(Some(Event::Informational(head))) => {
-                story.tell(format!(
-                    "informational {}{}",
-                    head.status,
-                    Story::fields(&head.fields)
-                ));
+                story.tell(format!("informational {}{}", head.status, Story::fields(&head.fields)));
             }
             Ok(Some(Event::Body(chunk))) => story.body(&chunk),
-            Ok(Some(Event::Trailers(fields))) => {
-                story.tell(format!("trailers{}", Story::fields(&fields)))
-            }
+            Ok(Some(Event::Trailers(fields))) => story.tell(format!("trailers{}", Story::fields(&fields))),
             Ok(Some(Event::End)) => story.tell("end"),
             Ok(Some(other)) => panic!("{other:?} from a client connection"),
             Err(fault) => {
-                let what = fault
-                    .reason()
-                    .map_or("unsolicited", |reason| reason.token());
+                let what = fault.reason().map_or("unsolicited", |reason| reason.token());
                 story.tell(format!("fault {what} {:?}", fault.next));
-                assert_eq!(
-                    connection.next_event().unwrap_err(),
-                    fault,
-                    "a fault is for ever"
-                );
+                assert_eq!(connection.next_event().unwrap_err(), fault, "a fault is for ever");
                 assert!(!connection.is_reusable() && !connection.wants_read());
                 return;
             }
@@ -120,10 +102,7 @@ fn the_corpus_is_told_as_its_directories_say() {
         let told = match last.strip_prefix("fault ") {
             Some(fault) => fault.split(' ').next().unwrap(),
             None => {
-                assert!(
-                    last == "end" || last.ends_with(" end"),
-                    "{class}/{name}: {lines:?}"
-                );
+                assert!(last == "end" || last.ends_with(" end"), "{class}/{name}: {lines:?}");
                 "whole"
             }
         };
@@ -135,14 +114,7 @@ fn the_corpus_is_told_as_its_directories_say() {
 fn an_answer_with_a_length_leaves_the_connection_for_the_next_request() {
     let input = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
     let (lines, reusable) = answers(GET, input, Then::Open);
-    assert_eq!(
-        lines,
-        [
-            "head 200 length 5 content-type=text/plain",
-            "body hello",
-            "end"
-        ]
-    );
+    assert_eq!(lines, ["head 200 length 5 content-type=text/plain", "body hello", "end"]);
     assert!(reusable);
 
     let mut connection = asked(GET);
@@ -160,10 +132,7 @@ fn an_answer_with_a_length_leaves_the_connection_for_the_next_request() {
 fn chunks_and_trailers_are_told_apart() {
     let input = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;x\r\n!\r\n0\r\nX-Sum: 1\r\n\r\n";
     let (lines, reusable) = answers(GET, input, Then::Open);
-    assert_eq!(
-        lines,
-        ["head 200", "body hello!", "trailers x-sum=1", "end"]
-    );
+    assert_eq!(lines, ["head 200", "body hello!", "trailers x-sum=1", "end"]);
     assert!(reusable);
 }
 
@@ -171,16 +140,10 @@ fn chunks_and_trailers_are_told_apart() {
 fn answers_without_a_body_end_with_their_head() {
     for (method, input) in [
         (&b"HEAD"[..], "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
-        (
-            b"HEAD",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        ),
+        (b"HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
         (b"HEAD", "HTTP/1.1 200 OK\r\n\r\n"),
         (b"GET", "HTTP/1.1 204 No Content\r\n\r\n"),
-        (
-            b"GET",
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-        ),
+        (b"GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
         (b"GET", "HTTP/1.1 304 Not Modified\r\n\r\n"),
         (b"GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
     ] {
@@ -196,20 +159,11 @@ fn persistence_follows_version_and_connection() {
         ("HTTP/1.1 200 OK\r\n", true),
         ("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n", true),
         ("HTTP/1.1 200 OK\r\nConnection: close\r\n", false),
-        (
-            "HTTP/1.1 200 OK\r\nConnection: Keep-Alive, CLOSE\r\n",
-            false,
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nConnection: x-a\r\nConnection: close\r\n",
-            false,
-        ),
+        ("HTTP/1.1 200 OK\r\nConnection: Keep-Alive, CLOSE\r\n", false),
+        ("HTTP/1.1 200 OK\r\nConnection: x-a\r\nConnection: close\r\n", false),
         ("HTTP/1.0 200 OK\r\n", false),
         ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n", true),
-        (
-            "HTTP/1.0 200 OK\r\nConnection: keep-alive, close\r\n",
-            false,
-        ),
+        ("HTTP/1.0 200 OK\r\nConnection: keep-alive, close\r\n", false),
     ] {
         let input = format!("{head}Content-Length: 2\r\n\r\nok");
         let (lines, kept) = answers(GET, &input, Then::Open);
@@ -225,10 +179,7 @@ fn an_answer_until_close_ends_with_fin_and_not_with_a_reset() {
     assert_eq!(lines, ["head 200", "body some bytes", "end"]);
     assert!(!reusable);
     let (lines, _) = answers(GET, input, Then::Reset);
-    assert_eq!(
-        lines,
-        ["head 200", "body some bytes", "fault upstream_reset Reset"]
-    );
+    assert_eq!(lines, ["head 200", "body some bytes", "fault upstream_reset Reset"]);
     let (lines, reusable) = answers(GET, input, Then::Open);
     assert_eq!(lines, ["head 200", "body some bytes"]);
     assert!(!reusable);
@@ -239,21 +190,9 @@ fn a_connection_lost_before_the_final_head_leaves_room_for_another_attempt() {
     for (input, then, line) in [
         ("", Then::Fin, "fault upstream_closed Respond"),
         ("", Then::Reset, "fault upstream_reset Respond"),
-        (
-            "HTTP/1.1 200 OK\r\nA",
-            Then::Fin,
-            "fault upstream_closed Respond",
-        ),
-        (
-            "HTTP/1.1 200 OK\r\nA",
-            Then::Reset,
-            "fault upstream_reset Respond",
-        ),
-        (
-            "HTTP/1.1 103 Early Hints\r\n\r\n",
-            Then::Fin,
-            "fault upstream_closed Respond",
-        ),
+        ("HTTP/1.1 200 OK\r\nA", Then::Fin, "fault upstream_closed Respond"),
+        ("HTTP/1.1 200 OK\r\nA", Then::Reset, "fault upstream_reset Respond"),
+        ("HTTP/1.1 103 Early Hints\r\n\r\n", Then::Fin, "fault upstream_closed Respond"),
     ] {
         let (lines, _) = answers(GET, input, then);
         assert_eq!(lines.last().unwrap(), line, "{input:?}");
@@ -263,10 +202,7 @@ fn a_connection_lost_before_the_final_head_leaves_room_for_another_attempt() {
 #[test]
 fn what_retries_ask_is_known() {
     let mut connection = ClientConnection::new(Limits::CLIENT);
-    assert_eq!(
-        (connection.bytes_written(), connection.response_started()),
-        (0, false)
-    );
+    assert_eq!((connection.bytes_written(), connection.response_started()), (0, false));
     let mut out = Output::new();
     connection.send_head(&request(b"POST", "/"), None, Framing::Length(10), &mut out);
     assert_eq!(connection.bytes_written(), out.len() as u64);
@@ -293,9 +229,7 @@ fn an_early_answer_is_delivered_whole_and_ends_the_connection() {
     connection.grant(usize::MAX);
     connection.send_body(text(b"01234"), &mut out);
     let mut story = Story::default();
-    connection.receive(text(
-        b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\ntoo",
-    ));
+    connection.receive(text(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\ntoo"));
     listen(&mut connection, &mut story);
     assert_eq!(story.lines, ["head 413 length 3", "body too", "end"]);
     assert!(!connection.is_idle() && !connection.is_reusable());
@@ -329,36 +263,17 @@ fn unsolicited_bytes_on_an_idle_connection_end_it() {
     connection.receive(text(b"HTTP/1.1 408 Request Timeout\r\n\r\n"));
     assert!(!connection.is_reusable());
     let fault = connection.next_event().unwrap_err();
-    assert_eq!(
-        (fault.what, fault.next, fault.who()),
-        (What::Unsolicited, Next::Close, Side::Upstream)
-    );
+    assert_eq!((fault.what, fault.next, fault.who()), (What::Unsolicited, Next::Close, Side::Upstream));
     assert_eq!(fault.to_string(), "unsolicited: bytes before any request");
 
-    let (lines, reusable) = answers(
-        GET,
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok?",
-        Then::Open,
-    );
-    assert_eq!(
-        lines,
-        [
-            "head 200 length 2",
-            "body ok",
-            "end",
-            "fault unsolicited Close"
-        ]
-    );
+    let (lines, reusable) = answers(GET, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok?", Then::Open);
+    assert_eq!(lines, ["head 200 length 2", "body ok", "end", "fault unsolicited Close"]);
     assert!(!reusable);
 }
 
 #[test]
 fn an_idle_connection_that_the_backend_closes_is_no_fault_but_no_use() {
-    let (lines, reusable) = answers(
-        GET,
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-        Then::Fin,
-    );
+    let (lines, reusable) = answers(GET, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Then::Fin);
     assert_eq!(lines, ["head 200 length 0 end"]);
     assert!(!reusable);
 }
@@ -367,36 +282,16 @@ fn an_idle_connection_that_the_backend_closes_is_no_fault_but_no_use() {
 fn informational_heads_come_before_the_final_one() {
     let input = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     let (lines, reusable) = answers(GET, input, Then::Open);
-    assert_eq!(
-        lines,
-        [
-            "informational 100",
-            "informational 103 link=a",
-            "head 200 length 0 end"
-        ]
-    );
+    assert_eq!(lines, ["informational 100", "informational 103 link=a", "head 200 length 0 end"]);
     assert!(reusable);
 }
 
 #[test]
 fn informational_heads_are_bounded() {
-    let flood = |n: usize| {
-        format!(
-            "{}HTTP/1.1 204 x\r\n\r\n",
-            "HTTP/1.1 102 x\r\n\r\n".repeat(n)
-        )
-    };
-    let (lines, _) = answer(
-        GET,
-        &[flood(limits::H1_INFORMATIONAL_MAX).as_bytes()],
-        Then::Open,
-    );
+    let flood = |n: usize| format!("{}HTTP/1.1 204 x\r\n\r\n", "HTTP/1.1 102 x\r\n\r\n".repeat(n));
+    let (lines, _) = answer(GET, &[flood(limits::H1_INFORMATIONAL_MAX).as_bytes()], Then::Open);
     assert_eq!(lines.last().unwrap(), "head 204 end");
-    let (lines, _) = answer(
-        GET,
-        &[flood(limits::H1_INFORMATIONAL_MAX + 1).as_bytes()],
-        Then::Open,
-    );
+    let (lines, _) = answer(GET, &[flood(limits::H1_INFORMATIONAL_MAX + 1).as_bytes()], Then::Open);
     assert_eq!(lines.last().unwrap(), "fault upstream_malformed Respond");
     // The bound is one exchange's, not the connection's.
     let mut connection = asked(GET);
@@ -411,11 +306,7 @@ fn informational_heads_are_bounded() {
 fn a_tunnel_is_never_opened() {
     let (lines, _) = answers(b"CONNECT", "HTTP/1.1 200 OK\r\n\r\n", Then::Open);
     assert_eq!(lines, ["fault upstream_upgrade Respond"]);
-    let (lines, _) = answers(
-        b"CONNECT",
-        "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n",
-        Then::Open,
-    );
+    let (lines, _) = answers(b"CONNECT", "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", Then::Open);
     assert_eq!(lines, ["head 403 length 0 end"]);
 }
 
@@ -424,31 +315,19 @@ fn heads_at_their_bound_are_read_and_larger_ones_refused() {
     let limits = Limits::CLIENT.head;
     let padded = |bytes: usize| {
         let frame = "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n";
-        format!(
-            "HTTP/1.1 200 {}\r\nContent-Length: 0\r\n\r\n",
-            "x".repeat(bytes - frame.len())
-        )
+        format!("HTTP/1.1 200 {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(bytes - frame.len()))
     };
     for cut in [1000, limits.bytes - 1] {
         let fits = padded(limits.bytes);
         let (front, back) = fits.as_bytes().split_at(cut);
-        assert_eq!(
-            answer(GET, &[front, back], Then::Open).0,
-            ["head 200 length 0 end"]
-        );
+        assert_eq!(answer(GET, &[front, back], Then::Open).0, ["head 200 length 0 end"]);
         let over = padded(limits.bytes + 1);
         let (front, back) = over.as_bytes().split_at(cut);
         let (lines, _) = answer(GET, &[front, back], Then::Open);
         assert_eq!(lines, ["fault upstream_head_too_large Respond"]);
     }
-    let many = format!(
-        "HTTP/1.1 200 OK\r\n{}\r\n",
-        "a: b\r\n".repeat(limits.fields + 1)
-    );
-    assert_eq!(
-        answer(GET, &[many.as_bytes()], Then::Open).0,
-        ["fault upstream_head_too_large Respond"]
-    );
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(limits.fields + 1));
+    assert_eq!(answer(GET, &[many.as_bytes()], Then::Open).0, ["fault upstream_head_too_large Respond"]);
 }
 
 #[test]
@@ -456,20 +335,12 @@ fn body_bytes_wait_for_credit_and_reading_pauses_at_the_bound() {
     let mut connection = ClientConnection::new(Limits::CLIENT);
     connection.send_head(&request(GET, "/"), None, Framing::None, &mut Output::new());
     let length = limits::H1_HELD_BYTES * 2;
-    connection.receive(text(
-        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
-    ));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { end: false, .. }))
-    ));
+    connection.receive(text(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes()));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { end: false, .. }))));
     assert!(connection.wants_read());
 
     connection.receive(Chunk::from_vec(vec![7; limits::H1_HELD_BYTES - 1]));
-    assert!(
-        matches!(connection.next_event(), Ok(None)),
-        "no credit, no body"
-    );
+    assert!(matches!(connection.next_event(), Ok(None)), "no credit, no body");
     assert!(connection.wants_read());
     connection.receive(Chunk::from_vec(vec![7; 1]));
     assert!(!connection.wants_read(), "full");
@@ -490,10 +361,7 @@ fn body_bytes_wait_for_credit_and_reading_pauses_at_the_bound() {
         }
         assert!(granted <= 10_000);
         got += granted;
-        assert_eq!(
-            connection.wants_read(),
-            length - got < limits::H1_HELD_BYTES
-        );
+        assert_eq!(connection.wants_read(), length - got < limits::H1_HELD_BYTES);
     }
     assert!(connection.is_reusable());
 }
@@ -502,9 +370,7 @@ fn body_bytes_wait_for_credit_and_reading_pauses_at_the_bound() {
 fn a_chunked_body_waits_for_credit_but_its_end_does_not() {
     let mut connection = ClientConnection::new(Limits::CLIENT);
     connection.send_head(&request(GET, "/"), None, Framing::None, &mut Output::new());
-    connection.receive(text(
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
-    ));
+    connection.receive(text(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"));
     connection.grant(3);
     let mut story = Story::default();
     listen(&mut connection, &mut story);
@@ -536,10 +402,7 @@ fn body_pieces_are_slices_of_what_was_received() {
     let body_at = wire.len() - 5;
     let memory = wire.as_ptr().wrapping_add(body_at);
     connection.receive(wire);
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     let Ok(Some(Event::Body(body))) = connection.next_event() else {
         panic!("a body");
     };
@@ -565,12 +428,7 @@ fn requests_are_written_whole_into_one_buffer() {
 fn host_can_be_replaced_and_targets_have_their_forms() {
     let mut out = Output::new();
     let mut connection = ClientConnection::new(Limits::CLIENT);
-    connection.send_head(
-        &request(GET, "/"),
-        Some(b"other:81"),
-        Framing::None,
-        &mut out,
-    );
+    connection.send_head(&request(GET, "/"), Some(b"other:81"), Framing::None, &mut out);
     assert!(sent(&mut out).starts_with("GET / HTTP/1.1\r\nhost: other:81\r\n"));
     let mut head = request(b"OPTIONS", "/");
     head.target = Target::Asterisk;
@@ -595,27 +453,12 @@ fn the_framing_is_ours_whatever_the_head_holds() {
         .expect("the usual beginning")
         .to_owned()
     };
-    assert_eq!(
-        write(b"POST", Framing::None, &[]),
-        "content-length: 0\r\n\r\n"
-    );
-    assert_eq!(
-        write(b"PUT", Framing::None, &[]),
-        "content-length: 0\r\n\r\n"
-    );
+    assert_eq!(write(b"POST", Framing::None, &[]), "content-length: 0\r\n\r\n");
+    assert_eq!(write(b"PUT", Framing::None, &[]), "content-length: 0\r\n\r\n");
     assert_eq!(write(b"DELETE", Framing::None, &[]), "\r\n");
-    assert_eq!(
-        write(b"POST", Framing::Length(0), &[]),
-        "content-length: 0\r\n\r\n"
-    );
-    assert_eq!(
-        write(b"GET", Framing::Length(7), &[]),
-        "content-length: 7\r\n\r\n"
-    );
-    assert_eq!(
-        write(b"POST", Framing::Chunked, &[]),
-        "transfer-encoding: chunked\r\n\r\n"
-    );
+    assert_eq!(write(b"POST", Framing::Length(0), &[]), "content-length: 0\r\n\r\n");
+    assert_eq!(write(b"GET", Framing::Length(7), &[]), "content-length: 7\r\n\r\n");
+    assert_eq!(write(b"POST", Framing::Chunked, &[]), "transfer-encoding: chunked\r\n\r\n");
     let smuggled: &[(&[u8], &[u8])] = &[
         (b"content-length", b"9"),
         (b"transfer-encoding", b"chunked"),
@@ -627,18 +470,11 @@ fn the_framing_is_ours_whatever_the_head_holds() {
         (b"te", b"gzip"),
     ];
     assert_eq!(write(b"GET", Framing::None, smuggled), "\r\n");
-    assert_eq!(
-        write(b"GET", Framing::None, &[(b"te", b"trailers, gzip")]),
-        "te: trailers\r\nconnection: te\r\n\r\n"
-    );
+    assert_eq!(write(b"GET", Framing::None, &[(b"te", b"trailers, gzip")]), "te: trailers\r\nconnection: te\r\n\r\n");
 }
 
 /// Gives `pieces` as the body and returns what leaves behind the head.
-fn upload(
-    framing: Framing,
-    pieces: &[&[u8]],
-    trailers: Option<&[(&[u8], &[u8])]>,
-) -> (String, ClientConnection) {
+fn upload(framing: Framing, pieces: &[&[u8]], trailers: Option<&[(&[u8], &[u8])]>) -> (String, ClientConnection) {
     let mut connection = ClientConnection::new(Limits::CLIENT);
     let mut out = Output::new();
     connection.send_head(&request(b"POST", "/"), None, framing, &mut out);
@@ -662,28 +498,14 @@ fn upload(
 
 #[test]
 fn bodies_are_framed() {
+    assert_eq!(upload(Framing::Length(5), &[b"hel", b"", b"lo"], None).0, "hello");
     assert_eq!(
-        upload(Framing::Length(5), &[b"hel", b"", b"lo"], None).0,
-        "hello"
-    );
-    assert_eq!(
-        upload(
-            Framing::Chunked,
-            &[b"hello", b"", b"0123456789abcdef"],
-            None
-        )
-        .0,
+        upload(Framing::Chunked, &[b"hello", b"", b"0123456789abcdef"], None).0,
         "5\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
     );
     assert_eq!(upload(Framing::Chunked, &[], None).0, "0\r\n\r\n");
-    assert_eq!(
-        upload(Framing::Chunked, &[b"a"], Some(&[(b"x-sum", b"1")])).0,
-        "1\r\na\r\n0\r\nx-sum: 1\r\n\r\n"
-    );
-    assert_eq!(
-        upload(Framing::Length(1), &[b"a"], Some(&[(b"x-sum", b"1")])).0,
-        "a"
-    );
+    assert_eq!(upload(Framing::Chunked, &[b"a"], Some(&[(b"x-sum", b"1")])).0, "1\r\na\r\n0\r\nx-sum: 1\r\n\r\n");
+    assert_eq!(upload(Framing::Length(1), &[b"a"], Some(&[(b"x-sum", b"1")])).0, "a");
 }
 
 #[test]
@@ -698,10 +520,7 @@ fn a_body_that_breaks_its_length_never_leaves() {
         let (body, mut connection) = upload(framing, pieces, None);
         assert!(body.len() <= 5 && !body.contains('!') && !body.contains('x'));
         let fault = connection.next_event().unwrap_err();
-        assert_eq!(
-            (fault.reason(), fault.next),
-            (Some(Reason::LengthMismatch), Next::Respond)
-        );
+        assert_eq!((fault.reason(), fault.next), (Some(Reason::LengthMismatch), Next::Respond));
         assert!(!connection.is_reusable());
         let mut out = Output::new();
         connection.send_body(text(b"more"), &mut out);
@@ -722,9 +541,8 @@ fn ending_twice_is_ending_once() {
 fn heads_can_be_used_again() {
     let mut connection = asked(GET);
     for status in [200, 404] {
-        connection.receive(text(
-            format!("HTTP/1.1 {status} x\r\nX-A: {status}\r\nContent-Length: 0\r\n\r\n").as_bytes(),
-        ));
+        connection
+            .receive(text(format!("HTTP/1.1 {status} x\r\nX-A: {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()));
         let Ok(Some(Event::Head { head, end: true })) = connection.next_event() else {
             panic!("a head");
         };
@@ -738,10 +556,7 @@ fn heads_can_be_used_again() {
 
 #[test]
 fn garbage_never_panics_and_every_cut_agrees() {
-    let seeds: Vec<_> = corpus("response")
-        .into_iter()
-        .map(|(_, _, bytes)| bytes)
-        .collect();
+    let seeds: Vec<_> = corpus("response").into_iter().map(|(_, _, bytes)| bytes).collect();
     for seed in 0..6000 {
         let mut random = Random::new(seed);
         let input = {
@@ -752,12 +567,7 @@ fn garbage_never_panics_and_every_cut_agrees() {
         let then = [Then::Fin, Then::Reset][random.below(2)];
         let whole = answer(method, &[&input], then);
         let pieces = random.cuts(&input);
-        assert_eq!(
-            answer(method, &pieces, then),
-            whole,
-            "seed {seed}: {}",
-            input.escape_ascii()
-        );
+        assert_eq!(answer(method, &pieces, then), whole, "seed {seed}: {}", input.escape_ascii());
     }
 }
 
@@ -774,9 +584,7 @@ fn framing_follows_the_head() {
 fn large_heads_are_not_kept() {
     let mut connection = asked(GET);
     let mut large = ResponseHead::new(200);
-    large
-        .fields
-        .push(b"x-a", &vec![b'a'; limits::H1_SPARE_HEAD_BYTES]);
+    large.fields.push(b"x-a", &vec![b'a'; limits::H1_SPARE_HEAD_BYTES]);
     connection.recycle(large);
     assert_eq!(connection.spare.fields.capacity(), 0);
 }

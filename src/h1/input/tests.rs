@@ -8,10 +8,7 @@ fn lines(bytes: &[u8]) -> Parsed<String, &'static str> {
     }
     let end = match bytes {
         [b'\r', b'\n', ..] => Some(2),
-        _ => bytes
-            .windows(4)
-            .position(|four| four == b"\r\n\r\n")
-            .map(|at| at + 4),
+        _ => bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4),
     };
     match end {
         Some(end) => Parsed::Complete(end, String::from_utf8_lossy(&bytes[..end]).into_owned()),
@@ -43,9 +40,7 @@ fn read(bytes_max: usize, pieces: &[&[u8]]) -> Outcome {
 
 #[test]
 fn a_section_is_found_wherever_it_is_cut_and_the_rest_stays() {
-    let (section, rest) = every_cut(b"a: b\r\nc: d\r\n\r\nbody\r\n\r\n", |pieces| {
-        read(64, pieces)
-    });
+    let (section, rest) = every_cut(b"a: b\r\nc: d\r\n\r\nbody\r\n\r\n", |pieces| read(64, pieces));
     assert_eq!(section.unwrap().unwrap(), "a: b\r\nc: d\r\n\r\n");
     assert_eq!(rest, b"body\r\n\r\n");
 }
@@ -101,10 +96,7 @@ fn bytes_behind_a_straddling_section_are_not_copied() {
     input.push(second);
     assert!(matches!(input.section(64, lines), Ok(Some(_))));
     let body = input.take(4);
-    assert_eq!(
-        (&*body, body.as_ptr()),
-        (&b"body"[..], memory.wrapping_add(2))
-    );
+    assert_eq!((&*body, body.as_ptr()), (&b"body"[..], memory.wrapping_add(2)));
 }
 
 #[test]

@@ -17,12 +17,8 @@ enum Kind {
 /// First line and fields as text, or the class of the complaint, and what is left behind the section.
 fn read(kind: Kind, pieces: &[&[u8]]) -> Result<Option<(String, usize)>, &'static str> {
     let parser = |bytes: &[u8]| match kind {
-        Kind::Request => request(bytes, FIELDS_MAX, |line, fields| {
-            Ok(format!("{line:?} {fields:?}"))
-        }),
-        Kind::Response => response(bytes, FIELDS_MAX, |line, fields| {
-            Ok(format!("{line:?} {fields:?}"))
-        }),
+        Kind::Request => request(bytes, FIELDS_MAX, |line, fields| Ok(format!("{line:?} {fields:?}"))),
+        Kind::Response => response(bytes, FIELDS_MAX, |line, fields| Ok(format!("{line:?} {fields:?}"))),
         Kind::Trailers => trailers(bytes, FIELDS_MAX, |fields| Ok(format!("{fields:?}"))),
     };
     let mut input = Input::default();
@@ -55,55 +51,33 @@ fn reads(kind: Kind, input: &str) -> Result<Option<(String, usize)>, &'static st
 
 #[test]
 fn heads_and_trailers_are_read() {
-    let (text, rest) = reads(Kind::Response, "HTTP/1.1 200 OK\r\nA: b\r\nC:\r\n\r\nrest")
-        .unwrap()
-        .unwrap();
+    let (text, rest) = reads(Kind::Response, "HTTP/1.1 200 OK\r\nA: b\r\nC:\r\n\r\nrest").unwrap().unwrap();
     assert_eq!(
         text,
         r#"StatusLine { minor: 1, status: 200 } [Header { name: "A", value: "b" }, Header { name: "C", value: "" }]"#
     );
     assert_eq!(rest, 4);
-    let (text, _) = reads(Kind::Response, "HTTP/1.0 404\r\n\r\n")
-        .unwrap()
-        .unwrap();
+    let (text, _) = reads(Kind::Response, "HTTP/1.0 404\r\n\r\n").unwrap().unwrap();
     assert_eq!(text, "StatusLine { minor: 0, status: 404 } []");
-    let (text, rest) = reads(Kind::Request, "GET /a?b HTTP/1.1\r\nHost: x\r\n\r\nGET")
-        .unwrap()
-        .unwrap();
+    let (text, rest) = reads(Kind::Request, "GET /a?b HTTP/1.1\r\nHost: x\r\n\r\nGET").unwrap().unwrap();
     assert_eq!(
         text,
         r#"RequestLine { minor: 1, method: "GET", target: "/a?b" } [Header { name: "Host", value: "x" }]"#
     );
     assert_eq!(rest, 3);
     let (text, rest) = reads(Kind::Trailers, "A: b \t\r\n\r\nx").unwrap().unwrap();
-    assert_eq!(
-        (text.as_str(), rest),
-        (r#"[Header { name: "A", value: "b" }]"#, 1)
-    );
+    assert_eq!((text.as_str(), rest), (r#"[Header { name: "A", value: "b" }]"#, 1));
     let (text, rest) = reads(Kind::Trailers, "\r\nx").unwrap().unwrap();
     assert_eq!((text.as_str(), rest), ("[]", 1));
 }
 
 #[test]
 fn one_empty_line_is_borne_before_a_request_and_none_before_a_response() {
-    assert!(
-        reads(Kind::Request, "\r\nGET / HTTP/1.1\r\n\r\n")
-            .unwrap()
-            .is_some()
-    );
-    assert_eq!(
-        reads(Kind::Request, "\r\n\r\nGET / HTTP/1.1\r\n\r\n"),
-        Err("malformed")
-    );
-    assert_eq!(
-        reads(Kind::Request, "\nGET / HTTP/1.1\r\n\r\n"),
-        Err("malformed")
-    );
+    assert!(reads(Kind::Request, "\r\nGET / HTTP/1.1\r\n\r\n").unwrap().is_some());
+    assert_eq!(reads(Kind::Request, "\r\n\r\nGET / HTTP/1.1\r\n\r\n"), Err("malformed"));
+    assert_eq!(reads(Kind::Request, "\nGET / HTTP/1.1\r\n\r\n"), Err("malformed"));
     assert_eq!(reads(Kind::Request, "\r"), Ok(None));
-    assert_eq!(
-        reads(Kind::Response, "\r\nHTTP/1.1 200 OK\r\n\r\n"),
-        Err("malformed")
-    );
+    assert_eq!(reads(Kind::Response, "\r\nHTTP/1.1 200 OK\r\n\r\n"), Err("malformed"));
 }
 
 #[test]
@@ -119,16 +93,9 @@ fn lf_alone_ends_no_line() {
     ] {
         assert_eq!(reads(Kind::Response, head), Err("malformed"), "{head:?}");
     }
-    assert_eq!(
-        reads(Kind::Request, "GET / HTTP/1.1\nHost: a\r\n\r\n"),
-        Err("malformed")
-    );
+    assert_eq!(reads(Kind::Request, "GET / HTTP/1.1\nHost: a\r\n\r\n"), Err("malformed"));
     for section in ["\n", "A: b\n\r\n", "A: b\r\n\n", "A: b\nC: d\r\n\r\n"] {
-        assert_eq!(
-            reads(Kind::Trailers, section),
-            Err("malformed"),
-            "{section:?}"
-        );
+        assert_eq!(reads(Kind::Trailers, section), Err("malformed"), "{section:?}");
     }
 }
 
@@ -159,11 +126,7 @@ fn what_hides_a_field_is_refused() {
         let head = format!("GET / HTTP/1.1\r\n{line}\r\n\r\n");
         assert_eq!(reads(Kind::Request, &head), Err("malformed"), "{line:?}");
         let section = format!("{line}\r\n\r\n");
-        assert_eq!(
-            reads(Kind::Trailers, &section),
-            Err("malformed"),
-            "{line:?}"
-        );
+        assert_eq!(reads(Kind::Trailers, &section), Err("malformed"), "{line:?}");
     }
 }
 
@@ -187,11 +150,7 @@ fn first_lines_that_are_none() {
         "HTTP/1.1 +20 OK",
         "<html>",
     ] {
-        assert_eq!(
-            reads(Kind::Response, &format!("{line}\r\n\r\n")),
-            Err("malformed"),
-            "{line:?}"
-        );
+        assert_eq!(reads(Kind::Response, &format!("{line}\r\n\r\n")), Err("malformed"), "{line:?}");
     }
     for line in [
         "GET",
@@ -209,87 +168,38 @@ fn first_lines_that_are_none() {
         "PRI * HTTP/2.0",
         "\x16\x03\x01",
     ] {
-        assert_eq!(
-            reads(Kind::Request, &format!("{line}\r\n\r\n")),
-            Err("malformed"),
-            "{line:?}"
-        );
+        assert_eq!(reads(Kind::Request, &format!("{line}\r\n\r\n")), Err("malformed"), "{line:?}");
     }
 }
 
 #[test]
 fn too_many_fields_are_told_from_malformed_ones() {
     let head = |n: usize, end: &str| format!("HTTP/1.1 200 OK\r\n{}{end}", "a: b\r\n".repeat(n));
-    assert!(
-        reads(Kind::Response, &head(FIELDS_MAX, "\r\n"))
-            .unwrap()
-            .is_some()
-    );
-    assert_eq!(
-        reads(Kind::Response, &head(FIELDS_MAX + 1, "\r\n")),
-        Err("too many")
-    );
+    assert!(reads(Kind::Response, &head(FIELDS_MAX, "\r\n")).unwrap().is_some());
+    assert_eq!(reads(Kind::Response, &head(FIELDS_MAX + 1, "\r\n")), Err("too many"));
     // The earlier complaint decides, whichever way the bytes come.
-    assert_eq!(
-        reads(Kind::Response, &head(FIELDS_MAX + 1, "c: d\n\r\n")),
-        Err("too many")
-    );
-    assert_eq!(
-        reads(Kind::Response, &head(FIELDS_MAX + 1, "c : d\r\n\r\n")),
-        Err("too many")
-    );
-    let early = format!(
-        "HTTP/1.1 200 OK\r\nx: y\n{}\r\n",
-        "a: b\r\n".repeat(FIELDS_MAX)
-    );
+    assert_eq!(reads(Kind::Response, &head(FIELDS_MAX + 1, "c: d\n\r\n")), Err("too many"));
+    assert_eq!(reads(Kind::Response, &head(FIELDS_MAX + 1, "c : d\r\n\r\n")), Err("too many"));
+    let early = format!("HTTP/1.1 200 OK\r\nx: y\n{}\r\n", "a: b\r\n".repeat(FIELDS_MAX));
     assert_eq!(reads(Kind::Response, &early), Err("malformed"));
 }
 
 #[test]
 fn too_long_heads_are_told_from_malformed_ones() {
     let long = "x".repeat(BYTES_MAX);
-    assert_eq!(
-        reads(Kind::Request, &format!("GET /{long} HTTP/1.1\r\n\r\n")),
-        Err("first line too long")
-    );
-    assert_eq!(
-        reads(
-            Kind::Request,
-            &format!("GET / HTTP/1.1\r\nA: {long}\r\n\r\n")
-        ),
-        Err("too long")
-    );
-    assert_eq!(
-        reads(
-            Kind::Request,
-            &format!("GET / HTTP/1.1\r\nA : {long}\r\n\r\n")
-        ),
-        Err("malformed")
-    );
+    assert_eq!(reads(Kind::Request, &format!("GET /{long} HTTP/1.1\r\n\r\n")), Err("first line too long"));
+    assert_eq!(reads(Kind::Request, &format!("GET / HTTP/1.1\r\nA: {long}\r\n\r\n")), Err("too long"));
+    assert_eq!(reads(Kind::Request, &format!("GET / HTTP/1.1\r\nA : {long}\r\n\r\n")), Err("malformed"));
     let head = "HTTP/1.1 200 OK\r\nA: \r\n\r\n";
-    let exact = |n: usize| {
-        format!(
-            "HTTP/1.1 200 OK\r\nA: {}\r\n\r\n",
-            "x".repeat(n - head.len())
-        )
-    };
+    let exact = |n: usize| format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(n - head.len()));
     assert!(reads(Kind::Response, &exact(BYTES_MAX)).unwrap().is_some());
-    assert_eq!(
-        reads(Kind::Response, &exact(BYTES_MAX + 1)),
-        Err("too long")
-    );
+    assert_eq!(reads(Kind::Response, &exact(BYTES_MAX + 1)), Err("too long"));
 }
 
 #[test]
 fn an_unfinished_head_is_neither_good_nor_bad() {
-    for head in [
-        "",
-        "H",
-        "HTTP/1.1 200",
-        "HTTP/1.1 200 OK\r\n",
-        "HTTP/1.1 200 OK\r\nA: b\r\n",
-        "HTTP/1.1 200 OK\r\nA",
-    ] {
+    for head in ["", "H", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nA: b\r\n", "HTTP/1.1 200 OK\r\nA"]
+    {
         assert_eq!(reads(Kind::Response, head), Ok(None), "{head:?}");
     }
 }
@@ -297,14 +207,8 @@ fn an_unfinished_head_is_neither_good_nor_bad() {
 #[test]
 fn garbage_never_panics_and_every_cut_agrees() {
     let good: [(Kind, &[u8]); 3] = [
-        (
-            Kind::Response,
-            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nA: b\r\nC:\r\n\r\nabcde",
-        ),
-        (
-            Kind::Request,
-            b"\r\nPOST /a HTTP/1.0\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n",
-        ),
+        (Kind::Response, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nA: b\r\nC:\r\n\r\nabcde"),
+        (Kind::Request, b"\r\nPOST /a HTTP/1.0\r\nHost: example\r\nTransfer-Encoding: chunked\r\n\r\n"),
         (Kind::Trailers, b"A: b\r\nC: d\r\n\r\nabc"),
     ];
     for seed in 0..6000 {
@@ -313,11 +217,6 @@ fn garbage_never_panics_and_every_cut_agrees() {
         let input = random.mutated(input);
         let whole = read(kind, &[&input]);
         let pieces = random.cuts(&input);
-        assert_eq!(
-            read(kind, &pieces),
-            whole,
-            "seed {seed}: {}",
-            input.escape_ascii()
-        );
+        assert_eq!(read(kind, &pieces), whole, "seed {seed}: {}", input.escape_ascii());
     }
 }

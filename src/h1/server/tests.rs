@@ -12,10 +12,7 @@ fn text(bytes: &[u8]) -> Chunk {
 }
 
 fn answer(status: u16, length: Option<u64>) -> ResponseHead {
-    ResponseHead {
-        content_length: length,
-        ..ResponseHead::new(status)
-    }
+    ResponseHead { content_length: length, ..ResponseHead::new(status) }
 }
 
 /// A request head in words.
@@ -25,8 +22,7 @@ fn told(head: &RequestHead, end: bool) -> String {
         head.method.as_str(),
         head.target.path().map_or("*", |path| path.forwarded()),
         head.authority.as_str(),
-        head.content_length
-            .map_or(String::new(), |n| format!(" length {n}")),
+        head.content_length.map_or(String::new(), |n| format!(" length {n}")),
         if head.expect_continue { " expects" } else { "" },
         if end { " end" } else { "" },
     )
@@ -47,39 +43,21 @@ fn serve(connection: &mut ServerConnection, story: &mut Story, out: &mut Output)
                 }
             }
             Ok(Some(Event::Refused(refusal))) => {
-                story.tell(format!(
-                    "refused {} {}",
-                    refusal.reason.token(),
-                    refusal.status
-                ));
+                story.tell(format!("refused {} {}", refusal.reason.token(), refusal.status));
                 connection.send_head(&answer(refusal.status, None), true, out);
             }
             Ok(Some(Event::Body(chunk))) => story.body(&chunk),
-            Ok(Some(Event::Trailers(fields))) => {
-                story.tell(format!("trailers{}", Story::fields(&fields)))
-            }
+            Ok(Some(Event::Trailers(fields))) => story.tell(format!("trailers{}", Story::fields(&fields))),
             Ok(Some(Event::End)) => {
                 story.tell("end");
                 connection.send_head(&answer(200, None), true, out);
             }
             Ok(Some(other)) => panic!("{other:?} from a server connection"),
             Err(fault) => {
-                story.tell(format!(
-                    "fault {} {:?}",
-                    fault.reason().unwrap().token(),
-                    fault.next
-                ));
-                assert_eq!(
-                    connection.next_event().unwrap_err(),
-                    fault,
-                    "a fault is for ever"
-                );
+                story.tell(format!("fault {} {:?}", fault.reason().unwrap().token(), fault.next));
+                assert_eq!(connection.next_event().unwrap_err(), fault, "a fault is for ever");
                 if fault.next == Next::Respond {
-                    connection.send_head(
-                        &answer(fault.reason().unwrap().status(), None),
-                        true,
-                        out,
-                    );
+                    connection.send_head(&answer(fault.reason().unwrap().status(), None), true, out);
                 }
                 return;
             }
@@ -106,11 +84,7 @@ fn talk(pieces: &[&[u8]], fin: bool) -> (Vec<String>, Vec<String>, Closing) {
     let responses = sent(&mut out)
         .split_terminator("\r\n\r\n")
         .map(|head| {
-            let close = if head.contains("connection: close") {
-                " close"
-            } else {
-                ""
-            };
+            let close = if head.contains("connection: close") { " close" } else { "" };
             format!("{}{close}", &head[9..12])
         })
         .collect();
@@ -137,10 +111,7 @@ fn the_corpus_is_told_as_its_directories_say() {
         // Whoever is refused is answered, and the connection does not go on.
         if !matches!(class.as_str(), "whole" | "client_gone") {
             let last = responses.last().expect("a response");
-            assert!(
-                last.ends_with(" close") && !last.starts_with('2'),
-                "{name}: {responses:?}"
-            );
+            assert!(last.ends_with(" close") && !last.starts_with('2'), "{name}: {responses:?}");
         }
     }
 }
@@ -174,10 +145,7 @@ fn the_second_request_waits_for_the_first_response() {
     let mut connection = accepted();
     let mut out = Output::new();
     connection.receive(text(format!("{GET}{GET}").as_bytes()));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     assert!(matches!(connection.next_event(), Ok(None)));
     connection.send_head(&answer(200, Some(2)), false, &mut out);
     assert!(matches!(connection.next_event(), Ok(None)));
@@ -185,20 +153,14 @@ fn the_second_request_waits_for_the_first_response() {
     // The length is reached, but the response is over only when it is ended.
     assert!(matches!(connection.next_event(), Ok(None)));
     connection.end(&mut out);
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
 }
 
 #[test]
 fn pipelining_is_bounded() {
     let mut connection = accepted();
     connection.receive(text(GET.as_bytes()));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     let many = GET.repeat(400);
     let mut waiting = 0;
     while connection.wants_read() {
@@ -219,29 +181,13 @@ fn pipelining_is_bounded() {
 fn persistence_follows_version_and_connection() {
     for (head, responses, closing) in [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "200", Closing::No),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-            "200 close",
-            Closing::Now,
-        ),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n",
-            "200 close",
-            Closing::Now,
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "200 close", Closing::Now),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", "200 close", Closing::Now),
         ("GET / HTTP/1.0\r\n\r\n", "200 close", Closing::Now),
-        (
-            "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
-            "200",
-            Closing::No,
-        ),
+        ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "200", Closing::No),
     ] {
         let (_, told, closes) = talks(head);
-        assert_eq!(
-            (told, closes),
-            (vec![responses.to_owned()], closing),
-            "{head}"
-        );
+        assert_eq!((told, closes), (vec![responses.to_owned()], closing), "{head}");
     }
 }
 
@@ -249,10 +195,7 @@ fn persistence_follows_version_and_connection() {
 fn what_follows_a_closing_request_is_dropped_and_lingered_for() {
     let input = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n{GET}");
     let (lines, responses, closing) = talk(&[input.as_bytes()], false);
-    assert_eq!(
-        (lines.len(), responses, closing),
-        (1, vec!["200 close".to_owned()], Closing::Linger)
-    );
+    assert_eq!((lines.len(), responses, closing), (1, vec!["200 close".to_owned()], Closing::Linger));
     let (.., closing) = talk(&[input.as_bytes()], true);
     assert_eq!(closing, Closing::Now, "after FIN nothing is on its way");
 }
@@ -262,49 +205,29 @@ fn http_1_0_gets_no_chunks_and_no_informational_heads() {
     let mut connection = accepted();
     let mut out = Output::new();
     connection.receive(text(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { end: true, .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { end: true, .. }))));
     connection.send_informational(&answer(103, None), &mut out);
     connection.send_head(&answer(200, None), false, &mut out);
     connection.send_body(text(b"all of it"), &mut out);
     let mut trailers = Fields::new();
     trailers.push(b"x-a", b"b");
     connection.send_trailers(&trailers, &mut out);
-    assert_eq!(
-        sent(&mut out),
-        "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it"
-    );
+    assert_eq!(sent(&mut out), "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it");
     assert_eq!(connection.closing(), Closing::Now);
 
     let mut connection = accepted();
     connection.receive(text(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     connection.send_head(&answer(200, Some(0)), true, &mut out);
-    assert_eq!(
-        sent(&mut out),
-        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n"
-    );
+    assert_eq!(sent(&mut out), "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n");
 }
 
 /// What is written in answer to `request` with this head and these pieces.
-fn written(
-    request: &str,
-    head: &ResponseHead,
-    end: bool,
-    pieces: &[&[u8]],
-) -> (String, ServerConnection) {
+fn written(request: &str, head: &ResponseHead, end: bool, pieces: &[&[u8]]) -> (String, ServerConnection) {
     let mut connection = accepted();
     let mut out = Output::new();
     connection.receive(text(request.as_bytes()));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     connection.send_head(head, end, &mut out);
     for piece in pieces {
         connection.send_body(text(piece), &mut out);
@@ -326,26 +249,11 @@ fn responses_are_framed() {
         write(&answer(200, None), false, &[b"hello"]),
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     );
-    assert_eq!(
-        write(&answer(404, None), true, &[]),
-        "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
-    );
-    assert_eq!(
-        write(&answer(299, Some(0)), false, &[]),
-        "HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n"
-    );
-    assert_eq!(
-        write(&answer(204, None), true, &[]),
-        "HTTP/1.1 204 No Content\r\n\r\n"
-    );
-    assert_eq!(
-        write(&answer(204, Some(0)), true, &[]),
-        "HTTP/1.1 204 No Content\r\n\r\n"
-    );
-    assert_eq!(
-        write(&answer(304, Some(5)), true, &[]),
-        "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"
-    );
+    assert_eq!(write(&answer(404, None), true, &[]), "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(write(&answer(299, Some(0)), false, &[]), "HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(write(&answer(204, None), true, &[]), "HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(write(&answer(204, Some(0)), true, &[]), "HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(write(&answer(304, Some(5)), true, &[]), "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n");
 }
 
 #[test]
@@ -357,24 +265,15 @@ fn a_response_to_head_has_the_head_only() {
     // And the next one has its body again.
     let mut out = Output::new();
     connection.receive(super::tests::text(GET.as_bytes()));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     connection.send_head(&answer(200, Some(2)), false, &mut out);
     connection.send_body(super::tests::text(b"ok"), &mut out);
     assert!(sent(&mut out).ends_with("ok"));
-    assert_eq!(
-        written(head, &answer(200, None), true, &[]).0,
-        "HTTP/1.1 200 OK\r\n\r\n"
-    );
+    assert_eq!(written(head, &answer(200, None), true, &[]).0, "HTTP/1.1 200 OK\r\n\r\n");
     let refused = "HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n";
     let mut connection = accepted();
     connection.receive(super::tests::text(refused.as_bytes()));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Refused(_)))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Refused(_)))));
     connection.send_head(&answer(400, Some(3)), false, &mut out);
     out.clear();
     connection.send_body(super::tests::text(b"bad"), &mut out);
@@ -394,10 +293,7 @@ fn fields_of_the_connection_are_never_taken_from_a_head() {
     ] {
         head.fields.push(name, value);
     }
-    assert_eq!(
-        written(GET, &head, true, &[]).0,
-        "HTTP/1.1 200 OK\r\nx-kept: 1\r\ncontent-length: 0\r\n\r\n"
-    );
+    assert_eq!(written(GET, &head, true, &[]).0, "HTTP/1.1 200 OK\r\nx-kept: 1\r\ncontent-length: 0\r\n\r\n");
 }
 
 #[test]
@@ -406,10 +302,7 @@ fn a_response_that_breaks_its_length_resets_the_connection() {
         let (text, mut connection) = written(GET, &answer(200, Some(5)), false, pieces);
         assert!(!text.contains('!'));
         let fault = connection.next_event().unwrap_err();
-        assert_eq!(
-            (fault.reason(), fault.next),
-            (Some(Reason::Internal), Next::Reset)
-        );
+        assert_eq!((fault.reason(), fault.next), (Some(Reason::Internal), Next::Reset));
         assert!(connection.fault.is_some());
     }
     let (_, mut connection) = written(GET, &answer(200, Some(5)), true, &[]);
@@ -420,18 +313,13 @@ fn a_response_that_breaks_its_length_resets_the_connection() {
 fn a_client_that_waits_is_told_to_continue() {
     let mut connection = accepted();
     let (mut story, mut out) = (Story::default(), Output::new());
-    connection.receive(text(
-        format!("{POST}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n").as_bytes(),
-    ));
+    connection.receive(text(format!("{POST}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n").as_bytes()));
     serve(&mut connection, &mut story, &mut out);
     connection.send_informational(&answer(100, None), &mut out);
     assert_eq!(sent(&mut out), "HTTP/1.1 100 Continue\r\n\r\n");
     connection.receive(text(b"hi"));
     serve(&mut connection, &mut story, &mut out);
-    assert_eq!(
-        story.lines,
-        ["POST /p at a length 2 expects", "body hi", "end"]
-    );
+    assert_eq!(story.lines, ["POST /p at a length 2 expects", "body hi", "end"]);
     assert_eq!(connection.closing(), Closing::No);
 }
 
@@ -439,13 +327,8 @@ fn a_client_that_waits_is_told_to_continue() {
 fn a_client_that_waits_and_is_answered_instead_ends_the_connection() {
     let mut connection = accepted();
     let mut out = Output::new();
-    connection.receive(text(
-        format!("{POST}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n").as_bytes(),
-    ));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { end: false, .. }))
-    ));
+    connection.receive(text(format!("{POST}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n").as_bytes()));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { end: false, .. }))));
     connection.send_head(&answer(200, Some(1)), false, &mut out);
     connection.send_body(text(b"x"), &mut out);
     connection.end(&mut out);
@@ -457,13 +340,8 @@ fn a_client_that_waits_and_is_answered_instead_ends_the_connection() {
 fn an_early_answer_lingers_for_the_rest_of_the_upload() {
     let mut connection = accepted();
     let mut out = Output::new();
-    connection.receive(text(
-        format!("{POST}Content-Length: 100000\r\n\r\nabc").as_bytes(),
-    ));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { end: false, .. }))
-    ));
+    connection.receive(text(format!("{POST}Content-Length: 100000\r\n\r\nabc").as_bytes()));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { end: false, .. }))));
     connection.send_head(&answer(413, None), true, &mut out);
     assert!(sent(&mut out).contains("connection: close\r\n"));
     assert_eq!(connection.closing(), Closing::Linger);
@@ -479,13 +357,8 @@ fn an_early_answer_lingers_for_the_rest_of_the_upload() {
 fn an_answer_may_begin_before_the_request_ends() {
     let mut connection = accepted();
     let mut out = Output::new();
-    connection.receive(text(
-        format!("{POST}Content-Length: 4\r\n\r\nec").as_bytes(),
-    ));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { end: false, .. }))
-    ));
+    connection.receive(text(format!("{POST}Content-Length: 4\r\n\r\nec").as_bytes()));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { end: false, .. }))));
     connection.grant(100);
     connection.send_head(&answer(200, Some(4)), false, &mut out);
     assert!(!sent(&mut out).contains("close"));
@@ -509,19 +382,11 @@ fn a_broken_body_can_be_answered_until_the_response_has_begun() {
     let input = format!("{POST}Transfer-Encoding: chunked\r\n\r\nzz\r\n");
     let (lines, responses, closing) = talks(&input);
     assert_eq!(lines.last().unwrap(), "fault body_framing Respond");
-    assert_eq!(
-        (responses, closing),
-        (vec!["400 close".to_owned()], Closing::Linger)
-    );
+    assert_eq!((responses, closing), (vec!["400 close".to_owned()], Closing::Linger));
 
     let mut connection = accepted();
-    connection.receive(text(
-        format!("{POST}Transfer-Encoding: chunked\r\n\r\n").as_bytes(),
-    ));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    connection.receive(text(format!("{POST}Transfer-Encoding: chunked\r\n\r\n").as_bytes()));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     connection.send_head(&answer(200, None), false, &mut Output::new());
     connection.receive(text(b"zz\r\n"));
     assert_eq!(connection.next_event().unwrap_err().next, Next::Reset);
@@ -530,13 +395,8 @@ fn a_broken_body_can_be_answered_until_the_response_has_begun() {
 #[test]
 fn request_bodies_wait_for_credit() {
     let mut connection = accepted();
-    connection.receive(text(
-        format!("{POST}Content-Length: 6\r\n\r\nabcdef").as_bytes(),
-    ));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    connection.receive(text(format!("{POST}Content-Length: 6\r\n\r\nabcdef").as_bytes()));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     assert!(matches!(connection.next_event(), Ok(None)));
     connection.grant(4);
     assert!(matches!(connection.next_event(), Ok(Some(Event::Body(chunk))) if &*chunk == b"abcd"));
@@ -558,28 +418,10 @@ fn heads_beyond_their_bounds_are_told_apart() {
     let bytes = Limits::SERVER.head.bytes;
     let long = "x".repeat(bytes);
     for (input, refused) in [
-        (
-            format!("GET /{long} HTTP/1.1\r\n"),
-            "refused target_too_long 414",
-        ),
-        (
-            format!(
-                "GET /{} HTTP/1.1\r\nHost: a\r\n\r\n",
-                &long[..bytes * 3 / 4]
-            ),
-            "refused target_too_long 414",
-        ),
-        (
-            format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {long}\r\n\r\n"),
-            "refused head_too_large 431",
-        ),
-        (
-            format!(
-                "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
-                "a: b\r\n".repeat(200)
-            ),
-            "refused too_many_fields 431",
-        ),
+        (format!("GET /{long} HTTP/1.1\r\n"), "refused target_too_long 414"),
+        (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..bytes * 3 / 4]), "refused target_too_long 414"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {long}\r\n\r\n"), "refused head_too_large 431"),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(200)), "refused too_many_fields 431"),
     ] {
         for cut in [1, 100, input.len() / 2, input.len()] {
             let (front, back) = input.as_bytes().split_at(cut);
@@ -599,10 +441,7 @@ fn draining_lets_the_present_request_be_the_last() {
     let mut connection = accepted();
     let mut out = Output::new();
     connection.receive(text(GET.as_bytes()));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     connection.drain();
     assert_eq!(connection.closing(), Closing::No);
     connection.send_head(&answer(200, None), true, &mut out);
@@ -616,10 +455,7 @@ fn draining_lets_the_present_request_be_the_last() {
     assert!(connection.is_within_head());
     connection.drain();
     connection.receive(text(&GET.as_bytes()[10..]));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     connection.send_head(&answer(200, None), true, &mut out);
     assert_eq!(connection.closing(), Closing::Linger);
 }
@@ -627,10 +463,7 @@ fn draining_lets_the_present_request_be_the_last() {
 #[test]
 fn an_idle_connection_that_ends_is_closed_without_a_word() {
     let (lines, responses, closing) = talk(&[], true);
-    assert_eq!(
-        (lines.len(), responses.len(), closing),
-        (0, 0, Closing::Now)
-    );
+    assert_eq!((lines.len(), responses.len(), closing), (0, 0, Closing::Now));
     let (lines, _, closing) = talk(&[GET.as_bytes()], true);
     assert_eq!((lines.len(), closing), (1, Closing::Now));
 }
@@ -663,10 +496,7 @@ fn heads_can_be_used_again() {
 
 #[test]
 fn garbage_never_panics_and_every_cut_agrees() {
-    let seeds: Vec<_> = corpus("request")
-        .into_iter()
-        .map(|(_, _, bytes)| bytes)
-        .collect();
+    let seeds: Vec<_> = corpus("request").into_iter().map(|(_, _, bytes)| bytes).collect();
     for seed in 0..6000 {
         let mut random = Random::new(seed);
         let at = random.below(seeds.len());
@@ -674,12 +504,7 @@ fn garbage_never_panics_and_every_cut_agrees() {
         let (lines, responses, _) = talk(&[&input], true);
         let pieces = random.cuts(&input);
         let (again, responses_again, _) = talk(&pieces, true);
-        assert_eq!(
-            (again, responses_again),
-            (lines, responses),
-            "seed {seed}: {}",
-            input.escape_ascii()
-        );
+        assert_eq!((again, responses_again), (lines, responses), "seed {seed}: {}", input.escape_ascii());
     }
 }
 
@@ -687,10 +512,7 @@ fn garbage_never_panics_and_every_cut_agrees() {
 fn small_pieces_pause_reading_by_their_number() {
     let mut connection = accepted();
     connection.receive(text(GET.as_bytes()));
-    assert!(matches!(
-        connection.next_event(),
-        Ok(Some(Event::Head { .. }))
-    ));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Head { .. }))));
     for _ in 0..limits::H1_HELD_CHUNKS {
         assert!(connection.wants_read());
         connection.receive(text(b"G"));

@@ -11,13 +11,7 @@ fn serves_the_next(endpoint: crate::h3::Endpoint) -> crate::h3::Endpoint {
     let mut world = World::over(endpoint, client, &settings);
     world.handshake();
     let stream = world.client.get("/bytes/20000");
-    world.run(|world| {
-        world
-            .client
-            .answers
-            .get(&stream)
-            .is_some_and(|answer| answer.finished && answer.intact)
-    });
+    world.run(|world| world.client.answers.get(&stream).is_some_and(|answer| answer.finished && answer.intact));
     world.endpoint
 }
 
@@ -37,12 +31,7 @@ fn turn_all(endpoint: &mut crate::h3::Endpoint) {
 }
 
 fn throw(endpoint: &mut crate::h3::Endpoint, mut datagram: Vec<u8>) {
-    endpoint.receive(
-        &mut datagram,
-        client_address(),
-        server_address(),
-        Instant::now(),
-    );
+    endpoint.receive(&mut datagram, client_address(), server_address(), Instant::now());
 }
 
 #[test]
@@ -63,12 +52,7 @@ fn noise_is_dropped() {
         throw(&mut endpoint, datagram);
     }
     assert!(endpoint.is_empty());
-    let dropped = endpoint
-        .counters()
-        .dropped
-        .iter()
-        .map(|count| count.get())
-        .sum::<u64>();
+    let dropped = endpoint.counters().dropped.iter().map(|count| count.get()).sum::<u64>();
     assert!(dropped + endpoint.counters().negotiations.get() == 5000);
     serves_the_next(endpoint);
 }
@@ -79,13 +63,7 @@ fn mutated_truncated_and_replayed_datagrams_of_a_client_harm_nobody_else() {
     world.recorded = Some(Vec::new());
     world.handshake();
     let stream = world.client.post("/echo", 30_000);
-    world.run(|world| {
-        world
-            .client
-            .answers
-            .get(&stream)
-            .is_some_and(|answer| answer.finished)
-    });
+    world.run(|world| world.client.answers.get(&stream).is_some_and(|answer| answer.finished));
     let recorded = world.recorded.take().unwrap();
     let mut endpoint = world.endpoint;
     let mut random = Random::new(11);
@@ -112,12 +90,7 @@ fn mutated_truncated_and_replayed_datagrams_of_a_client_harm_nobody_else() {
 #[test]
 fn malformed_heads_reset_their_stream_only() {
     let mut world = World::ready();
-    const GET: [(&str, &str); 4] = [
-        (":method", "GET"),
-        (":scheme", "https"),
-        (":authority", "a"),
-        (":path", "/"),
-    ];
+    const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")];
     let with = |more: &[(&'static str, &'static str)]| [&GET[..], more].concat();
     let without = |name: &str| {
         let mut fields = GET.to_vec();
@@ -149,28 +122,14 @@ fn malformed_heads_reset_their_stream_only() {
     for (index, case) in cases.into_iter().enumerate() {
         let stream = 4 * index as u64;
         world.client.raw_request(stream, &case, true);
-        world.run(|world| {
-            world
-                .client
-                .answers
-                .get(&stream)
-                .is_some_and(Answer::is_over)
-        });
+        world.run(|world| world.client.answers.get(&stream).is_some_and(Answer::is_over));
         let answer = &world.client.answers[&stream];
-        assert_eq!(
-            answer.reset,
-            Some(code::MESSAGE_ERROR),
-            "case {index}: {:?}",
-            world.origin.log
-        );
+        assert_eq!(answer.reset, Some(code::MESSAGE_ERROR), "case {index}: {:?}", world.origin.log);
     }
     assert!(world.client.quic.peer_error().is_none());
     assert_eq!(world.connection().streams_open(), 0);
     let counters = world.endpoint.counters();
-    assert_eq!(
-        counters.requests_malformed.get() + counters.request_length_mismatches.get(),
-        count as u64
-    );
+    assert_eq!(counters.requests_malformed.get() + counters.request_length_mismatches.get(), count as u64);
     serves_the_next(world.endpoint);
 }
 
@@ -179,27 +138,14 @@ fn heads_over_our_limit_are_answered_and_over_twice_of_it_end_the_connection() {
     let mut world = World::ready();
     let limit = QuicSettings::default().head.bytes;
     let long = "v".repeat(limit);
-    let stream = world
-        .client
-        .request(&Client::head("GET", "/a", &[("x", &long)]), true);
-    world.run(|world| {
-        world
-            .client
-            .answers
-            .get(&stream)
-            .is_some_and(Answer::is_over)
-    });
+    let stream = world.client.request(&Client::head("GET", "/a", &[("x", &long)]), true);
+    world.run(|world| world.client.answers.get(&stream).is_some_and(Answer::is_over));
     assert_eq!(world.client.answers[&stream].status(), "431");
 
     let long = "v".repeat(3 * limit);
-    world
-        .client
-        .request(&Client::head("GET", "/a", &[("x", &long)]), true);
+    world.client.request(&Client::head("GET", "/a", &[("x", &long)]), true);
     world.run(|world| world.client.quic.peer_error().is_some());
-    assert_eq!(
-        world.client.quic.peer_error().unwrap().error_code,
-        code::EXCESSIVE_LOAD
-    );
+    assert_eq!(world.client.quic.peer_error().unwrap().error_code, code::EXCESSIVE_LOAD);
     assert!(world.connection().is_closing());
     serves_the_next(world.endpoint);
 }
@@ -211,17 +157,8 @@ fn bodies_that_are_not_as_long_as_announced_are_errors() {
         let head = Client::head("POST", "/echo", &[("content-length", "100")]);
         let stream = world.client.request(&head, false);
         world.client.upload(stream, sent, true);
-        world.run(|world| {
-            world
-                .client
-                .answers
-                .get(&stream)
-                .is_some_and(Answer::is_over)
-        });
-        assert_eq!(
-            world.client.answers[&stream].reset,
-            Some(code::MESSAGE_ERROR)
-        );
+        world.run(|world| world.client.answers.get(&stream).is_some_and(Answer::is_over));
+        assert_eq!(world.client.answers[&stream].reset, Some(code::MESSAGE_ERROR));
         assert_eq!(world.origin.tasks[&stream].reset, Some(code::MESSAGE_ERROR));
         assert!(!world.origin.tasks[&stream].ended);
         assert_eq!(world.endpoint.counters().request_length_mismatches.get(), 1);
@@ -233,23 +170,10 @@ fn bodies_that_are_not_as_long_as_announced_are_errors() {
 #[test]
 fn malformed_trailers_reset_their_stream() {
     let mut world = World::ready();
-    let stream = world
-        .client
-        .request(&Client::head("POST", "/trailed", &[]), false);
-    world
-        .client
-        .upload_with_trailers(stream, 10, &[(":path", "/x")]);
-    world.run(|world| {
-        world
-            .client
-            .answers
-            .get(&stream)
-            .is_some_and(Answer::is_over)
-    });
-    assert_eq!(
-        world.client.answers[&stream].reset,
-        Some(code::MESSAGE_ERROR)
-    );
+    let stream = world.client.request(&Client::head("POST", "/trailed", &[]), false);
+    world.client.upload_with_trailers(stream, 10, &[(":path", "/x")]);
+    world.run(|world| world.client.answers.get(&stream).is_some_and(Answer::is_over));
+    assert_eq!(world.client.answers[&stream].reset, Some(code::MESSAGE_ERROR));
     assert_eq!(world.origin.tasks[&stream].reset, Some(code::MESSAGE_ERROR));
 }
 
@@ -262,11 +186,7 @@ fn closes_with(stream: u64, bytes: &[u8], end: bool) -> u64 {
     let code = world.client.quic.peer_error().unwrap().error_code;
     let key = world.key.unwrap();
     world.endpoint.remove(key);
-    let cause = CloseCause {
-        by: Closer::Us,
-        application: true,
-        code,
-    };
+    let cause = CloseCause { by: Closer::Us, application: true, code };
     assert_eq!(world.endpoint.counters().closes(), [(cause, 1)]);
     serves_the_next(world.endpoint);
     code
@@ -275,21 +195,12 @@ fn closes_with(stream: u64, bytes: &[u8], end: bool) -> u64 {
 #[test]
 fn forbidden_frames_and_streams_close_the_connection_with_their_code() {
     // DATA before HEADERS.
-    assert_eq!(
-        closes_with(0, &[0x00, 0x01, 0x61], false),
-        code::FRAME_UNEXPECTED
-    );
+    assert_eq!(closes_with(0, &[0x00, 0x01, 0x61], false), code::FRAME_UNEXPECTED);
     // SETTINGS and CANCEL_PUSH on a request stream.
     assert_eq!(closes_with(0, &[0x04, 0x00], false), code::FRAME_UNEXPECTED);
-    assert_eq!(
-        closes_with(0, &[0x03, 0x01, 0x00], false),
-        code::FRAME_UNEXPECTED
-    );
+    assert_eq!(closes_with(0, &[0x03, 0x01, 0x00], false), code::FRAME_UNEXPECTED);
     // A field section that does not decode: a static index beyond the table.
-    assert_eq!(
-        closes_with(0, &[0x01, 0x04, 0x00, 0x00, 0xff, 0x7f], false),
-        code::QPACK_DECOMPRESSION_FAILED
-    );
+    assert_eq!(closes_with(0, &[0x01, 0x04, 0x00, 0x00, 0xff, 0x7f], false), code::QPACK_DECOMPRESSION_FAILED);
     // A second control stream, and a push stream.
     assert_eq!(closes_with(18, &[0x00], false), code::STREAM_CREATION_ERROR);
     assert_eq!(closes_with(18, &[0x01], false), code::STREAM_CREATION_ERROR);

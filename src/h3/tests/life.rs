@@ -16,12 +16,7 @@ fn first_datagrams(seed: u64) -> Vec<Vec<u8>> {
 }
 
 fn receive(endpoint: &mut crate::h3::Endpoint, datagram: &[u8]) -> Received {
-    endpoint.receive(
-        &mut datagram.to_vec(),
-        client_address(),
-        server_address(),
-        Instant::now(),
-    )
+    endpoint.receive(&mut datagram.to_vec(), client_address(), server_address(), Instant::now())
 }
 
 #[test]
@@ -31,10 +26,7 @@ fn a_handshake_tells_its_facts() {
     assert!(facts.established);
     assert_eq!(facts.alpn, b"h3");
     assert_eq!(facts.server_name.as_deref(), Some("example.test"));
-    assert_eq!(
-        (facts.client, facts.local),
-        (client_address(), server_address())
-    );
+    assert_eq!((facts.client, facts.local), (client_address(), server_address()));
     assert!(facts.handshake.is_some());
     assert_eq!(world.endpoint.counters().established.get(), 1);
     assert_eq!((world.endpoint.len(), world.endpoint.half_open()), (1, 0));
@@ -54,10 +46,7 @@ fn doubled_first_packets_find_their_connection() {
 
 #[test]
 fn connections_and_handshakes_are_bounded() {
-    let settings = QuicSettings {
-        half_open: 3,
-        ..QuicSettings::default()
-    };
+    let settings = QuicSettings { half_open: 3, ..QuicSettings::default() };
     let mut bounded = endpoint(&settings);
     for seed in 1..=3 {
         let received = receive(&mut bounded, &first_datagrams(seed)[0]);
@@ -71,10 +60,7 @@ fn connections_and_handshakes_are_bounded() {
     assert!(bounded.get_mut(key).is_none());
     assert!(matches!(receive(&mut bounded, &fourth[0]), Received::Connection(new) if new != key));
 
-    let settings = QuicSettings {
-        connections: 0,
-        ..QuicSettings::default()
-    };
+    let settings = QuicSettings { connections: 0, ..QuicSettings::default() };
     let limit = Received::Dropped(DropReason::ConnectionLimit);
     assert_eq!(receive(&mut endpoint(&settings), &fourth[0]), limit);
     let mut draining = endpoint(&QuicSettings::default());
@@ -106,9 +92,7 @@ fn packets_for_another_worker_or_process_are_told_apart() {
     let packet = world.recorded.unwrap().pop().unwrap();
     let keys = crate::h3::cid::CidKeys::derive(b"a secret of the tests");
     for (worker, epoch) in [(4, 9), (3, 8)] {
-        let mut other =
-            crate::h3::Endpoint::new(&QuicSettings::default(), &identity(), &keys, worker, epoch)
-                .unwrap();
+        let mut other = crate::h3::Endpoint::new(&QuicSettings::default(), &identity(), &keys, worker, epoch).unwrap();
         let dropped = Received::Dropped(DropReason::Misdirected);
         assert_eq!(receive(&mut other, &packet), dropped);
     }
@@ -132,10 +116,7 @@ fn unknown_versions_are_answered_within_bounds() {
     assert_eq!(endpoint.take_reply(&mut reply), 0);
 
     let short = Received::Dropped(DropReason::VersionTooSmall);
-    assert_eq!(
-        receive(&mut endpoint, &packet[..INITIAL_LEN_MIN - 1]),
-        short
-    );
+    assert_eq!(receive(&mut endpoint, &packet[..INITIAL_LEN_MIN - 1]), short);
     packet[1..5].fill(0);
     let negotiation = Received::Dropped(DropReason::VersionNegotiation);
     assert_eq!(receive(&mut endpoint, &packet), negotiation);
@@ -156,15 +137,9 @@ fn a_client_of_another_version_learns_ours() {
     let mut client = Client::with_config(1, &ClientSettings::default(), config);
     let mut buffer = vec![0; 2000];
     let (len, _) = client.quic.send(&mut buffer).unwrap();
-    assert!(matches!(
-        receive(&mut endpoint, &buffer[..len]),
-        Received::Reply { .. }
-    ));
+    assert!(matches!(receive(&mut endpoint, &buffer[..len]), Received::Reply { .. }));
     let len = endpoint.take_reply(&mut buffer);
-    let info = quiche::RecvInfo {
-        from: server_address(),
-        to: client_address(),
-    };
+    let info = quiche::RecvInfo { from: server_address(), to: client_address() };
     client.quic.recv(&mut buffer[..len], info).unwrap();
     let mut world = World::over(endpoint, client, &settings);
     world.handshake();
@@ -175,10 +150,7 @@ fn first_packets_too_small_or_with_short_ids_are_dropped() {
     let mut endpoint = endpoint(&QuicSettings::default());
     let datagram = &first_datagrams(1)[0];
     let small = Received::Dropped(DropReason::InitialTooSmall);
-    assert_eq!(
-        receive(&mut endpoint, &datagram[..INITIAL_LEN_MIN - 1]),
-        small
-    );
+    assert_eq!(receive(&mut endpoint, &datagram[..INITIAL_LEN_MIN - 1]), small);
     let mut packet = vec![0; 1200];
     packet[..6].copy_from_slice(&[0xc0, 0, 0, 0, 1, 7]);
     let length = Received::Dropped(DropReason::IdLength);
@@ -196,10 +168,7 @@ fn first_packets_too_small_or_with_short_ids_are_dropped() {
 
 #[test]
 fn a_handshake_that_goes_nowhere_ends() {
-    let settings = QuicSettings {
-        handshake_timeout: Duration::from_secs(2),
-        ..QuicSettings::default()
-    };
+    let settings = QuicSettings { handshake_timeout: Duration::from_secs(2), ..QuicSettings::default() };
     let mut endpoint = endpoint(&settings);
     let Received::Connection(key) = receive(&mut endpoint, &first_datagrams(1)[0]) else {
         panic!("not accepted");
@@ -213,12 +182,7 @@ fn a_handshake_that_goes_nowhere_ends() {
 }
 
 fn get(path: &str) -> [(&str, &str); 4] {
-    [
-        (":method", "GET"),
-        (":scheme", "https"),
-        (":authority", "example.test"),
-        (":path", path),
-    ]
+    [(":method", "GET"), (":scheme", "https"), (":authority", "example.test"), (":path", path)]
 }
 
 #[test]
@@ -240,41 +204,23 @@ fn a_drain_serves_what_is_on_its_way_and_rejects_what_comes_later() {
     let deaf = late + 4;
     world.client.raw_request(deaf, &get("/bytes/10"), true);
     world.run(|world| world.client.answers.get(&deaf).is_some_and(Answer::is_over));
-    assert_eq!(
-        world.client.answers[&deaf].reset,
-        Some(code::REQUEST_REJECTED)
-    );
+    assert_eq!(world.client.answers[&deaf].reset, Some(code::REQUEST_REJECTED));
     world.with(|origin, connection| origin.answer(connection, open, 1000, true));
-    world.run(|world| {
-        world
-            .client
-            .answers
-            .get(&open)
-            .is_some_and(|answer| answer.finished)
-    });
+    world.run(|world| world.client.answers.get(&open).is_some_and(|answer| answer.finished));
     world.run(|world| world.connection().is_drained());
     world.connection().close(code::NO_ERROR, b"");
     world.settle();
     let error = world.client.quic.peer_error().unwrap();
     assert!(error.is_app && error.error_code == code::NO_ERROR);
     let cause = world.connection().close_cause().unwrap();
-    assert_eq!(
-        cause,
-        CloseCause {
-            by: Closer::Us,
-            application: true,
-            code: code::NO_ERROR
-        }
-    );
+    assert_eq!(cause, CloseCause { by: Closer::Us, application: true, code: code::NO_ERROR });
 }
 
 #[test]
 fn a_client_that_leaves_ends_every_stream_in_both_directions() {
     let mut world = World::ready();
     let get = world.client.get("/hold");
-    let post = world
-        .client
-        .request(&Client::head("POST", "/hold", &[]), false);
+    let post = world.client.request(&Client::head("POST", "/hold", &[]), false);
     world.run(|world| world.origin.tasks.len() == 2);
     world.client.quic.close(true, 0x100, b"bye").unwrap();
     world.settle();
@@ -286,11 +232,7 @@ fn a_client_that_leaves_ends_every_stream_in_both_directions() {
     assert_eq!(world.connection().streams_open(), 0);
     let key = world.key.unwrap();
     world.endpoint.remove(key);
-    let cause = CloseCause {
-        by: Closer::Client,
-        application: true,
-        code: 0x100,
-    };
+    let cause = CloseCause { by: Closer::Client, application: true, code: 0x100 };
     assert_eq!(world.endpoint.counters().closes(), [(cause, 1)]);
 }
 
@@ -301,32 +243,12 @@ fn a_client_that_moves_is_believed_when_it_proved_it() {
     let spare = quiche::ConnectionId::from_ref(&[0x5a; 16]);
     world.client.quic.new_scid(&spare, 1, false).unwrap();
     world.settle();
-    world
-        .client
-        .quic
-        .probe_path(elsewhere, server_address())
-        .unwrap();
-    world.run(|world| {
-        world
-            .client
-            .quic
-            .is_path_validated(elsewhere, server_address())
-            == Ok(true)
-    });
+    world.client.quic.probe_path(elsewhere, server_address()).unwrap();
+    world.run(|world| world.client.quic.is_path_validated(elsewhere, server_address()) == Ok(true));
     assert_eq!(world.connection().client(), client_address());
-    world
-        .client
-        .quic
-        .migrate(elsewhere, server_address())
-        .unwrap();
+    world.client.quic.migrate(elsewhere, server_address()).unwrap();
     let stream = world.client.get("/bytes/100000");
-    world.run(|world| {
-        world
-            .client
-            .answers
-            .get(&stream)
-            .is_some_and(|answer| answer.finished)
-    });
+    world.run(|world| world.client.answers.get(&stream).is_some_and(|answer| answer.finished));
     assert_eq!(world.connection().client(), elsewhere);
     assert_eq!(world.endpoint.counters().migrations.get(), 1);
 }
@@ -335,46 +257,23 @@ fn a_client_that_moves_is_believed_when_it_proved_it() {
 fn trains_carry_many_packets_of_one_size() {
     let mut world = World::ready();
     let stream = world.client.get("/bytes/2000000");
-    world.run(|world| {
-        world
-            .client
-            .answers
-            .get(&stream)
-            .is_some_and(|answer| answer.finished)
-    });
+    world.run(|world| world.client.answers.get(&stream).is_some_and(|answer| answer.finished));
     // Sizes within a train are checked for every train of every test.
     let longest = world.trains.iter().map(|train| train.packets).max();
     assert_eq!(longest, Some(QuicSettings::default().burst_packets));
-    let packets = world
-        .trains
-        .iter()
-        .map(|train| train.packets)
-        .sum::<usize>();
-    assert!(
-        packets > 1500 && world.trains.len() < packets / 5,
-        "{} trains",
-        world.trains.len()
-    );
+    let packets = world.trains.iter().map(|train| train.packets).sum::<usize>();
+    assert!(packets > 1500 && world.trains.len() < packets / 5, "{} trains", world.trains.len());
 }
 
 #[test]
 fn small_answers_of_many_sizes_keep_every_train_uniform() {
     let mut world = World::ready();
-    let streams = (0..100)
-        .map(|index| {
-            world
-                .client
-                .get(&format!("/bytes/{}", 900 + index * 7 % 400))
-        })
-        .collect::<Vec<_>>();
+    let streams =
+        (0..100).map(|index| world.client.get(&format!("/bytes/{}", 900 + index * 7 % 400))).collect::<Vec<_>>();
     world.run(|world| {
-        streams.iter().all(|stream| {
-            world
-                .client
-                .answers
-                .get(stream)
-                .is_some_and(|answer| answer.finished && answer.intact)
-        })
+        streams
+            .iter()
+            .all(|stream| world.client.answers.get(stream).is_some_and(|answer| answer.finished && answer.intact))
     });
     assert!(world.endpoint.counters().packets_aside.get() > 0);
 }

@@ -11,10 +11,7 @@ fn section(fields: &[(&str, &str)]) -> Fields {
 
 fn listed(fields: &Fields) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    fields
-        .iter()
-        .map(|(name, value)| (text(name.name), text(value)))
-        .collect()
+    fields.iter().map(|(name, value)| (text(name.name), text(value))).collect()
 }
 
 #[test]
@@ -25,10 +22,7 @@ fn names_are_lowered_and_known_ones_recognised() {
     assert_eq!(fields.find(b"x-OWN"), Some(&b"V"[..]));
     assert_eq!(fields.find(b"VIA"), Some(&b"1.1 a"[..]));
     assert_eq!(fields.find(b"x-ow"), None);
-    assert_eq!(
-        fields.get_all(Known::Via).rev().collect::<Vec<_>>(),
-        [b"1.1 b", b"1.1 a"]
-    );
+    assert_eq!(fields.get_all(Known::Via).rev().collect::<Vec<_>>(), [b"1.1 b", b"1.1 a"]);
     assert_eq!(listed(&fields)[1], ("x-own".into(), "V".into()));
 }
 
@@ -53,12 +47,7 @@ fn set_takes_the_place_of_the_first() {
 
 #[test]
 fn join_keeps_order_and_place() {
-    let mut fields = section(&[
-        ("cookie", "a=1"),
-        ("x", "y"),
-        ("cookie", ""),
-        ("cookie", "b=2"),
-    ]);
+    let mut fields = section(&[("cookie", "a=1"), ("x", "y"), ("cookie", ""), ("cookie", "b=2")]);
     assert!(fields.join(Known::Cookie, b"; "));
     assert_eq!(fields, section(&[("cookie", "a=1; b=2"), ("x", "y")]));
     let once = fields.clone();
@@ -137,8 +126,7 @@ fn every_operation_agrees_with_a_list_of_pairs() {
         let mut model: Vec<(String, String)> = Vec::new();
         for _ in 0..30 {
             let name = *random.pick(NAMES);
-            let value =
-                (*random.pick(&["", "1", "x-a, x-b", "close", "via,x-a", "long value"])).to_owned();
+            let value = (*random.pick(&["", "1", "x-a, x-b", "close", "via,x-a", "long value"])).to_owned();
             match random.below(8) {
                 0..=3 => {
                     assert!(fields.push(name.as_bytes(), value.as_bytes()));
@@ -190,10 +178,7 @@ fn every_operation_agrees_with_a_list_of_pairs() {
                 }
             }
             assert_eq!(listed(&fields), model, "seed {seed}");
-            let size: usize = model
-                .iter()
-                .map(|(name, value)| name.len() + value.len() + 32)
-                .sum();
+            let size: usize = model.iter().map(|(name, value)| name.len() + value.len() + 32).sum();
             assert_eq!(fields.bytes(), size, "seed {seed}");
         }
     }

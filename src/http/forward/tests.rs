@@ -15,15 +15,9 @@ fn head(version: WireVersion, method: &str, host: &str, fields: &[(&str, &str)])
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let pseudo = [(":method", method), (":scheme", "https"), (":path", "/")]
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    let line = version.is_h1().then_some(RequestLine {
-        method: method.as_bytes(),
-        target: b"/",
-    });
-    let wire = WireRequest {
-        scheme: Scheme::Https,
-        line,
-        fields: pseudo.into_iter().filter(|_| !version.is_h1()).chain(all),
-    };
+    let line = version.is_h1().then_some(RequestLine { method: method.as_bytes(), target: b"/" });
+    let wire =
+        WireRequest { scheme: Scheme::Https, line, fields: pseudo.into_iter().filter(|_| !version.is_h1()).chain(all) };
     normalize::request(version, wire, &HeadLimits::REQUEST).expect("a good head")
 }
 
@@ -32,15 +26,7 @@ fn peer() -> Peer {
 }
 
 fn rules(peer: &Peer, trusted: bool, identity: IdentityMode) -> RequestRules<'_> {
-    RequestRules {
-        peer,
-        trusted,
-        identity,
-        request_id: b"id-1",
-        trace: None,
-        early_data: false,
-        client_cert: None,
-    }
+    RequestRules { peer, trusted, identity, request_id: b"id-1", trace: None, early_data: false, client_cert: None }
 }
 
 /// The fields that go upstream, one per line.
@@ -52,13 +38,7 @@ fn forwarded(mut head: RequestHead, rules: &RequestRules<'_>) -> Vec<String> {
 fn lines(fields: &Fields) -> Vec<String> {
     fields
         .iter()
-        .map(|(name, value)| {
-            format!(
-                "{}: {}",
-                name.name.escape_ascii(),
-                String::from_utf8_lossy(value)
-            )
-        })
+        .map(|(name, value)| format!("{}: {}", name.name.escape_ascii(), String::from_utf8_lossy(value)))
         .collect()
 }
 
@@ -73,28 +53,16 @@ const OURS: [&str; 5] = [
 
 #[test]
 fn a_plain_request_gets_our_fields() {
-    let head = head(
-        WireVersion::H3,
-        "GET",
-        "a",
-        &[("accept", "*/*"), ("x-own", "v")],
-    );
+    let head = head(WireVersion::H3, "GET", "a", &[("accept", "*/*"), ("x-own", "v")]);
     let mut expected = vec!["accept: */*", "x-own: v"];
     expected.extend(OURS);
     expected.extend(["x-request-id: id-1", "via: 3 spooky"]);
-    assert_eq!(
-        forwarded(head, &rules(&peer(), false, IdentityMode::Overwrite)),
-        expected
-    );
+    assert_eq!(forwarded(head, &rules(&peer(), false, IdentityMode::Overwrite)), expected);
 }
 
 #[test]
 fn an_untrusted_peer_is_not_believed_in_any_mode() {
-    for mode in [
-        IdentityMode::Overwrite,
-        IdentityMode::Append,
-        IdentityMode::Preserve,
-    ] {
+    for mode in [IdentityMode::Overwrite, IdentityMode::Append, IdentityMode::Preserve] {
         let head = head(
             WireVersion::H3,
             "GET",
@@ -120,11 +88,7 @@ fn an_untrusted_peer_is_not_believed_in_any_mode() {
         let mut expected = vec!["x-kept: v"];
         expected.extend(OURS);
         expected.extend(["x-request-id: id-1", "via: 3 spooky"]);
-        assert_eq!(
-            forwarded(head, &rules(&peer(), false, mode)),
-            expected,
-            "{mode:?}"
-        );
+        assert_eq!(forwarded(head, &rules(&peer(), false, mode)), expected, "{mode:?}");
     }
 }
 
@@ -144,10 +108,7 @@ fn a_trusted_peer_is_overwritten_where_that_is_the_mode() {
     let mut expected = vec!["x-real-ip: 10.0.0.1", "x_own: v", "x-request-id: theirs"];
     expected.extend(OURS);
     expected.push("via: 1.1 spooky");
-    assert_eq!(
-        forwarded(head, &rules(&peer(), true, IdentityMode::Overwrite)),
-        expected
-    );
+    assert_eq!(forwarded(head, &rules(&peer(), true, IdentityMode::Overwrite)), expected);
 }
 
 #[test]
@@ -208,10 +169,7 @@ fn a_port_and_an_ipv6_host_are_quoted() {
 fn a_request_without_a_host_and_a_peer_without_an_address() {
     let head = head(WireVersion::H1_0, "GET", "", &[]);
     assert_eq!(
-        forwarded(
-            head,
-            &rules(&Peer::new(None), false, IdentityMode::Overwrite)
-        ),
+        forwarded(head, &rules(&Peer::new(None), false, IdentityMode::Overwrite)),
         [
             "forwarded: for=unknown;proto=https",
             "x-forwarded-for: unknown",
@@ -229,9 +187,7 @@ fn theirs(fields: &[(&str, &str)], trusted: bool) -> Vec<String> {
     let peer = peer();
     let all = forwarded(head, &rules(&peer, trusted, IdentityMode::Overwrite));
     let ours = |line: &String| {
-        OURS.contains(&line.as_str())
-            || line.starts_with("via: 1.1 spooky")
-            || line == "x-request-id: id-1"
+        OURS.contains(&line.as_str()) || line.starts_with("via: 1.1 spooky") || line == "x-request-id: id-1"
     };
     all.into_iter().filter(|line| !ours(line)).collect()
 }
@@ -262,13 +218,7 @@ fn naming_our_fields_in_connection_does_not_remove_them() {
         WireVersion::H1_1,
         "GET",
         "a",
-        &[
-            (
-                "connection",
-                "x-forwarded-for, via, x-request-id, forwarded, host",
-            ),
-            ("via", "1.1 x"),
-        ],
+        &[("connection", "x-forwarded-for, via, x-request-id, forwarded, host"), ("via", "1.1 x")],
     );
     let got = forwarded(head, &rules(&peer(), true, IdentityMode::Preserve));
     let mut expected = OURS.to_vec();
@@ -279,26 +229,14 @@ fn naming_our_fields_in_connection_does_not_remove_them() {
 #[test]
 fn te_keeps_trailers_and_nothing_else() {
     assert_eq!(theirs(&[("te", "trailers")], false), ["te: trailers"]);
-    assert_eq!(
-        theirs(
-            &[("connection", "te"), ("te", "gzip;q=0.5, Trailers")],
-            false
-        ),
-        ["te: trailers"]
-    );
-    assert_eq!(
-        theirs(&[("te", "trailers"), ("te", "trailers")], false),
-        ["te: trailers"]
-    );
+    assert_eq!(theirs(&[("connection", "te"), ("te", "gzip;q=0.5, Trailers")], false), ["te: trailers"]);
+    assert_eq!(theirs(&[("te", "trailers"), ("te", "trailers")], false), ["te: trailers"]);
     assert_eq!(theirs(&[("te", "")], false), [] as [&str; 0]);
 }
 
 #[test]
 fn via_is_added_behind_what_is_there() {
-    assert_eq!(
-        theirs(&[("via", "1.0 fred, 1.1 p")], false),
-        ["via: 1.0 fred, 1.1 p"]
-    );
+    assert_eq!(theirs(&[("via", "1.0 fred, 1.1 p")], false), ["via: 1.0 fred, 1.1 p"]);
 }
 
 #[test]
@@ -323,11 +261,7 @@ fn a_trusted_id_is_kept_only_if_it_is_harmless() {
 
 #[test]
 fn a_trace_is_kept_or_begun() {
-    let ours = TraceParent {
-        trace: [1; 16],
-        span: [2; 8],
-        sampled: false,
-    };
+    let ours = TraceParent { trace: [1; 16], span: [2; 8], sampled: false };
     let begun = format!("traceparent: {}", String::from_utf8_lossy(&ours.text()));
     let run = |fields: &[(&str, &str)], trace| {
         let peer = peer();
@@ -338,35 +272,14 @@ fn a_trace_is_kept_or_begun() {
             .filter(|line| line.starts_with("trace"))
             .collect::<Vec<_>>()
     };
-    let kept = [
-        format!("traceparent: {PARENT}"),
-        "tracestate: a=1".to_owned(),
-    ];
-    assert_eq!(
-        run(
-            &[("traceparent", PARENT), ("tracestate", "a=1")],
-            Some(ours)
-        ),
-        kept
-    );
+    let kept = [format!("traceparent: {PARENT}"), "tracestate: a=1".to_owned()];
+    assert_eq!(run(&[("traceparent", PARENT), ("tracestate", "a=1")], Some(ours)), kept);
     assert_eq!(run(&[], Some(ours)), [begun.as_str()]);
     assert_eq!(run(&[], None), [] as [String; 0]);
     assert_eq!(run(&[("tracestate", "a=1")], Some(ours)), [begun.as_str()]);
-    assert_eq!(
-        run(
-            &[("traceparent", "00-zz"), ("tracestate", "a=1")],
-            Some(ours)
-        ),
-        [begun.as_str()]
-    );
+    assert_eq!(run(&[("traceparent", "00-zz"), ("tracestate", "a=1")], Some(ours)), [begun.as_str()]);
     assert_eq!(run(&[("traceparent", "00-zz")], None), [] as [String; 0]);
-    assert_eq!(
-        run(
-            &[("traceparent", PARENT), ("traceparent", PARENT)],
-            Some(ours)
-        ),
-        [begun.as_str()]
-    );
+    assert_eq!(run(&[("traceparent", PARENT), ("traceparent", PARENT)], Some(ours)), [begun.as_str()]);
 }
 
 #[test]
@@ -374,19 +287,12 @@ fn early_data_and_client_certificates_are_told() {
     let peer = peer();
     let mut rules = rules(&peer, true, IdentityMode::Overwrite);
     rules.early_data = true;
-    rules.client_cert = Some(ClientCert {
-        cert: b":AAA=:",
-        chain: None,
-    });
+    rules.client_cert = Some(ClientCert { cert: b":AAA=:", chain: None });
     let head = head(
         WireVersion::H3,
         "GET",
         "a",
-        &[
-            ("client-cert", ":BBB=:"),
-            ("client-cert-chain", ":BBB=:"),
-            ("early-data", "1"),
-        ],
+        &[("client-cert", ":BBB=:"), ("client-cert-chain", ":BBB=:"), ("early-data", "1")],
     );
     let got = forwarded(head, &rules);
     assert_eq!(got[..2], ["client-cert: :AAA=:", "early-data: 1"]);
@@ -400,8 +306,7 @@ fn max_forwards_counts_down_for_options() {
         match request_upstream(&mut head, &rules(&peer(), false, IdentityMode::Overwrite)) {
             Onward::AnswerHere => "here".to_owned(),
             Onward::Forward => {
-                String::from_utf8_lossy(head.fields.get(Known::MaxForwards).unwrap_or_default())
-                    .into_owned()
+                String::from_utf8_lossy(head.fields.get(Known::MaxForwards).unwrap_or_default()).into_owned()
             }
         }
     };
@@ -457,39 +362,17 @@ fn a_response_loses_what_was_for_our_connection() {
             ("x_own", "v"),
         ],
     );
-    assert_eq!(
-        got,
-        [
-            "server: nginx",
-            "trailer: x-checksum",
-            "x_own: v",
-            "via: 1.1 spooky",
-            DATE
-        ]
-    );
+    assert_eq!(got, ["server: nginx", "trailer: x-checksum", "x_own: v", "via: 1.1 spooky", DATE]);
 }
 
 #[test]
 fn the_backends_date_is_kept() {
-    assert_eq!(
-        downstream(200, &[("date", "yesterday")]),
-        ["date: yesterday", "via: 1.1 spooky"]
-    );
+    assert_eq!(downstream(200, &[("date", "yesterday")]), ["date: yesterday", "via: 1.1 spooky"]);
 }
 
 #[test]
 fn informational_heads_are_stripped_and_nothing_is_added() {
-    assert_eq!(
-        downstream(
-            103,
-            &[
-                ("link", "</a>"),
-                ("connection", "close"),
-                ("alt-svc", "clear")
-            ]
-        ),
-        ["link: </a>"]
-    );
+    assert_eq!(downstream(103, &[("link", "</a>"), ("connection", "close"), ("alt-svc", "clear")]), ["link: </a>"]);
 }
 
 #[test]

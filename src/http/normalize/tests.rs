@@ -4,18 +4,14 @@ use crate::http::testing::{Random, corpus, unescape};
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 fn slices(pairs: &Pairs) -> impl Iterator<Item = (&[u8], &[u8])> {
-    pairs
-        .iter()
-        .map(|(name, value)| (name.as_slice(), value.as_slice()))
+    pairs.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
 }
 
 /// What a head looks like in the corpus.
 fn show_request(head: &RequestHead) -> String {
     let mut text = format!("ok {}", head.method.as_str());
     match &head.target {
-        Target::Path(path) if path.matched() == path.path() => {
-            text += &format!(" {}", path.forwarded())
-        }
+        Target::Path(path) if path.matched() == path.path() => text += &format!(" {}", path.forwarded()),
         Target::Path(path) => text += &format!(" {} {}", path.forwarded(), path.matched()),
         Target::Asterisk => text += " *",
         Target::Authority => text += " authority",
@@ -89,21 +85,10 @@ fn run(version: WireVersion, input: &[&str]) -> String {
         } else if let Some(rest) = text.strip_prefix("to ") {
             method = Method::parse(rest.as_bytes()).expect(rest);
         } else if let Some(rest) = text.strip_prefix("limits ") {
-            let numbers: Vec<usize> = rest
-                .split(' ')
-                .map(|one| one.parse().expect(rest))
-                .collect();
-            limits = Some(HeadLimits {
-                fields: numbers[0],
-                bytes: numbers[1],
-                target: numbers[2],
-                connect: false,
-            });
+            let numbers: Vec<usize> = rest.split(' ').map(|one| one.parse().expect(rest)).collect();
+            limits = Some(HeadLimits { fields: numbers[0], bytes: numbers[1], target: numbers[2], connect: false });
         } else if *text == "connect" {
-            limits = Some(HeadLimits {
-                connect: true,
-                ..HeadLimits::REQUEST
-            });
+            limits = Some(HeadLimits { connect: true, ..HeadLimits::REQUEST });
         } else {
             // `name: value`; the name may begin with a colon. Without the space the value is as it stands.
             let colon = text[1..].find(':').expect(text) + 1;
@@ -127,20 +112,14 @@ fn run(version: WireVersion, input: &[&str]) -> String {
                 }
             }
         }
-        '~' => match trailers(
-            version,
-            slices(&fields),
-            &limits.unwrap_or(HeadLimits::REQUEST),
-        ) {
+        '~' => match trailers(version, slices(&fields), &limits.unwrap_or(HeadLimits::REQUEST)) {
             Ok(fields) => show_fields("ok".into(), &fields),
             Err(refusal) => show_refusal(refusal, version),
         },
         _ => {
             let wire = WireRequest {
                 scheme,
-                line: line
-                    .as_ref()
-                    .map(|(method, target)| RequestLine { method, target }),
+                line: line.as_ref().map(|(method, target)| RequestLine { method, target }),
                 fields: slices(&fields),
             };
             match request(version, wire, &limits.unwrap_or(HeadLimits::REQUEST)) {
@@ -157,20 +136,14 @@ fn run_file(file: &str) -> usize {
     let text = corpus(file);
     let mut cases = 0;
     for paragraph in text.split("\n\n") {
-        let lines: Vec<&str> = paragraph
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .collect();
+        let lines: Vec<&str> = paragraph.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
         let Some((title, lines)) = lines.split_first() else {
             continue;
         };
         let title = title.strip_prefix("case ").expect(title);
         let (versions, lines) = lines.split_first().expect(title);
         let versions = versions.strip_prefix("as ").expect(title);
-        let result = lines
-            .iter()
-            .position(|line| line.starts_with("= "))
-            .expect(title);
+        let result = lines.iter().position(|line| line.starts_with("= ")).expect(title);
         let expected = lines[result..].join("\n");
         for name in versions.split(' ') {
             let got = run(version(name), &lines[..result]);
@@ -219,29 +192,17 @@ fn limits_hold_to_the_byte() {
         fields
     };
     let refused = |fields: &Pairs, limits: &HeadLimits| {
-        let wire = WireRequest {
-            scheme: Scheme::Https,
-            line: None,
-            fields: slices(fields),
-        };
-        request(WireVersion::H3, wire, limits)
-            .err()
-            .map(|refusal| (refusal.status, refusal.reason))
+        let wire = WireRequest { scheme: Scheme::Https, line: None, fields: slices(fields) };
+        request(WireVersion::H3, wire, limits).err().map(|refusal| (refusal.status, refusal.reason))
     };
     let limits = HeadLimits::REQUEST;
     assert_eq!(refused(&fields(128, 0), &limits), None);
-    assert_eq!(
-        refused(&fields(129, 0), &limits),
-        Some((431, Reason::TooManyFields))
-    );
+    assert_eq!(refused(&fields(129, 0), &limits), Some((431, Reason::TooManyFields)));
 
     // 7+3 + 7+5 + 10+1 + 5+1 and 4 × 32 for the pseudo-headers, 1 + 32 for the field.
     let rest = 16 * 1024 - (39 + 128 + 33);
     assert_eq!(refused(&fields(1, rest), &limits), None);
-    assert_eq!(
-        refused(&fields(1, rest + 1), &limits),
-        Some((431, Reason::HeadTooLarge))
-    );
+    assert_eq!(refused(&fields(1, rest + 1), &limits), Some((431, Reason::HeadTooLarge)));
 
     let mut long = fields(0, 0);
     long[3].1 = vec![b'/'; limits.target];
@@ -255,11 +216,7 @@ fn limits_hold_to_the_byte() {
 
 #[test]
 fn limits_above_what_a_section_holds_are_cut() {
-    let limits = HeadLimits {
-        fields: usize::MAX,
-        bytes: usize::MAX,
-        ..HeadLimits::RESPONSE
-    };
+    let limits = HeadLimits { fields: usize::MAX, bytes: usize::MAX, ..HeadLimits::RESPONSE };
     let value = vec![b'v'; crate::http::fields::BYTES_MAX];
     let fields = [(&b"x"[..], &value[..])];
     let fault = response(WireVersion::H1_1, Some(200), fields, &Method::Get, &limits).unwrap_err();
@@ -275,24 +232,13 @@ fn a_pooled_head_forgets_the_request_before() {
         (b"x".to_vec(), b"y".to_vec()),
     ];
     let mut head = RequestHead::default();
-    let line = |target| RequestLine {
-        method: b"OPTIONS",
-        target,
-    };
-    let wire = WireRequest {
-        scheme: Scheme::Http,
-        line: Some(line(b"*")),
-        fields: slices(&first),
-    };
+    let line = |target| RequestLine { method: b"OPTIONS", target };
+    let wire = WireRequest { scheme: Scheme::Http, line: Some(line(b"*")), fields: slices(&first) };
     request_into(WireVersion::H1_1, wire, &HeadLimits::REQUEST, &mut head).unwrap();
     assert!(head.expect_continue && head.target == Target::Asterisk);
 
     let second: Pairs = vec![(b"host".to_vec(), b"b".to_vec())];
-    let wire = || WireRequest {
-        scheme: Scheme::Https,
-        line: Some(line(b"/x")),
-        fields: slices(&second),
-    };
+    let wire = || WireRequest { scheme: Scheme::Https, line: Some(line(b"/x")), fields: slices(&second) };
     request_into(WireVersion::H1_1, wire(), &HeadLimits::REQUEST, &mut head).unwrap();
     let fresh = request(WireVersion::H1_1, wire(), &HeadLimits::REQUEST).unwrap();
     assert_eq!(show_request(&head), show_request(&fresh));
@@ -387,35 +333,17 @@ const VALUES: &[&str] = &[
 
 /// What holds for every head that passed.
 fn check_request(head: &RequestHead, seed: u64) {
-    assert!(
-        !head.host().is_empty() || head.version == WireVersion::H1_0,
-        "seed {seed}"
-    );
-    assert!(
-        !head.host().bytes().any(|byte| byte.is_ascii_uppercase()),
-        "seed {seed}"
-    );
+    assert!(!head.host().is_empty() || head.version == WireVersion::H1_0, "seed {seed}");
+    assert!(!head.host().bytes().any(|byte| byte.is_ascii_uppercase()), "seed {seed}");
     check_fields(&head.fields, seed);
     assert!(!head.fields.contains(Known::Host), "seed {seed}");
-    assert!(
-        head.fields.get_all(Known::Cookie).count() <= 1,
-        "seed {seed}"
-    );
-    assert!(
-        !(head.chunked && head.content_length.is_some()),
-        "seed {seed}"
-    );
-    assert!(
-        !head.chunked || head.version == WireVersion::H1_1,
-        "seed {seed}"
-    );
+    assert!(head.fields.get_all(Known::Cookie).count() <= 1, "seed {seed}");
+    assert!(!(head.chunked && head.content_length.is_some()), "seed {seed}");
+    assert!(!head.chunked || head.version == WireVersion::H1_1, "seed {seed}");
     assert_eq!(head.expect_continue, head.fields.contains(Known::Expect));
     if let Some(path) = head.target.path() {
         assert!(path.matched().starts_with('/'), "seed {seed}");
-        assert!(
-            !path.forwarded().bytes().any(|byte| byte <= b' '),
-            "seed {seed}"
-        );
+        assert!(!path.forwarded().bytes().any(|byte| byte <= b' '), "seed {seed}");
     }
 }
 
@@ -446,9 +374,7 @@ fn on_http3(head: &RequestHead) -> Pairs {
         fields.push(pair("content-length", &length.to_string()));
     }
     for (name, value) in &head.fields {
-        let dropped = name
-            .known
-            .is_some_and(|known| known.rules() & rule::HOP != 0);
+        let dropped = name.known.is_some_and(|known| known.rules() & rule::HOP != 0);
         if !dropped {
             fields.push((name.name.to_vec(), value.to_vec()));
         }
@@ -458,32 +384,15 @@ fn on_http3(head: &RequestHead) -> Pairs {
 
 #[test]
 fn what_passes_is_clean_and_passes_again() {
-    let connect = HeadLimits {
-        connect: true,
-        ..HeadLimits::REQUEST
-    };
+    let connect = HeadLimits { connect: true, ..HeadLimits::REQUEST };
     let mut passed = 0;
     for seed in 1..150_000 {
         let mut random = Random::new(seed);
-        let version = *random.pick(&[
-            WireVersion::H1_0,
-            WireVersion::H1_1,
-            WireVersion::H2,
-            WireVersion::H3,
-        ]);
+        let version = *random.pick(&[WireVersion::H1_0, WireVersion::H1_1, WireVersion::H2, WireVersion::H3]);
         let mut fields: Pairs = Vec::new();
         if !version.is_h1() && random.below(8) > 0 {
-            for (name, good) in [
-                (":method", "GET"),
-                (":scheme", "https"),
-                (":authority", "a"),
-                (":path", "/"),
-            ] {
-                let value = if random.below(6) == 0 {
-                    *random.pick(VALUES)
-                } else {
-                    good
-                };
+            for (name, good) in [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")] {
+                let value = if random.below(6) == 0 { *random.pick(VALUES) } else { good };
                 if random.below(20) > 0 {
                     fields.push((name.into(), value.into()));
                 }
@@ -496,16 +405,10 @@ fn what_passes_is_clean_and_passes_again() {
             fields.push((name.into(), value.into()));
         }
         let line = version.is_h1().then(|| RequestLine {
-            method: random
-                .pick(&["GET", "POST", "CONNECT", "OPTIONS"])
-                .as_bytes(),
+            method: random.pick(&["GET", "POST", "CONNECT", "OPTIONS"]).as_bytes(),
             target: random.pick(VALUES).as_bytes(),
         });
-        let wire = WireRequest {
-            scheme: Scheme::Https,
-            line,
-            fields: slices(&fields),
-        };
+        let wire = WireRequest { scheme: Scheme::Https, line, fields: slices(&fields) };
         let Ok(head) = request(version, wire, &connect) else {
             continue;
         };
@@ -515,11 +418,7 @@ fn what_passes_is_clean_and_passes_again() {
             continue;
         }
         let wire = on_http3(&head);
-        let wire = WireRequest {
-            scheme: Scheme::Https,
-            line: None,
-            fields: slices(&wire),
-        };
+        let wire = WireRequest { scheme: Scheme::Https, line: None, fields: slices(&wire) };
         let again = request(WireVersion::H3, wire, &connect)
             .unwrap_or_else(|refusal| panic!("seed {seed}: {head:?} {refusal:?}"));
         assert_eq!(head.host(), again.host(), "seed {seed}");
@@ -535,12 +434,7 @@ fn any_response_and_any_trailers_are_read_without_a_panic() {
     let mut passed = 0;
     for seed in 1..60_000 {
         let mut random = Random::new(seed);
-        let version = *random.pick(&[
-            WireVersion::H1_0,
-            WireVersion::H1_1,
-            WireVersion::H2,
-            WireVersion::H3,
-        ]);
+        let version = *random.pick(&[WireVersion::H1_0, WireVersion::H1_1, WireVersion::H2, WireVersion::H3]);
         let mut fields: Pairs = Vec::new();
         let status = match version.is_h1() {
             true => Some(random.below(1100) as u16),
@@ -556,27 +450,15 @@ fn any_response_and_any_trailers_are_read_without_a_panic() {
             }
             fields.push((random.pick(NAMES).to_string().into(), value));
         }
-        if let Ok(head) = response(
-            version,
-            status,
-            slices(&fields),
-            &Method::Get,
-            &HeadLimits::RESPONSE,
-        ) {
+        if let Ok(head) = response(version, status, slices(&fields), &Method::Get, &HeadLimits::RESPONSE) {
             passed += 1;
-            assert!(
-                (100..=999).contains(&head.status) && head.status != 101,
-                "seed {seed}"
-            );
+            assert!((100..=999).contains(&head.status) && head.status != 101, "seed {seed}");
             check_fields(&head.fields, seed);
         }
         if let Ok(trailers) = trailers(version, slices(&fields), &HeadLimits::REQUEST) {
             check_fields(&trailers, seed);
             for (name, _) in &trailers {
-                assert!(
-                    name.known
-                        .is_none_or(|known| known.rules() & rule::NO_TRAILER == 0)
-                );
+                assert!(name.known.is_none_or(|known| known.rules() & rule::NO_TRAILER == 0));
             }
         }
     }

@@ -6,10 +6,7 @@ use crate::http::testing::{Random, corpus, unescape};
 fn the_corpus_holds() {
     let text = corpus("paths.txt");
     let mut cases = 0;
-    for line in text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with("# "))
-    {
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
         let (input, expected) = line.split_once(" => ").expect(line);
         let got = match PathPair::parse(&unescape(input)) {
             Ok(pair) if pair.matched() == pair.path() => pair.forwarded().to_owned(),
@@ -99,14 +96,12 @@ fn a_denied_prefix_sees_through_encoded_slashes() {
 }
 
 const PIECES: &[&str] = &[
-    "/", "//", ".", "..", "%2e", "%2E", "%2f", "%2F", "%5C", "%5c", "%25", "%252e", ";", "..;",
-    ".;", "a", "B", "~", "_", "-", "%61", "%7e", "%41", "é", "%c3%a9", ":", "@", "|", "{", "?",
-    "x=1", "/.", "/..", "/../", "/./", "%32", "%3b", "%3F", "%23",
+    "/", "//", ".", "..", "%2e", "%2E", "%2f", "%2F", "%5C", "%5c", "%25", "%252e", ";", "..;", ".;", "a", "B", "~",
+    "_", "-", "%61", "%7e", "%41", "é", "%c3%a9", ":", "@", "|", "{", "?", "x=1", "/.", "/..", "/../", "/./", "%32",
+    "%3b", "%3F", "%23",
 ];
 
-const BAD_PIECES: &[&str] = &[
-    "\\", "#", "%", "%0", "%g1", "%1", "\0", " ", "%00", "%0a", "%7F", "\x7f", "\t", "\n",
-];
+const BAD_PIECES: &[&str] = &["\\", "#", "%", "%0", "%g1", "%1", "\0", " ", "%00", "%0a", "%7F", "\x7f", "\t", "\n"];
 
 /// What the specification says, as plainly as it can be written.
 fn reference(raw: &str) -> Option<(String, String)> {
@@ -216,19 +211,9 @@ fn reading_again_changes_nothing() {
         assert_eq!(matched.forwarded(), pair.matched(), "seed {seed}: {raw:?}");
         assert_eq!(matched.matched(), pair.matched(), "seed {seed}: {raw:?}");
         assert!(!pair.matched().contains("//"), "seed {seed}: {raw:?}");
-        assert!(
-            !pair
-                .matched()
-                .split('/')
-                .any(|segment| matches!(segment, "." | "..")),
-            "seed {seed}: {raw:?}"
-        );
+        assert!(!pair.matched().split('/').any(|segment| matches!(segment, "." | "..")), "seed {seed}: {raw:?}");
         let escape = pair.path().to_ascii_lowercase();
-        assert_eq!(
-            pair.has_encoded_slash(),
-            escape.contains("%2f") || escape.contains("%5c"),
-            "seed {seed}: {raw:?}"
-        );
+        assert_eq!(pair.has_encoded_slash(), escape.contains("%2f") || escape.contains("%5c"), "seed {seed}: {raw:?}");
         pair.lies_under(&["/a", "/"]);
     }
 }

@@ -9,7 +9,7 @@ use slab::Slab;
 use spooky_uring::{End, Event, Io, StreamId, Token};
 use spooky_uring::{TimerKey, Wheel};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Bounds and times of a host.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ impl<V: Service> Host<V> {
             ready: Vec::new(),
             counts: Counts::default(),
             draining: false,
-            clock: WallClock::new(now),
+            clock: WallClock::new(now, SystemTime::now()),
             date: (u64::MAX, Vec::new()),
             settings,
         }
@@ -165,7 +165,7 @@ impl<V: Service> Host<V> {
         if self.ready.is_empty() {
             return;
         }
-        self.clock.refresh(now);
+        self.clock.refresh(now, SystemTime::now);
         self.refresh_date(now);
         // None of them makes another one ready.
         for at in std::mem::take(&mut self.ready) {

@@ -4,7 +4,9 @@ use super::*;
 use crate::http::{Fields, Known, ResponseHead};
 use spooky_uring::io::{FileId, Pressure};
 use spooky_uring::mailbox::Doorbell;
-use spooky_uring::{Chunk, End, Event, Io, Lease, ListenerId, RingStats, StreamAddress, StreamId, Token, Transmit, UdpId};
+use spooky_uring::{
+    Chunk, End, Event, Io, Lease, ListenerId, RingStats, StreamAddress, StreamId, Token, Transmit, UdpId,
+};
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};

@@ -230,7 +230,7 @@ class Client:
         """Sends a request head."""
         number = self.quic.get_next_available_stream_id()
         stream = self.streams[number] = Stream(self, number)
-        pseudo = [(":method", method), (":scheme", scheme), (":authority", authority or self.authority), (":path", path)]
+        pseudo = self.pseudo(method, path, authority, scheme)
         self.h3.send_headers(number, [(_bytes(k), _bytes(v)) for k, v in [*pseudo, *fields]], end)
         self.transmit()
         return stream
@@ -245,10 +245,11 @@ class Client:
             stream.send_trailers(*trailers)
         return await stream.finish(seconds)
 
-    # Raw ones.
-    def pseudo(self, method="GET", path="/inspect", authority=None):
-        return [(":method", method), (":scheme", "https"), (":authority", authority or self.authority), (":path", path)]
+    def pseudo(self, method="GET", path="/inspect", authority=None, scheme="https"):
+        authority = self.authority if authority is None else authority
+        return [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
 
+    # Raw ones.
     def send_raw(self, *parts, end=False):
         """A request stream with these bytes."""
         number = self.quic.get_next_available_stream_id()

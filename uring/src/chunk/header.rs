@@ -26,10 +26,7 @@ enum Origin {
     /// This header is the first field of a boxed [`VectorHeader`].
     Vector,
     /// One of a pool's prebuilt headers.
-    Pool {
-        pool: NonNull<PoolShared>,
-        index: u16,
-    },
+    Pool { pool: NonNull<PoolShared>, index: u16 },
 }
 
 /// Count and origin of one piece of memory. Never moves while it is referenced.
@@ -64,16 +61,12 @@ impl Header {
         let layout = block_layout(capacity);
         // SAFETY: the layout is never empty: it holds a header.
         let memory = unsafe { alloc_zeroed(layout) };
-        let Some(header) = NonNull::new(memory.cast::<Header>()) else {
-            handle_alloc_error(layout)
-        };
+        let Some(header) = NonNull::new(memory.cast::<Header>()) else { handle_alloc_error(layout) };
         // SAFETY: the allocation is `size_of::<Header>() + capacity` bytes, aligned for a header.
         unsafe {
             header.write(Header {
                 refs: Cell::new(1),
-                origin: Origin::Block {
-                    class: class.unwrap_or(NO_CLASS),
-                },
+                origin: Origin::Block { class: class.unwrap_or(NO_CLASS) },
                 base: header.add(1).cast(),
                 capacity,
             });
@@ -86,30 +79,15 @@ impl Header {
         let base = NonNull::new(vector.as_mut_ptr()).expect("a vector's pointer is never null");
         let capacity = vector.len();
         let boxed = Box::new(VectorHeader {
-            header: Header {
-                refs: Cell::new(1),
-                origin: Origin::Vector,
-                base,
-                capacity,
-            },
+            header: Header { refs: Cell::new(1), origin: Origin::Vector, base, capacity },
             vector,
         });
         NonNull::from(Box::leak(boxed)).cast()
     }
 
     /// The header of a pool's buffer, unreferenced.
-    pub(crate) fn pooled(
-        pool: NonNull<PoolShared>,
-        index: u16,
-        base: NonNull<u8>,
-        capacity: usize,
-    ) -> Self {
-        Self {
-            refs: Cell::new(0),
-            origin: Origin::Pool { pool, index },
-            base,
-            capacity,
-        }
+    pub(crate) fn pooled(pool: NonNull<PoolShared>, index: u16, base: NonNull<u8>, capacity: usize) -> Self {
+        Self { refs: Cell::new(0), origin: Origin::Pool { pool, index }, base, capacity }
     }
 
     /// Gives a free pooled buffer its one reference.
@@ -226,9 +204,7 @@ thread_local! {
 
 impl FreeBlocks {
     fn take(class: u8) -> Option<NonNull<Header>> {
-        FREE.try_with(|free| free.borrow_mut().lists[usize::from(class)].pop())
-            .ok()
-            .flatten()
+        FREE.try_with(|free| free.borrow_mut().lists[usize::from(class)].pop()).ok().flatten()
     }
 
     /// False: the list is full, or the thread is ending and has no list any more.

@@ -45,18 +45,12 @@ fn filled_buffers_freeze_without_a_copy_and_are_recycled() {
     let chunk = buffer.freeze(3);
     assert_eq!((chunk.as_ptr(), &chunk[..]), (place, &b"abc"[..]));
     drop(chunk);
-    assert_eq!(
-        ChunkMut::zeroed(9 << 10).as_ptr(),
-        place,
-        "same class, last freed first"
-    );
+    assert_eq!(ChunkMut::zeroed(9 << 10).as_ptr(), place, "same class, last freed first");
 }
 
 #[test]
 fn sizes_around_the_classes_hold_their_bytes() {
-    for len in [
-        0, 1, 511, 512, 2048, 2049, 16384, 16385, 65536, 65537, 200_000,
-    ] {
+    for len in [0, 1, 511, 512, 2048, 2049, 16384, 16385, 65536, 65537, 200_000] {
         let mut buffer = ChunkMut::zeroed(len);
         assert_eq!(buffer.len(), len);
         buffer.fill(0xa5);

@@ -49,15 +49,11 @@ impl Buffers {
         let entries = count.next_power_of_two();
         let page = Mapping::new(usize::from(entries) * size_of::<BufRingEntry>())
             .map_err(|error| StartError::memory("provided buffer ring", error))?;
-        let pool = Pool::new(count, config.size)
-            .map_err(|error| StartError::memory("receive buffers", error))?;
+        let pool = Pool::new(count, config.size).map_err(|error| StartError::memory("receive buffers", error))?;
         let address = page.start().as_ptr() as u64;
         // SAFETY: the page holds `entries` entries and lives until after the ring is gone (see `Ring::drop`).
-        unsafe {
-            ring.submitter()
-                .register_buf_ring_with_flags(address, entries, group, 0)
-        }
-        .map_err(|error| StartError::refused("provided buffer rings", "5.19", error))?;
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }
+            .map_err(|error| StartError::refused("provided buffer rings", "5.19", error))?;
         let target = config.posted.clamp(1, count);
         let mut buffers = Self {
             pool,
@@ -109,11 +105,7 @@ impl Buffers {
         if self.tail != before {
             // SAFETY: the tail lies in the first entry of the page, which is mapped and aligned; the kernel reads it
             // concurrently, hence the atomic.
-            let tail = unsafe {
-                AtomicU16::from_ptr(
-                    BufRingEntry::tail(self.page.start().cast().as_ptr()).cast_mut(),
-                )
-            };
+            let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.page.start().cast().as_ptr()).cast_mut()) };
             // Release: the entries are written before the kernel may read them.
             tail.store(self.tail, Ordering::Release);
         }

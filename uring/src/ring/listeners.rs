@@ -30,11 +30,7 @@ impl Ring {
     pub fn listen(&mut self, socket: Listener, token: Token) -> ListenerId {
         let number = self.listeners.entries.len() as u32;
         assert!(number < GENERATION_MASK, "listeners are few");
-        self.listeners.entries.push(Entry {
-            socket: Some(socket),
-            token,
-            armed: false,
-        });
+        self.listeners.entries.push(Entry { socket: Some(socket), token, armed: false });
         self.arm_accept(number);
         ListenerId(number)
     }
@@ -47,9 +43,7 @@ impl Ring {
             entry.armed = true;
             let fd = types::Fd(socket.as_raw_fd());
             // Not SOCK_NONBLOCK: the ring would then answer EAGAIN instead of waiting.
-            let accept = opcode::AcceptMulti::new(fd)
-                .flags(libc::SOCK_CLOEXEC)
-                .build();
+            let accept = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
             let data = UserData::new(Kind::Accept, 0, number);
             // SAFETY: the entry holds no address.
             unsafe { self.queue.push(accept, data) };
@@ -73,12 +67,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn accepted(
-        &mut self,
-        data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn accepted(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         let entry = &mut self.listeners.entries[data.slot as usize];
         let token = entry.token;
         let listening = entry.socket.is_some();
@@ -98,11 +87,7 @@ impl Ring {
                     Some(stream) => {
                         debug_assert_eq!(self.streams.slot(stream.slot).phase, Phase::Open);
                         self.queue.stats.accepts += 1;
-                        events.push(Event::Accepted {
-                            token,
-                            stream,
-                            peer,
-                        });
+                        events.push(Event::Accepted { token, stream, peer });
                     }
                     None => self.queue.stats.accepts_refused += 1,
                 }

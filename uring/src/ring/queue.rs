@@ -114,41 +114,20 @@ impl Queue {
 
     /// Saves the kernel a table look-up per call. Not having it only costs time.
     fn register_ring(&mut self) {
-        let mut update = RingDescriptor {
-            offset: u32::MAX,
-            reserved: 0,
-            data: self.raw_fd() as u64,
-        };
+        let mut update = RingDescriptor { offset: u32::MAX, reserved: 0, data: self.raw_fd() as u64 };
         // SAFETY: the argument is one `io_uring_rsrc_update`, which the kernel reads and writes during the call.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_register,
-                self.raw_fd(),
-                REGISTER_RING_FDS,
-                &raw mut update,
-                1,
-            )
-        };
+        let done =
+            unsafe { libc::syscall(libc::SYS_io_uring_register, self.raw_fd(), REGISTER_RING_FDS, &raw mut update, 1) };
         self.registered = (done == 1).then_some(update.offset);
     }
 
     /// The thread's table would keep the ring alive after its descriptor is closed.
     fn unregister_ring(&mut self) {
         if let Some(offset) = self.registered.take() {
-            let update = RingDescriptor {
-                offset,
-                reserved: 0,
-                data: 0,
-            };
+            let update = RingDescriptor { offset, reserved: 0, data: 0 };
             // SAFETY: as in `register_ring`; the kernel only reads it.
             unsafe {
-                libc::syscall(
-                    libc::SYS_io_uring_register,
-                    self.raw_fd(),
-                    UNREGISTER_RING_FDS,
-                    &raw const update,
-                    1,
-                )
+                libc::syscall(libc::SYS_io_uring_register, self.raw_fd(), UNREGISTER_RING_FDS, &raw const update, 1)
             };
         }
     }
@@ -235,16 +214,11 @@ impl Queue {
             sigmask: 0,
             sigmask_len: 0,
             min_wait_us: 0,
-            timeout: timespec
-                .as_ref()
-                .map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
+            timeout: timespec.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
         };
         let want = if reap_only || ready > 0 {
             0
-        } else if self.min_wait
-            && self.last_batch >= BATCH
-            && timeout.is_none_or(|timeout| timeout > BATCH_WAIT)
-        {
+        } else if self.min_wait && self.last_batch >= BATCH && timeout.is_none_or(|timeout| timeout > BATCH_WAIT) {
             // Under load a few microseconds collect a batch; at low load they would be latency for nothing.
             self.stats.batched_waits += 1;
             arg.min_wait_us = BATCH_WAIT_US;
@@ -264,13 +238,7 @@ impl Queue {
         }
     }
 
-    fn enter_raw(
-        &mut self,
-        submit: u32,
-        want: u32,
-        flags: u32,
-        arg: Option<&EnterArg>,
-    ) -> io::Result<u32> {
+    fn enter_raw(&mut self, submit: u32, want: u32, flags: u32, arg: Option<&EnterArg>) -> io::Result<u32> {
         self.stats.enters += 1;
         let (fd, flags) = match self.registered {
             Some(index) => (index, flags | ENTER_REGISTERED_RING),
@@ -281,17 +249,7 @@ impl Queue {
             None => (std::ptr::null(), 0),
         };
         // SAFETY: the argument lives through the call; what the submissions point to is the promise of `push`.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_enter,
-                fd,
-                submit,
-                want,
-                flags,
-                address,
-                len,
-            )
-        };
+        let done = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, submit, want, flags, address, len) };
         u32::try_from(done).map_err(|_| io::Error::last_os_error())
     }
 
@@ -299,11 +257,7 @@ impl Queue {
     pub(super) fn reap(&mut self, batch: &mut Vec<Completion>) {
         let before = batch.len();
         for entry in self.ring.completion() {
-            batch.push(Completion {
-                user_data: entry.user_data(),
-                result: entry.result(),
-                flags: entry.flags(),
-            });
+            batch.push(Completion { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() });
         }
         let reaped = &batch[before..];
         self.last_batch = reaped.len();
@@ -324,10 +278,7 @@ impl Queue {
             let _ = self.enter(Some(Duration::ZERO), true);
             let patience = types::Timespec::new().nsec(50_000_000);
             let cancel = types::CancelBuilder::any();
-            let _ = self
-                .ring
-                .submitter()
-                .register_sync_cancel(Some(patience), cancel);
+            let _ = self.ring.submitter().register_sync_cancel(Some(patience), cancel);
             let _ = self.enter(Some(Duration::from_millis(1)), self.in_flight == 0);
             batch.clear();
             self.reap(&mut batch);

@@ -58,11 +58,7 @@ static ONE: u64 = 1;
 impl Ring {
     pub(super) fn watch_doorbell(&mut self, doorbell: &Doorbell, token: Token) {
         let number = self.sources.watches.len() as u32;
-        self.sources.watches.push(Watch {
-            doorbell: doorbell.clone(),
-            token,
-            count: Box::new(0),
-        });
+        self.sources.watches.push(Watch { doorbell: doorbell.clone(), token, count: Box::new(0) });
         self.arm_watch(number);
     }
 
@@ -73,17 +69,11 @@ impl Ring {
         let entry = opcode::Read::new(fd, place, size_of::<u64>() as u32).build();
         // SAFETY: the count is boxed and its entry is never removed; nothing else reads it.
         unsafe {
-            self.queue
-                .push(entry, UserData::new(Kind::Watch, 0, number));
+            self.queue.push(entry, UserData::new(Kind::Watch, 0, number));
         }
     }
 
-    pub(super) fn watch_rang(
-        &mut self,
-        data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn watch_rang(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         if completion.result == -libc::ECANCELED {
             return;
         }
@@ -109,8 +99,7 @@ impl Ring {
         let entry = opcode::Write::new(fd, value, size_of::<u64>() as u32).build();
         // SAFETY: the value is static, and the descriptor stays open until the completion.
         unsafe {
-            self.queue
-                .push(entry, UserData::new(Kind::RingDoorbell, 0, slot));
+            self.queue.push(entry, UserData::new(Kind::RingDoorbell, 0, slot));
         }
     }
 
@@ -152,9 +141,7 @@ impl Ring {
             return;
         };
         while let Ok(Some(info)) = signals.read_signal() {
-            events.push(Event::Signal {
-                signal: info.ssi_signo as i32,
-            });
+            events.push(Event::Signal { signal: info.ssi_signo as i32 });
         }
         if completion.result != -libc::ECANCELED {
             self.arm_signals();
@@ -180,10 +167,7 @@ impl Ring {
         file.descriptor = Some(descriptor);
         file.token = token;
         file.closing = false;
-        FileId {
-            slot: slot as u32,
-            generation: file.generation,
-        }
+        FileId { slot: slot as u32, generation: file.generation }
     }
 
     fn file(&mut self, id: FileId) -> Option<&mut File> {
@@ -216,9 +200,7 @@ impl Ring {
         let rest = &chunk[file.written..];
         let len = u32::try_from(rest.len()).unwrap_or(1 << 30);
         // Offset -1: at the file's own position, as write(2).
-        let entry = opcode::Write::new(types::Fd(descriptor.as_raw_fd()), rest.as_ptr(), len)
-            .offset(u64::MAX)
-            .build();
+        let entry = opcode::Write::new(types::Fd(descriptor.as_raw_fd()), rest.as_ptr(), len).offset(u64::MAX).build();
         file.running = true;
         self.queue.stats.file_writes += 1;
         let data = UserData::new(Kind::FileWrite, file.generation, slot);
@@ -226,12 +208,7 @@ impl Ring {
         unsafe { self.queue.push(entry, data) };
     }
 
-    pub(super) fn file_written(
-        &mut self,
-        data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn file_written(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         let file = &mut self.sources.files[data.slot as usize];
         debug_assert!(file.running && file.generation == data.generation);
         file.running = false;
@@ -249,10 +226,7 @@ impl Ring {
         if let Some(result) = result {
             file.queue.pop_front();
             file.written = 0;
-            events.push(Event::Written {
-                token: file.token,
-                result,
-            });
+            events.push(Event::Written { token: file.token, result });
         }
         if file.queue.is_empty() {
             file.release_if_done();

@@ -45,9 +45,7 @@ impl Ring {
         let group = self.stream_buffers.group();
         let stream = self.streams.slot(slot);
         let entry = match &stream.handle {
-            Handle::Descriptor(fd) => {
-                opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), group).build()
-            }
+            Handle::Descriptor(fd) => opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), group).build(),
             Handle::Direct => opcode::RecvMulti::new(types::Fixed(slot), group).build(),
             Handle::None => return,
         };
@@ -73,12 +71,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn stream_received(
-        &mut self,
-        data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn stream_received(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         let len = usize::try_from(completion.result).unwrap_or(0);
         let Some(stream) = self.streams.of_operation(data) else {
             self.queue.stats.late_completions += 1;
@@ -97,10 +90,7 @@ impl Ring {
             }
             return;
         }
-        let id = StreamId {
-            slot: data.slot,
-            generation: data.generation,
-        };
+        let id = StreamId { slot: data.slot, generation: data.generation };
         let token = stream.token;
         if len > 0 {
             if ended {
@@ -111,11 +101,7 @@ impl Ring {
             };
             self.queue.stats.stream_receives += 1;
             let lease = self.stream_buffers.filled(index, len);
-            events.push(Event::Received {
-                token,
-                stream: id,
-                lease,
-            });
+            events.push(Event::Received { token, stream: id, lease });
             return;
         }
         self.discard_stream_buffer(completion);
@@ -137,11 +123,7 @@ impl Ring {
             error => End::Error(error),
         };
         self.streams.slot(data.slot).receiving = Receiving::Ended;
-        events.push(Event::Ended {
-            token,
-            stream: id,
-            end,
-        });
+        events.push(Event::Ended { token, stream: id, end });
     }
 
     /// The receive is over, the stream is not.

@@ -100,16 +100,11 @@ impl Ring {
         let flags = libc::MSG_NOSIGNAL;
         let entry = if stream.queue.len() == 1 {
             let chunk = &stream.queue[0];
-            let (start, len) = (
-                chunk.as_ptr(),
-                u32::try_from(chunk.len()).unwrap_or(1 << 30),
-            );
+            let (start, len) = (chunk.as_ptr(), u32::try_from(chunk.len()).unwrap_or(1 << 30));
             stream.in_flight = 1;
             stream.in_flight_bytes = len as usize;
             match &stream.handle {
-                Handle::Descriptor(fd) => {
-                    opcode::Send::new(types::Fd(fd.as_raw_fd()), start, len).flags(flags)
-                }
+                Handle::Descriptor(fd) => opcode::Send::new(types::Fd(fd.as_raw_fd()), start, len).flags(flags),
                 Handle::Direct => opcode::Send::new(types::Fixed(slot), start, len).flags(flags),
                 Handle::None => return,
             }
@@ -125,9 +120,7 @@ impl Ring {
             stream.in_flight_bytes = bytes;
             let flags = flags as u32;
             match &stream.handle {
-                Handle::Descriptor(fd) => {
-                    opcode::SendMsg::new(types::Fd(fd.as_raw_fd()), header).flags(flags)
-                }
+                Handle::Descriptor(fd) => opcode::SendMsg::new(types::Fd(fd.as_raw_fd()), header).flags(flags),
                 Handle::Direct => opcode::SendMsg::new(types::Fixed(slot), header).flags(flags),
                 Handle::None => return,
             }
@@ -154,12 +147,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn stream_sent(
-        &mut self,
-        data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn stream_sent(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         let low_water = self.low_water;
         let Some(stream) = self.streams.of_operation(data) else {
             self.queue.stats.late_completions += 1;
@@ -195,10 +183,7 @@ impl Ring {
             if stream.queued <= low_water {
                 event = Some(Event::Sent {
                     token: stream.token,
-                    stream: StreamId {
-                        slot: data.slot,
-                        generation: data.generation,
-                    },
+                    stream: StreamId { slot: data.slot, generation: data.generation },
                     queued: stream.queued,
                 });
             }
@@ -209,10 +194,7 @@ impl Ring {
             self.queue.stats.stream_send_errors += 1;
             event = Some(Event::SendFailed {
                 token: stream.token,
-                stream: StreamId {
-                    slot: data.slot,
-                    generation: data.generation,
-                },
+                stream: StreamId { slot: data.slot, generation: data.generation },
                 error: -completion.result,
             });
         }

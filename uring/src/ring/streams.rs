@@ -178,10 +178,7 @@ impl Streams {
         stream.phase = phase;
         stream.handle = handle;
         stream.token = token;
-        Some(StreamId {
-            slot,
-            generation: stream.generation,
-        })
+        Some(StreamId { slot, generation: stream.generation })
     }
 
     /// The slot's use is over: nothing of it is with the kernel any more.
@@ -213,17 +210,13 @@ impl Streams {
 /// TCP_NODELAY's value, where it stays put for the kernel.
 static ON: i32 = 1;
 /// Linger for no time: closing resets the connection.
-static RESET: libc::linger = libc::linger {
-    l_onoff: 1,
-    l_linger: 0,
-};
+static RESET: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
 impl Ring {
     /// Takes over a connected stream socket (of a socket pair, or inherited). Reading starts with `resume`.
     /// `None`: the table of streams is full; the socket is closed.
     pub fn adopt_stream(&mut self, socket: OwnedFd, token: Token) -> Option<StreamId> {
-        self.streams
-            .take(Phase::Open, Handle::Descriptor(socket), token)
+        self.streams.take(Phase::Open, Handle::Descriptor(socket), token)
     }
 
     /// Room for sockets that live only in the ring; false: there is none.
@@ -305,8 +298,7 @@ impl Ring {
         unsafe { self.push_stream(Kind::Socket, slot, entry) };
         if matches!(to, StreamAddress::Tcp(_)) {
             // A hard link: a socket without TCP_NODELAY is slow, not broken.
-            let entry = Self::option(slot, libc::IPPROTO_TCP, libc::TCP_NODELAY, &ON)
-                .flags(squeue::Flags::IO_HARDLINK);
+            let entry = Self::option(slot, libc::IPPROTO_TCP, libc::TCP_NODELAY, &ON).flags(squeue::Flags::IO_HARDLINK);
             // SAFETY: the value is static.
             unsafe { self.push_stream(Kind::SocketOption, slot, entry) };
         }
@@ -343,12 +335,7 @@ impl Ring {
         self.finish_if_closed(data.slot);
     }
 
-    pub(super) fn connected(
-        &mut self,
-        data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn connected(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         let Some(stream) = self.streams.of_operation(data) else {
             self.queue.stats.late_completions += 1;
             return;
@@ -360,10 +347,7 @@ impl Ring {
             self.finish_if_closed(data.slot);
             return;
         }
-        let id = StreamId {
-            slot: data.slot,
-            generation: data.generation,
-        };
+        let id = StreamId { slot: data.slot, generation: data.generation };
         let token = stream.token;
         let error = match stream.prepare_error {
             0 if completion.result < 0 => -completion.result,
@@ -377,11 +361,7 @@ impl Ring {
             self.close_stream(id, false);
             Err(error)
         };
-        events.push(Event::Connected {
-            token,
-            stream: id,
-            result,
-        });
+        events.push(Event::Connected { token, stream: id, result });
     }
 
     /// Ends a stream for its owner: cancels what runs and closes the socket. The slot follows when all has completed.
@@ -436,10 +416,7 @@ impl Ring {
         let stream = self.streams.slot(slot);
         stream.operations += 1;
         let generation = stream.generation;
-        self.queue.cancel(
-            UserData::new(target, generation, slot),
-            UserData::new(Kind::StreamCancel, generation, slot),
-        );
+        self.queue.cancel(UserData::new(target, generation, slot), UserData::new(Kind::StreamCancel, generation, slot));
     }
 
     /// A cancellation was carried out, or found nothing.

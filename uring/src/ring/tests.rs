@@ -8,20 +8,14 @@ use std::os::unix::net::UnixStream;
 
 fn ring() -> Ring {
     let features = Features::probe(FeatureMask::FLOOR).unwrap_or_else(|error| panic!("{error}"));
-    let config = RingConfig {
-        entries: 32,
-        streams: 8,
-        ..RingConfig::default()
-    };
+    let config = RingConfig { entries: 32, streams: 8, ..RingConfig::default() };
     Ring::new(&config, &features).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// One turn in which `alter` may rewrite what the kernel said.
 fn turn(ring: &mut Ring, mut alter: impl FnMut(UserData, &mut Completion)) -> Vec<Event> {
     ring.prepare();
-    ring.queue
-        .enter(Some(Duration::from_secs(10)), false)
-        .unwrap();
+    ring.queue.enter(Some(Duration::from_secs(10)), false).unwrap();
     let (mut batch, mut events) = (Vec::new(), Vec::new());
     ring.queue.reap(&mut batch);
     for mut completion in batch {
@@ -56,20 +50,13 @@ fn completions_of_another_use_are_dropped_and_counted() {
     ];
     for (count, kind) in (1..).zip(kinds) {
         for (slot, generation) in [(near.slot, near.generation + 1), (7777, 0)] {
-            let completion = Completion {
-                user_data: UserData::new(kind, generation, slot).bits(),
-                result: 100,
-                flags: 0,
-            };
+            let completion =
+                Completion { user_data: UserData::new(kind, generation, slot).bits(), result: 100, flags: 0 };
             ring.dispatch(completion, &mut events);
         }
         assert_eq!(ring.stats().late_completions, 2 * count, "{kind:?}");
     }
-    let nonsense = Completion {
-        user_data: u64::MAX,
-        result: 0,
-        flags: 0,
-    };
+    let nonsense = Completion { user_data: u64::MAX, result: 0, flags: 0 };
     ring.dispatch(nonsense, &mut events);
     assert!(events.is_empty());
     ring.send(near, Chunk::from_static(b"the stream is untouched"));
@@ -88,12 +75,7 @@ fn an_egress_without_offload_is_remembered_once() {
     for round in 0..3 {
         let mut slot = ring.udp_slot().unwrap();
         slot[..5000].fill(round);
-        let transmit = Transmit {
-            len: 5000,
-            segment: 1200,
-            to,
-            from: None,
-        };
+        let transmit = Transmit { len: 5000, segment: 1200, to, from: None };
         ring.udp_send(sender, slot, transmit);
         let mut singles = 0;
         while singles < 5 {
@@ -181,10 +163,7 @@ fn a_receive_that_ends_with_bytes_is_armed_again() {
 #[test]
 fn busy_turns_wait_for_a_batch_and_quiet_ones_do_not() {
     let features = Features::probe(FeatureMask::ALL).unwrap_or_else(|error| panic!("{error}"));
-    let config = RingConfig {
-        streams: 64,
-        ..RingConfig::default()
-    };
+    let config = RingConfig { streams: 64, ..RingConfig::default() };
     let mut ring = Ring::new(&config, &features).unwrap_or_else(|error| panic!("{error}"));
     let pairs: Vec<_> = (0..20).map(|_| pair(&mut ring)).collect();
     for (near, far) in &pairs {

@@ -66,8 +66,7 @@ impl Ring {
             && entry.socket.take().is_some()
             && entry.armed
         {
-            self.queue
-                .cancel(UserData::new(Kind::UdpReceive, 0, id.0), Queue::IGNORED);
+            self.queue.cancel(UserData::new(Kind::UdpReceive, 0, id.0), Queue::IGNORED);
         }
     }
 
@@ -105,18 +104,12 @@ impl Ring {
             // SAFETY: the layout is boxed and its entry is never removed while the ring lives; the buffers belong to
             // the registered ring of buffers.
             unsafe {
-                self.queue
-                    .push(receive, UserData::new(Kind::UdpReceive, 0, number));
+                self.queue.push(receive, UserData::new(Kind::UdpReceive, 0, number));
             }
         }
     }
 
-    pub(super) fn udp_received(
-        &mut self,
-        data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn udp_received(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         let udp = &mut *self.udp;
         let entry = &mut udp.entries[data.slot as usize];
         if !completion.more() {
@@ -178,12 +171,7 @@ fn parse(buffer: &[u8]) -> Option<Parsed> {
     if buffer.len() <= PAYLOAD_AT {
         return None;
     }
-    let word = |at: usize| {
-        buffer[at..at + 4]
-            .try_into()
-            .map(u32::from_ne_bytes)
-            .unwrap_or(0)
-    };
+    let word = |at: usize| buffer[at..at + 4].try_into().map(u32::from_ne_bytes).unwrap_or(0);
     let (name_len, control_len, flags) = (word(0) as usize, word(4) as usize, word(12));
     if flags & (libc::MSG_TRUNC as u32) != 0 {
         return None;
@@ -191,10 +179,7 @@ fn parse(buffer: &[u8]) -> Option<Parsed> {
     let name = &buffer[HEADER_LEN..HEADER_LEN + name_len.min(NAME_LEN)];
     let control = HEADER_LEN + NAME_LEN;
     let control = &buffer[control..control + control_len.min(CONTROL_RECEIVE_LEN)];
-    Some(Parsed {
-        from: address::parse_address(name)?,
-        facts: address::parse_control(control),
-    })
+    Some(Parsed { from: address::parse_address(name)?, facts: address::parse_control(control) })
 }
 
 const _: () = assert!(PAYLOAD_AT + (u16::MAX as usize) <= super::UDP_BUFFER);

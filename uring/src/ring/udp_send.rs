@@ -80,19 +80,13 @@ pub(super) struct UdpSends {
 impl UdpSends {
     pub(super) fn new(count: u16) -> Result<Self, StartError> {
         let count = count.max(1);
-        let pool = Pool::new(count, SLOT_LEN)
-            .map_err(|error| StartError::memory("UDP send buffers", error))?;
+        let pool = Pool::new(count, SLOT_LEN).map_err(|error| StartError::memory("UDP send buffers", error))?;
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
         let sends = (0..count).map(|_| Send {
             generation: 0,
             lease: None,
             socket: UdpId(0),
-            transmit: Transmit {
-                len: 0,
-                segment: 0,
-                to: unspecified,
-                from: None,
-            },
+            transmit: Transmit { len: 0, segment: 0, to: unspecified, from: None },
             name: RawAddress::EMPTY,
             plain: SendControl::EMPTY,
             segmented: SendControl::EMPTY,
@@ -102,10 +96,7 @@ impl UdpSends {
             offloaded: false,
             again: false,
         });
-        Ok(Self {
-            pool,
-            sends: sends.collect(),
-        })
+        Ok(Self { pool, sends: sends.collect() })
     }
 
     pub(super) fn slot(&self) -> Option<UdpSlot> {
@@ -152,10 +143,9 @@ impl Ring {
     /// Cuts the train of a slot into pieces and submits them.
     fn submit_train(&mut self, index: u16, offload: bool) {
         let send = &mut self.udp_sends.sends[usize::from(index)];
-        let (Some(lease), Some(socket)) = (
-            send.lease.as_ref(),
-            self.udp.entries[send.socket.0 as usize].socket.as_ref(),
-        ) else {
+        let (Some(lease), Some(socket)) =
+            (send.lease.as_ref(), self.udp.entries[send.socket.0 as usize].socket.as_ref())
+        else {
             send.lease = None;
             return;
         };
@@ -211,12 +201,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn udp_sent(
-        &mut self,
-        data: UserData,
-        completion: Completion,
-        events: &mut Vec<Event>,
-    ) {
+    pub(super) fn udp_sent(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         let Some(send) = self.udp_sends.sends.get_mut(data.slot as usize) else {
             self.queue.stats.late_completions += 1;
             return;

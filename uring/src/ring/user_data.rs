@@ -64,11 +64,7 @@ pub(super) struct UserData {
 
 impl UserData {
     pub(super) const fn new(kind: Kind, generation: u32, slot: u32) -> Self {
-        Self {
-            kind,
-            generation: generation & GENERATION_MASK,
-            slot,
-        }
+        Self { kind, generation: generation & GENERATION_MASK, slot }
     }
 
     pub(super) const fn bits(self) -> u64 {

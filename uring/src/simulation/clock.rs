@@ -34,11 +34,7 @@ impl VirtualClock {
     pub fn new() -> Self {
         assert!(NOW.get().is_none(), "a thread has one virtual clock");
         NOW.set(Some(BEGINNING));
-        Self {
-            base: Instant::now(),
-            offset: Duration::ZERO,
-            _thread: PhantomData,
-        }
+        Self { base: Instant::now(), offset: Duration::ZERO, _thread: PhantomData }
     }
 
     /// The time.
@@ -88,10 +84,7 @@ pub unsafe fn read(clock: i32, time: *mut Timespec) -> i32 {
     if clock == libc::CLOCK_MONOTONIC
         && let Some(now) = NOW.get()
     {
-        let virtual_time = Timespec {
-            tv_sec: (now / 1_000_000_000) as i64,
-            tv_nsec: (now % 1_000_000_000) as i64,
-        };
+        let virtual_time = Timespec { tv_sec: (now / 1_000_000_000) as i64, tv_nsec: (now % 1_000_000_000) as i64 };
         // SAFETY: the caller's promise.
         unsafe { time.write(virtual_time) };
         return 0;
@@ -111,10 +104,7 @@ macro_rules! interpose_clock {
         /// # Safety
         /// `time` is valid for a write.
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn clock_gettime(
-            clock: i32,
-            time: *mut $crate::simulation::clock::Timespec,
-        ) -> i32 {
+        pub unsafe extern "C" fn clock_gettime(clock: i32, time: *mut $crate::simulation::clock::Timespec) -> i32 {
             // SAFETY: the caller's promise is the same one.
             unsafe { $crate::simulation::clock::read(clock, time) }
         }

@@ -249,11 +249,7 @@ impl SimulatedHost {
         let world = self.world.borrow();
         let held = |(free, total): (usize, usize)| total - free;
         let streams = world.streams.pressure();
-        [
-            streams.total - streams.free,
-            held(world.datagrams.receive_buffers()),
-            held(world.datagrams.slots()),
-        ]
+        [streams.total - streams.free, held(world.datagrams.receive_buffers()), held(world.datagrams.slots())]
     }
 }
 

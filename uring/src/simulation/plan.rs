@@ -42,13 +42,7 @@ impl Link {
 
     /// A clean link that loses, doubles and reorders at these rates.
     pub fn faulty(loss: f64, duplicate: f64, reorder: f64) -> Self {
-        Self {
-            loss,
-            duplicate,
-            reorder,
-            jitter: Duration::from_micros(200),
-            ..Self::clean()
-        }
+        Self { loss, duplicate, reorder, jitter: Duration::from_micros(200), ..Self::clean() }
     }
 }
 
@@ -132,10 +126,7 @@ impl Plan {
                 size: 1 << random.between(12..=16),
                 posted: 4,
             },
-            udp_receive: PoolConfig {
-                count: random.between(4..=16) as u16,
-                ..calm.udp_receive
-            },
+            udp_receive: PoolConfig { count: random.between(4..=16) as u16, ..calm.udp_receive },
             udp_send_slots: random.between(2..=16) as u16,
             socket_buffer: 1 << random.between(13..=18),
             stream_jitter: Duration::from_micros(random.between(0..=500)),

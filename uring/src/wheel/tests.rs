@@ -67,17 +67,11 @@ fn agrees_with_a_sorted_map() {
                         model.remove(&due);
                     }
                     let first = model.keys().next();
-                    assert!(
-                        first.is_none_or(|(deadline, _)| *deadline > now),
-                        "seed {seed}: missed"
-                    );
+                    assert!(first.is_none_or(|(deadline, _)| *deadline > now), "seed {seed}: missed");
                 }
             }
             assert_eq!(wheel.len(), model.len());
-            let first = model
-                .keys()
-                .next()
-                .map(|(deadline, _)| at(start, *deadline));
+            let first = model.keys().next().map(|(deadline, _)| at(start, *deadline));
             assert_eq!(wheel.next_deadline(), first, "seed {seed} step {id}");
             if id % 64 == 0 {
                 wheel.check_invariants();
@@ -135,9 +129,7 @@ fn far_deadlines_do_not_overflow() {
     let start = Instant::now();
     let mut wheel = Wheel::new(start, 8);
     wheel.insert(at(start, u64::MAX), "far").unwrap();
-    wheel
-        .insert(start + Duration::from_secs(1 << 35), "farther")
-        .unwrap();
+    wheel.insert(start + Duration::from_secs(1 << 35), "farther").unwrap();
     assert_eq!(wheel.next_deadline(), Some(at(start, u64::MAX)));
     assert_eq!(wheel.expire(at(start, u64::MAX - 1)), None);
     assert!(wheel.expire(at(start, u64::MAX)).is_some());

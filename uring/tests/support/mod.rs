@@ -13,10 +13,7 @@ pub fn feature_sets() -> Vec<Features> {
         Ok("floor") => vec![FeatureMask::FLOOR],
         _ => vec![FeatureMask::ALL, FeatureMask::FLOOR],
     };
-    masks
-        .into_iter()
-        .map(|mask| Features::probe(mask).unwrap_or_else(|error| panic!("{error}")))
-        .collect()
+    masks.into_iter().map(|mask| Features::probe(mask).unwrap_or_else(|error| panic!("{error}"))).collect()
 }
 
 /// Runs a test once per feature set, with a ring of `config`.
@@ -24,19 +21,12 @@ pub fn each_ring(config: &RingConfig, test: impl Fn(&mut Host)) {
     for features in feature_sets() {
         println!("{features}");
         let ring = Ring::new(config, &features).unwrap_or_else(|error| panic!("{error}"));
-        test(&mut Host {
-            ring,
-            events: Vec::new(),
-        });
+        test(&mut Host { ring, events: Vec::new() });
     }
 }
 
 pub fn small() -> RingConfig {
-    RingConfig {
-        entries: 64,
-        streams: 256,
-        ..RingConfig::default()
-    }
+    RingConfig { entries: 64, streams: 256, ..RingConfig::default() }
 }
 
 /// A ring with the events of its last turn.
@@ -90,10 +80,7 @@ impl Host {
         let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 16, false).unwrap();
         let to = listener.local_address().unwrap();
         let listener = self.ring.listen(listener, Token(90));
-        let near = self
-            .ring
-            .connect(&StreamAddress::Tcp(to), Token(1))
-            .unwrap();
+        let near = self.ring.connect(&StreamAddress::Tcp(to), Token(1)).unwrap();
         let (mut made, mut far) = (false, None);
         let far = self.until(|_, event| {
             match event {

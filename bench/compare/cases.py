@@ -1,0 +1,51 @@
+"""What is measured: one table, one line each."""
+
+from dataclasses import dataclass
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    title: str
+    path: str
+    size: int                  # body bytes of a request or response
+    connections: int
+    streams: int
+    kind: str = "load"         # load, upload, churn, idle or hold
+    unix: bool = False         # the origin is reached over its unix socket
+    sink: bool = False         # the origin is `spooky-bench origin`, not nginx
+    extra: tuple = ()          # further options of the generator
+
+    def generator_arguments(self, seconds, warmup):
+        """The options of `spooky-bench load` that make this case."""
+        out = ["--connections", self.connections, "--streams", self.streams, *self.extra]
+        if self.kind == "idle":
+            # 400 a second is what the slowest peers can take; five seconds are past any delayed clean-up.
+            return out + ["--connect-rate", 400, "--idle", "5s", "--expect-bytes", self.size]
+        if self.kind == "hold":
+            # Nothing ends here: what counts is the memory it takes meanwhile.
+            return out + ["--duration", "8s", "--timeout", "60s"]
+        out += ["--warmup", f"{warmup}s", "--duration", f"{seconds}s"]
+        if self.kind == "upload":
+            return out + ["--body", self.size]
+        if self.kind == "churn":
+            out += ["--per-connection", 1]
+        return out + ["--expect-bytes", self.size]
+
+
+CASES = {case.name: case for case in (
+    Case("1k", "GET 1 KiB", "/1k", KIB, 64, 10),
+    Case("1k-unix", "GET 1 KiB, origin on a unix socket", "/1k", KIB, 64, 10, unix=True),
+    Case("64k", "GET 64 KiB", "/64k", 64 * KIB, 32, 4),
+    Case("1m", "GET 1 MiB", "/1m", MIB, 16, 2),
+    Case("1m-bursts", "GET 1 MiB, client without GRO", "/1m", MIB, 16, 2, extra=("--no-gro",)),
+    Case("upload1m", "POST 1 MiB", "/upload", MIB, 8, 2, kind="upload"),
+    Case("churn", "new connection, one GET of 1 KiB", "/1k", KIB, 32, 1, kind="churn"),
+    Case("idle", "idle connections", "/1k", KIB, 2000, 1, kind="idle"),
+    Case("hold-down", "1 GiB read at 1 KiB/s", "/1g", GIB, 4, 1, kind="hold", extra=("--read-rate", 1)),
+    Case("hold-up", "1 GiB sent to an origin that reads nothing", "/sink", GIB, 4, 1, kind="hold", sink=True,
+         extra=("--body", GIB)),
+    Case("latency1", "GET 1 KiB, one at a time", "/1k", KIB, 1, 1),
+)}

@@ -1,0 +1,63 @@
+"""The proxies under test: where they are, how they are started."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PEERS = Path(__file__).resolve().parent.parent / "peers"
+
+
+@dataclass
+class Peer:
+    name: str
+    command: list
+    template: Path | None = None
+    environment: dict = field(default_factory=dict)
+    unix: bool = False
+    binary: str = ""
+
+    def version(self):
+        """What the binary says it is; an empty string if it does not."""
+        if not self.binary:
+            return ""
+        for flag in ("--version", "version"):
+            try:
+                done = subprocess.run([self.binary, flag], capture_output=True, text=True, timeout=10)
+            except (OSError, subprocess.TimeoutExpired):
+                continue
+            lines = [line for line in done.stdout.splitlines() if line.strip()]
+            if done.returncode == 0 and lines:
+                return lines[0].strip()
+        return ""
+
+
+def fill(text, values):
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    return text
+
+
+def known_peers(target):
+    """All peers of peers.toml whose binary exists."""
+    peers = {}
+    for name, entry in tomllib.loads((PEERS / "peers.toml").read_text()).items():
+        binary = shutil.which(os.environ.get(entry["env"], "") or fill(entry["binary"], {"TARGET": target}))
+        if binary:
+            template = PEERS / entry["template"] if "template" in entry else None
+            peers[name] = Peer(name, [part.replace("@BIN@", binary) for part in entry["command"]], template,
+                               entry.get("environment", {}), entry.get("unix", False), binary)
+    return peers
+
+
+def peer_from_command_line(spec, templates, unix):
+    """NAME=COMMAND, with an optional template file of its own."""
+    name, _, command = spec.partition("=")
+    if not command:
+        raise SystemExit(f"--peer {spec}: expected NAME=COMMAND")
+    template = Path(templates[name]) if name in templates else None
+    words = shlex.split(command)
+    return Peer(name, words, template, {}, name in unix, shutil.which(words[0]) or "")

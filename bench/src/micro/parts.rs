@@ -1,0 +1,150 @@
+//! The pure parts of the proxy: parsing, normalising, routing, balancing.
+
+use crate::harness::Harness;
+use spooky::balance::RoundRobin;
+use spooky::h1::{ClientConnection, Framing, Limits, Output};
+use spooky::http::{Event, HeadLimits, Method, RequestHead, Scheme, WireRequest, WireVersion, normalize};
+use spooky::route::{HostPattern, Lookup, PathPattern, RouteSpec, Table};
+use spooky_uring::Chunk;
+use std::hint::black_box;
+
+/// What a browser sends, more or less.
+const REQUEST: [(&str, &str); 14] = [
+    (":method", "GET"),
+    (":scheme", "https"),
+    (":authority", "www.example.com"),
+    (":path", "/api/v1/items/4711?expand=all&page=2"),
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    ),
+    ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("accept-language", "en-GB,en;q=0.9,de;q=0.8"),
+    ("cookie", "session=0123456789abcdef0123456789abcdef"),
+    ("cookie", "theme=dark"),
+    ("sec-fetch-dest", "document"),
+    ("sec-fetch-mode", "navigate"),
+    ("sec-fetch-site", "same-origin"),
+    ("upgrade-insecure-requests", "1"),
+];
+
+/// What nginx answers for a small file.
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sat, 21 Nov 2026 10:00:00 GMT\r\n\
+    Content-Type: application/octet-stream\r\nContent-Length: 1024\r\nLast-Modified: Sat, 21 Nov 2026 09:00:00 GMT\r\n\
+    Connection: keep-alive\r\nAccept-Ranges: bytes\r\n\r\n";
+
+/// Runs all of them.
+pub fn run(harness: &mut Harness) {
+    heads(harness);
+    routes(harness);
+    balancing(harness);
+}
+
+fn request_fields() -> impl Iterator<Item = (&'static [u8], &'static [u8])> {
+    REQUEST.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+}
+
+fn request_into(head: &mut RequestHead) -> bool {
+    let wire = WireRequest { scheme: Scheme::Https, line: None, fields: request_fields() };
+    normalize::request_into(WireVersion::H3, wire, &HeadLimits::REQUEST, head).is_ok()
+}
+
+fn heads(harness: &mut Harness) {
+    let mut head = RequestHead::default();
+    assert!(request_into(&mut head), "the example is a valid request");
+    harness.bench("normalize: HTTP/3 request, 10 fields, reused", || request_into(&mut head));
+    harness.bench("normalize: HTTP/3 request, 10 fields, fresh", || {
+        let mut fresh = RequestHead::default();
+        request_into(&mut fresh);
+        fresh
+    });
+    harness.bench("httparse alone: response head, 7 fields", || {
+        let mut storage = [httparse::EMPTY_HEADER; 16];
+        httparse::Response::new(&mut storage).parse(black_box(RESPONSE)).is_ok()
+    });
+
+    let mut wire = RESPONSE.to_vec();
+    wire.resize(RESPONSE.len() + 1024, b'x');
+    let response = Chunk::copy_from(&wire);
+    let mut connection = ClientConnection::new(Limits::CLIENT);
+    let mut output = Output::new();
+    assert_eq!(exchange(&mut connection, &head, &mut output, &response), 1024);
+    harness.bench("h1: one exchange, response of 1 KiB", || exchange(&mut connection, &head, &mut output, &response));
+}
+
+/// One request and its response over a connection that stays; how many body bytes came.
+fn exchange(connection: &mut ClientConnection, head: &RequestHead, output: &mut Output, response: &Chunk) -> usize {
+    connection.send_head(head, None, Framing::None, output);
+    output.clear();
+    connection.grant(1 << 20);
+    connection.receive(response.clone());
+    let mut body = 0;
+    while let Ok(Some(event)) = connection.next_event() {
+        match event {
+            Event::Head { head, .. } => connection.recycle(head),
+            Event::Body(bytes) => body += bytes.len(),
+            _ => {}
+        }
+    }
+    body
+}
+
+/// A table of `count` routes over a tenth as many hosts; some with wildcards, some with methods.
+fn table(count: usize) -> Table {
+    let hosts = (count / 10).max(1);
+    let mut specs: Vec<RouteSpec> = (0..count)
+        .map(|at| {
+            let host = format!("host{}.example.com", at % hosts);
+            RouteSpec {
+                hosts: vec![HostPattern::parse(&host).expect("a host")],
+                path: PathPattern::Prefix(format!("/service{}/v1", at / hosts).into()),
+                methods: if at % 3 == 0 { vec![Method::Get, Method::Head] } else { Vec::new() },
+            }
+        })
+        .collect();
+    specs.push(RouteSpec {
+        hosts: vec![HostPattern::parse("*.example.org").expect("a wildcard")],
+        path: PathPattern::Prefix("/".into()),
+        methods: Vec::new(),
+    });
+    Table::build(&specs, true).unwrap_or_else(|_| panic!("the routes of the benchmark conflict"))
+}
+
+fn routes(harness: &mut Harness) {
+    for count in [10, 1_000, 10_000] {
+        let name = format!("route: exact host, {count} routes");
+        if !harness.wants("route:") && !harness.wants(&name) {
+            continue;
+        }
+        let table = table(count);
+        let hosts = (count / 10).max(1);
+        let targets: Vec<(String, String)> = (0..256)
+            .map(|step| {
+                // Spread over the table, so that caches see what a real mix would show them.
+                let at = step * 7919 % count;
+                (format!("host{}.example.com", at % hosts), format!("/service{}/v1/items/4711", at / hosts))
+            })
+            .collect();
+        let found = |host: &str, path: &str| matches!(table.lookup(host, Some(path), &Method::Get), Lookup::Found(_));
+        assert!(targets.iter().all(|(host, path)| found(host, path)));
+        harness.bench_many(&name, targets.len() as u64, || {
+            targets.iter().filter(|(host, path)| found(host, path)).count()
+        });
+        harness.bench(&format!("route: wildcard host, {count} routes"), || {
+            found(black_box("a.b.example.org"), black_box("/service1/v1/items/4711"))
+        });
+        harness.bench(&format!("route: no match, {count} routes"), || {
+            found(black_box("www.example.net"), black_box("/service1/v1/items/4711"))
+        });
+    }
+}
+
+fn balancing(harness: &mut Harness) {
+    for count in [2u32, 16, 256] {
+        let mut balancer = RoundRobin::new((0..count).map(|at| 100 + at % 7));
+        harness.bench(&format!("balance: weighted round-robin of {count}"), || balancer.pick(|_| false));
+    }
+    let mut balancer = RoundRobin::new((0..16).map(|_| 100));
+    harness.bench("balance: weighted round-robin of 16, half out", || balancer.pick(|at| at % 2 == 0));
+}

@@ -1,0 +1,157 @@
+//! The generator, the floor, the relay and the origin together: bodies of any size arrive whole, on clean and on bad
+//! networks, and every bad end is told as one.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+const BENCH: &str = env!("CARGO_BIN_EXE_spooky-bench");
+
+/// A tool that runs until dropped; it prints its address as the second word.
+struct Tool {
+    child: Child,
+    address: String,
+}
+
+impl Tool {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child =
+            Command::new(BENCH).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        assert!(!address.is_empty(), "{arguments:?} did not start");
+        Self { child, address }
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An origin with the floor before it.
+struct Setup {
+    _origin: Tool,
+    floor: Tool,
+    directory: PathBuf,
+}
+
+impl Setup {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("spooky-bench-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let identity = rcgen::generate_simple_self_signed(["bench.test".to_owned()]).unwrap();
+        let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+        std::fs::write(&cert, identity.cert.pem()).unwrap();
+        std::fs::write(&key, identity.signing_key.serialize_pem()).unwrap();
+        let origin = Tool::start(&["origin"]);
+        let at = format!("http://{}", origin.address);
+        let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+        let floor = Tool::start(&["floor", "--listen", "127.0.0.1:0", "--origin", &at, "--cert", cert, "--key", key]);
+        Self { _origin: origin, floor, directory }
+    }
+
+    fn load(&self, path: &str, arguments: &[&str]) -> Value {
+        load(&self.floor.address, path, arguments)
+    }
+}
+
+impl Drop for Setup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn load(address: &str, path: &str, arguments: &[&str]) -> Value {
+    let url = format!("https://bench.test{path}");
+    let patience: &[&str] = if arguments.contains(&"--timeout") { &[] } else { &["--timeout", "60s"] };
+    let done = Command::new(BENCH)
+        .args(["load", &url, "--connect", address, "--insecure", "--format", "json"])
+        .args(patience)
+        .args(arguments)
+        .output()
+        .unwrap();
+    serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{path}: {error}: {done:?}"))
+}
+
+fn assert_all_succeed(report: &Value, count: u64) {
+    assert_eq!((report["succeeded"].as_u64(), report["failed"].as_u64()), (Some(count), Some(0)), "{report:#}");
+}
+
+#[test]
+fn bodies_of_any_size_arrive_whole_both_ways() {
+    let setup = Setup::new("sizes");
+    // Around one and several packets, around the initial window of ten packets, and far beyond every buffer.
+    for size in ["0", "1", "1350", "13000", "14000", "65536", "1048577", "20000000"] {
+        let report = setup.load(&format!("/bytes/{size}"), &["-n", "4", "-m", "2", "--expect-bytes", size]);
+        assert_all_succeed(&report, 4);
+        let report = setup.load(&format!("/chunked/{size}"), &["-n", "4", "-m", "2", "--expect-bytes", size]);
+        assert_all_succeed(&report, 4);
+        let answer = size.len().to_string();
+        let report = setup.load("/upload", &["-n", "4", "-m", "2", "--body", size, "--expect-bytes", &answer]);
+        assert_all_succeed(&report, 4);
+    }
+}
+
+#[test]
+fn ten_mebibytes_survive_a_bad_network_both_ways() {
+    let setup = Setup::new("loss");
+    for loss in ["1", "5"] {
+        let relay = Tool::start(&[
+            "relay",
+            "--to",
+            &setup.floor.address,
+            "--loss",
+            loss,
+            "--reorder",
+            "1",
+            "--duplicate",
+            "0.5",
+            "--seed",
+            "11",
+        ]);
+        let down = load(&relay.address, "/bytes/10485760", &["-n", "1", "--expect-bytes", "10MiB"]);
+        assert_all_succeed(&down, 1);
+        let up = load(&relay.address, "/upload", &["-n", "1", "--body", "10MiB", "--expect-bytes", "8"]);
+        assert_all_succeed(&up, 1);
+        assert!(up["packets_lost"].as_u64() > Some(0), "the relay loses packets: {up:#}");
+    }
+}
+
+#[test]
+fn bad_ends_are_told_as_what_they_are() {
+    let setup = Setup::new("ends");
+    let fault = |path: &str, arguments: &[&str]| {
+        let report = setup.load(path, &[&["-n", "2"], arguments].concat());
+        assert_eq!(report["succeeded"].as_u64(), Some(0), "{path}: {report:#}");
+        let faults = report["faults"].as_object().unwrap().clone();
+        faults.into_iter().filter(|(_, count)| count.as_u64() != Some(0)).map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    for path in ["/short/1000000", "/reset/1000000"] {
+        // A reset, or 502 where the end came before the head was on its way.
+        let seen = fault(path, &[]);
+        assert!(seen.iter().all(|name| name == "reset" || name == "status"), "{path}: {seen:?}");
+    }
+    assert_eq!(fault("/status/503", &[]), ["status"]);
+    assert_eq!(fault("/bytes/10", &["--expect-bytes", "11"]), ["length"]);
+    assert_eq!(fault("/sink", &["--body", "1MiB", "--timeout", "500ms"]), ["request_timeout"]);
+    let early = setup.load("/early", &["-n", "2", "--body", "50MiB", "--expect-status", "413", "--expect-bytes", "9"]);
+    assert_all_succeed(&early, 2);
+}
+
+#[test]
+fn churn_idle_crowd_and_open_loop_come_to_their_ends() {
+    let setup = Setup::new("paces");
+    let churn = setup.load("/bytes/100", &["-c", "4", "-n", "40", "--per-connection", "1"]);
+    assert_all_succeed(&churn, 40);
+    assert!(churn["connections"].as_u64() >= Some(40), "{churn:#}");
+    let idle = setup.load("/bytes/100", &["-c", "20", "--connect-rate", "1000", "--idle", "100ms"]);
+    assert_all_succeed(&idle, 40);
+    assert_eq!(idle["idle"]["succeeded_after"].as_u64(), Some(20));
+    let open = setup.load("/bytes/100", &["-c", "2", "-m", "4", "--rate", "200", "-n", "50", "--sockets", "1"]);
+    assert_all_succeed(&open, 50);
+}
