@@ -185,7 +185,7 @@ impl Scene {
     /// Turns for that much virtual time.
     pub fn run_for(&mut self, time: Duration) {
         let until = self.host.elapsed() + time;
-        // Somebody to wake for, so that the last turn ends when the time does.
+        self.host.wake_at(self.host.now() + time);
         let mut turns = 0;
         while self.host.elapsed() < until {
             self.turn();

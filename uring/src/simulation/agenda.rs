@@ -37,6 +37,8 @@ pub(super) enum Due {
     Written { file: u32 },
     /// Something that rested looks again.
     Retry,
+    /// A wait that ends for no reason.
+    Alarm,
 }
 
 struct Entry {

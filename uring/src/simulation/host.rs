@@ -32,6 +32,8 @@ struct World {
     streams: Streams,
     sources: Sources,
     stalled: bool,
+    /// The wait ends now, event or not.
+    woken: bool,
 }
 
 /// Splits a world into the moment and the part that acts in it.
@@ -73,6 +75,7 @@ impl World {
             }
             Due::SlotFree { lease } => drop(lease),
             Due::Retry => {}
+            Due::Alarm => self.woken = true,
             Due::Written { file } => {
                 let (sources, mut turn) = at!(self, sources);
                 sources.written(file, &mut turn);
@@ -122,7 +125,7 @@ impl World {
         loop {
             self.run_due();
             self.offer();
-            if !self.events.is_empty() {
+            if !self.events.is_empty() || std::mem::take(&mut self.woken) {
                 return;
             }
             let now = self.clock.now();
@@ -160,6 +163,7 @@ impl SimulatedHost {
             streams: Streams::new(&plan),
             sources: Sources::default(),
             stalled: false,
+            woken: false,
             plan,
         };
         Self { world: Rc::new(RefCell::new(world)), stats: RingStats::default() }
@@ -206,6 +210,11 @@ impl SimulatedHost {
     /// What stands in a file.
     pub fn file_content(&self, file: FileId) -> Vec<u8> {
         self.world.borrow().sources.content(file).to_vec()
+    }
+
+    /// The wait that is under way at this time ends then, for no reason, as any wait may.
+    pub fn wake_at(&self, at: Instant) {
+        self.world.borrow_mut().agenda.add(at, Due::Alarm);
     }
 
     /// Sends a signal.
