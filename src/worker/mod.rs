@@ -105,6 +105,8 @@ pub struct Worker<I: Io> {
     /// The value of `Date` in this turn.
     date: [u8; date::LENGTH],
     ids: crate::exchange::trail::Ids,
+    /// The stream receive pool is nearly dry.
+    pressed: bool,
     cells: Arc<WorkerCells>,
     access: AccessSender,
     commands: Receiver<Command>,
@@ -154,6 +156,7 @@ impl<I: Io> Worker<I> {
             reports: setup.reports,
             drain: drain::Drain::default(),
             cut_exchanges: 0,
+            pressed: false,
             pool_timer: None,
             access_timer: None,
             io,
@@ -181,6 +184,7 @@ impl<I: Io> Worker<I> {
         self.now = self.io.now();
         self.clock.refresh(self.now, SystemTime::now);
         self.date = *self.dates.at(self.clock.unix_us(self.now) / 1_000_000);
+        self.note_pressure();
         for event in events.drain(..) {
             self.collect(event);
         }
@@ -190,6 +194,17 @@ impl<I: Io> Worker<I> {
         self.transmit_touched();
         self.record_turn();
         Ok(!self.is_done())
+    }
+
+    /// A receive pool that is nearly dry is relieved by copying, until the ones that pin it let go: else a handful of
+    /// clients that take nothing would hold every buffer there is, and nobody could receive.
+    fn note_pressure(&mut self) {
+        let pressure = self.io.pressure();
+        let pressed = pressure.free * 4 < pressure.total;
+        if self.pressed != pressed {
+            self.pressed = pressed;
+            self.listeners.iter().for_each(|listener| listener.endpoint.set_pressure(pressed));
+        }
     }
 
     fn has_work(&self) -> bool {

@@ -133,7 +133,6 @@ fn many_clients_that_stop_reading_starve_nobody() {
         scene.run_for(5 * SECOND);
         // Together they would pin more than the receive pool has, if nothing were copied out of it.
         let pressure = scene.host.pressure();
-        eprintln!("{pressure:?} {}", scene.state());
         assert!(pressure.free > 0, "{pressure:?}");
         let other = scene.client(Link::clean(), Link::clean());
         scene.ask(&other, Request::get("/length/3000000"));
