@@ -4,7 +4,7 @@ use super::token::Owner;
 use super::{Downkey, Worker};
 use crate::h3::{DropReason, Received};
 use crate::telemetry::kinds::DatagramDrop;
-use spooky_uring::{Chunk, Event, Io, Lease};
+use spooky_uring::{Chunk, Event, Io, Lease, StreamId, Token};
 use std::net::SocketAddr;
 
 impl<I: Io> Worker<I> {
@@ -16,28 +16,28 @@ impl<I: Io> Worker<I> {
                     self.collect_datagrams(listener, from, to, segment, &mut lease);
                 }
             }
-            Event::Received { token, lease, .. } => {
-                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+            Event::Received { token, stream, lease } => {
+                if let Some(slot) = self.origin_of(token, stream) {
                     self.collect_bytes(slot, lease);
                 }
             }
-            Event::Sent { token, queued, .. } => {
-                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+            Event::Sent { token, stream, queued } => {
+                if let Some(slot) = self.origin_of(token, stream) {
                     self.origin_took(slot, queued);
                 }
             }
-            Event::Connected { token, result, .. } => {
-                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+            Event::Connected { token, stream, result } => {
+                if let Some(slot) = self.origin_of(token, stream) {
                     self.origin_connected(slot, result);
                 }
             }
-            Event::Ended { token, end, .. } => {
-                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+            Event::Ended { token, stream, end } => {
+                if let Some(slot) = self.origin_of(token, stream) {
                     self.origin_ended(slot, end);
                 }
             }
-            Event::SendFailed { token, .. } => {
-                if let Some(Owner::Origin(slot)) = Owner::of(token) {
+            Event::SendFailed { token, stream, .. } => {
+                if let Some(slot) = self.origin_of(token, stream) {
                     self.origin_send_failed(slot);
                 }
             }
@@ -70,6 +70,15 @@ impl<I: Io> Worker<I> {
                 Received::Reply { .. } => self.send_reply(listener, to, from),
                 Received::Dropped(reason) => self.cells.quic.drops.count(drop_kind(reason)),
             }
+        }
+    }
+
+    /// The connection that an event is of. One event of a turn may close a connection, and another open a new one in its
+    /// place, while the rest of the turn's events still speak of the first.
+    fn origin_of(&self, token: Token, stream: StreamId) -> Option<u32> {
+        match Owner::of(token) {
+            Some(Owner::Origin(slot)) => self.origins.get(slot).filter(|origin| origin.stream == stream).map(|_| slot),
+            _ => None,
         }
     }
 
