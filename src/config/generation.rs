@@ -249,8 +249,6 @@ pub struct Performance {
     pub global_inflight_limit: u32,
     /// Client connections at once in the process.
     pub max_active_connections: u32,
-    /// For a client to send a whole request head.
-    pub client_header_timeout: Duration,
     /// Unused connections kept, for each backend and worker.
     pub pool_idle_connections_per_worker: u32,
     /// How long an unused connection is kept.

@@ -265,8 +265,6 @@ schema! {
         backend_body_idle_timeout: default Duration = "30s", 1..=86_400_000;
         /// Time for a whole exchange, or "off".
         total_request_timeout: default OrOff<Duration> = "off", 1..=86_400_000;
-        /// Time for a client to send a whole request head.
-        client_header_timeout: default Duration = "10s", 1..=3_600_000;
         /// Longest gap in a request body.
         client_body_idle_timeout: default Duration = "30s", 1..=86_400_000;
         /// Longest wait for a client that does not take its response.
@@ -288,7 +286,7 @@ schema! {
         /// How long a drain waits for running exchanges.
         shutdown_drain_timeout: default Duration = "30s", 0..=86_400_000;
     }
-    later ["max_connections_per_address", "new_connections_per_sec", "new_connections_burst", "client_idle_timeout", "tunnel_idle_timeout"]
+    later ["max_connections_per_address", "new_connections_per_sec", "new_connections_burst", "client_header_timeout", "client_idle_timeout", "tunnel_idle_timeout"]
 
     /// Protection.
     Resilience of "process" {

@@ -26,12 +26,12 @@ pub struct Census {
 impl<I: Io> Worker<I> {
     /// Counts what is there.
     pub fn census(&self) -> Census {
-        let origins_idle = self.origins.idle_len();
+        let origins_idle = self.origins.count_idle();
         Census {
             clients: self.listeners.iter().map(|listener| listener.endpoint.len()).sum(),
             exchanges: self.exchanges.len(),
             admitted: self.inflight.total() as usize,
-            origins_busy: self.origins.len() - origins_idle,
+            origins_busy: self.origins.count() - origins_idle,
             origins_idle,
             timers: self.wheel.len(),
         }

@@ -27,7 +27,6 @@ use crate::config::Generation;
 use crate::exchange::inflight::Inflight;
 use crate::exchange::{Exchange, Snapshot};
 use crate::h3;
-use crate::http::ResponseHead;
 use crate::http::date::{self, DateCache};
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
 use origins::Origins;
@@ -98,8 +97,6 @@ pub struct Worker<I: Io> {
     ready: VecDeque<u32>,
     /// Spare output list, so that no turn allocates one.
     output: crate::h1::Output,
-    /// Spare response head, likewise.
-    spare: Option<ResponseHead>,
     clock: WallClock,
     dates: DateCache,
     /// The value of `Date` in this turn.
@@ -139,7 +136,6 @@ impl<I: Io> Worker<I> {
             touched: VecDeque::new(),
             ready: VecDeque::new(),
             output: crate::h1::Output::new(),
-            spare: None,
             clock: WallClock::new(now, SystemTime::now()),
             dates: DateCache::default(),
             date: date::format(0),

@@ -87,16 +87,16 @@ impl Origins {
             }
         }
         let unused = self.iter().filter(|(_, origin)| origin.exchange.is_none()).count();
-        assert_eq!(unused, self.idle_len(), "connections without an exchange are in a pool");
+        assert_eq!(unused, self.count_idle(), "connections without an exchange are in a pool");
     }
 
     /// Connections open or opening.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.table.len()
     }
 
     /// Connections that wait in pools.
-    pub fn idle_len(&self) -> usize {
+    pub fn count_idle(&self) -> usize {
         self.idle.iter().map(VecDeque::len).sum()
     }
 

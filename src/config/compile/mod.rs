@@ -80,7 +80,6 @@ fn performance(keys: &keys::Performance) -> Performance {
         pin_workers: keys.pin_workers.value,
         global_inflight_limit: keys.global_inflight_limit.value,
         max_active_connections: keys.max_active_connections.value,
-        client_header_timeout: keys.client_header_timeout.value,
         pool_idle_connections_per_worker: keys.pool_idle_connections_per_worker.value,
         pool_idle_timeout: keys.pool_idle_timeout.value,
         udp_receive_buffer_bytes: keys.udp_receive_buffer_bytes.value.to_u32(),

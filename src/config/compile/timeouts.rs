@@ -80,7 +80,6 @@ pub(super) fn check_performance(compiler: &mut Compiler<'_>) {
         ("backend_connect_timeout", &keys.backend_connect_timeout),
         ("backend_timeout", &keys.backend_timeout),
         ("backend_body_idle_timeout", &keys.backend_body_idle_timeout),
-        ("client_header_timeout", &keys.client_header_timeout),
         ("client_body_idle_timeout", &keys.client_body_idle_timeout),
         ("client_send_timeout", &keys.client_send_timeout),
     ] {
