@@ -342,11 +342,9 @@ impl Client {
                         exchange.ended = Some(self.now);
                     }
                 }
-                h3::Event::Reset(code) => {
-                    if !exchange.is_over() {
-                        exchange.outcome = Outcome::Reset(code);
-                        exchange.ended = Some(self.now);
-                    }
+                h3::Event::Reset(code) if !exchange.is_over() => {
+                    exchange.outcome = Outcome::Reset(code);
+                    exchange.ended = Some(self.now);
                 }
                 _ => {}
             }

@@ -36,7 +36,10 @@ fn a_client_that_gives_up_closes_the_origins_connection_at_once() {
         if log.connections.get() > 0 {
             let took = log.closed.borrow()[0].1 - gave_up;
             // The same turn that hears of it closes.
-            assert!(took <= to_proxy + to_origin + Duration::from_micros(100), "closed {took:?} after the client gave up");
+            assert!(
+                took <= to_proxy + to_origin + Duration::from_micros(100),
+                "closed {took:?} after the client gave up"
+            );
         }
         scene.close();
     });

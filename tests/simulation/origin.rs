@@ -23,7 +23,6 @@ pub struct Seen {
     pub intact: bool,
     /// The body's end was seen.
     pub complete: bool,
-    pub at: Instant,
 }
 
 /// How a response's body is delimited.
@@ -114,8 +113,6 @@ pub enum Door {
     Open,
     Refused,
     Silent,
-    /// So many are refused, then it is open.
-    Late(usize),
 }
 
 /// One address.
@@ -138,11 +135,6 @@ impl Origin for Scripted {
         match self.door.get() {
             Door::Refused => return Connect::Refuse(111),
             Door::Silent => return Connect::Silent,
-            Door::Late(0) => self.door.set(Door::Open),
-            Door::Late(left) => {
-                self.door.set(Door::Late(left - 1));
-                return Connect::Refuse(111);
-            }
             Door::Open => {}
         }
         let number = self.log.connections.get();
@@ -270,7 +262,6 @@ impl Server {
             body: 0,
             intact: true,
             complete: false,
-            at: line.now(),
         };
         self.log.requests.borrow_mut().push(seen);
         let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
