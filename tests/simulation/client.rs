@@ -310,6 +310,8 @@ impl Client {
             let (stream, event) = match http.poll(&mut self.quic) {
                 Ok(polled) => polled,
                 Err(h3::Error::Done) => return,
+                // A stream that was reset and is forgotten already.
+                Err(h3::Error::TransportError(quiche::Error::InvalidStreamState(_))) => return,
                 Err(error) => {
                     assert!(self.quic.peer_error().is_some() || self.quic.is_closed(), "poll: {error:?}");
                     return;

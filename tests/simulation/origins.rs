@@ -142,11 +142,12 @@ fn bytes_behind_a_response_spoil_only_their_connection() {
         let (mut scene, client, log) = Scene::simple(seed, plan, link, &configuration(1, ""), |_| {
             Reaction::Answer(Reply { behind: b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong", ..Reply::ok(100) })
         });
-        for number in 0..6 {
-            let behind = (number > 0).then(|| number - 1);
-            scene.ask(&client, Request { behind, ..Request::get("/") });
+        for _ in 0..6 {
+            scene.ask(&client, Request::get("/"));
+            scene.finish(60 * SECOND);
+            // Bytes that arrive when the next request is out already are an answer to it: nobody could tell.
+            scene.run_for(Duration::from_millis(100));
         }
-        scene.finish(60 * SECOND);
         for exchange in &client.get().exchanges {
             assert_eq!((exchange.outcome, exchange.received, exchange.intact), (Outcome::Finished, 100, true));
         }
