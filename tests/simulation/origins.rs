@@ -19,31 +19,40 @@ fn rough(seed: u64) -> (Plan, Link) {
     (Plan::rough(&mut random), any_link(&mut random))
 }
 
+/// An origin breaks off in the middle of a body: by RST or FIN, delimited or not.
+fn breaks_off(seed: u64) {
+    let (plan, link) = rough(seed);
+    let framing = [Framing::Length, Framing::Chunked][seed as usize % 2];
+    let then = [Then::Reset, Then::Close][seed as usize / 2 % 2];
+    let (mut scene, client, _) = Scene::simple(seed, plan, link, &configuration(1, ""), move |_| {
+        Reaction::Answer(Reply { sent: 70_000, then, ..Reply::ok(500_000).framed(framing) })
+    });
+    scene.ask(&client, Request::get("/"));
+    scene.finish(120 * SECOND);
+    {
+        let client = client.get();
+        let exchange = &client.exchanges[0];
+        match exchange.outcome {
+            Outcome::Reset(0x102) => {}
+            // The origin's RST overtook its head: nothing of a response was seen.
+            Outcome::Finished => assert_eq!(exchange.status, Some(502)),
+            other => panic!("{other:?} with status {:?}", exchange.status),
+        }
+        assert!(exchange.intact && exchange.received <= 70_000);
+    }
+    scene.close();
+}
+
 #[test]
 fn a_reset_in_the_middle_of_a_body_is_never_a_clean_end() {
-    seeds(12, |seed| {
-        let (plan, link) = rough(seed);
-        let framing = [Framing::Length, Framing::Chunked][seed as usize % 2];
-        let then = [Then::Reset, Then::Close][seed as usize / 2 % 2];
-        let (mut scene, client, _) = Scene::simple(seed, plan, link, &configuration(1, ""), move |_| {
-            Reaction::Answer(Reply { sent: 70_000, then, ..Reply::ok(500_000).framed(framing) })
-        });
-        scene.ask(&client, Request::get("/"));
-        scene.finish(120 * SECOND);
-        {
-            let client = client.get();
-            let exchange = &client.exchanges[0];
-            match exchange.outcome {
-                // A reset may overtake everything, the head included.
-                Outcome::Reset(0x102) => {}
-                // The reset overtook the head at the proxy: nothing of the response was seen there.
-                Outcome::Finished => assert_eq!(exchange.status, Some(502)),
-                other => panic!("{other:?} with status {:?}", exchange.status),
-            }
-            assert!(exchange.intact && exchange.received <= 70_000);
-        }
-        scene.close();
-    });
+    seeds(12, breaks_off);
+}
+
+#[test]
+#[ignore = "quiche 0.30 sends an empty FIN behind a RESET_STREAM if bytes were to be sent again; where the RESET_STREAM is \
+            lost or overtaken, the client sees a clean end: about one run in a hundred"]
+fn a_reset_that_is_overtaken_is_never_a_clean_end() {
+    seeds(400, breaks_off);
 }
 
 #[test]
