@@ -100,6 +100,11 @@ impl Exchange {
                 }
                 self.fail_client(refusal.reason, downstream, turn)
             }
+            // The response has begun: it is still wanted, only the rest of the request will not come.
+            Event::Reset(_) if self.response == ResponseState::Streaming => {
+                self.request = RequestState::Abandoned;
+                Step::Continue
+            }
             // A client that cuts its request short, or does not want the response, is gone for this exchange.
             Event::Reset(_) | Event::Stop(_) => {
                 self.blame(Reason::ClientAbort);

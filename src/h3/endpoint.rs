@@ -294,7 +294,13 @@ impl Endpoint {
         };
         let mut connection = Box::new(Connection::new(quic, Rc::clone(&self.shared), from, to, now));
         connection.receive(datagram, from, to);
-        if connection.quic.is_closed() || connection.quic.stats().recv == 0 {
+        // A handshake that TLS refuses (no common application protocol, say) is told so; its packet does not count as
+        // received.
+        let refused = connection
+            .quic
+            .local_error()
+            .is_some_and(|error| !error.is_app && (0x100..0x200).contains(&error.error_code));
+        if connection.quic.is_closed() || connection.quic.stats().recv == 0 && !refused {
             // Noise with the header of a first packet: it leaves no state.
             self.free.push(index);
             return self.drop(DropReason::InitialInvalid);

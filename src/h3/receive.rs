@@ -252,6 +252,13 @@ impl Connection {
         }
         if stream.request_left.is_some_and(|left| left > 0) {
             self.shared.counters.request_length_mismatches.add(1);
+            if stream.sending != Sending::Idle {
+                // A client that ends its upload early because it was answered still gets the whole answer.
+                stream.receiving = Receiving::Closed;
+                stream.readable = false;
+                let told = StreamRef { stream: id, owner: stream.owner };
+                return Some((told, Event::Reset(code::MESSAGE_ERROR)));
+            }
             return self.break_off(id, code::MESSAGE_ERROR);
         }
         stream.receiving = Receiving::Closed;

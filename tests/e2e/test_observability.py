@@ -47,14 +47,14 @@ def test_metrics_are_prometheus_text(proxy):
 
 def test_requests_are_counted(proxy):
     def counted():
-        return proxy.total(r'^spooky_exchanges_total.*status="200"')
+        return proxy.total(r'^spooky_requests_total.*status="200"')
 
     before = counted()
     for _ in range(7):
         assert fetch(proxy, "/bytes/1").status == 200
     # The exchange before this test may be counted late.
     until(lambda: before + 7 <= counted() <= before + 8, 5)
-    until(lambda: proxy.total(r"^spooky_exchanges_active") == 0, 5)
+    until(lambda: proxy.total(r"^spooky_requests_active") == 0, 5)
 
 
 def test_connections_are_counted(proxy):

@@ -13,6 +13,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// More than any congestion window here allows: a bound on what a mistake can cost. The rest goes with the next sweep.
+const PACKETS_PER_FLUSH: usize = 16_384;
 const H3_NO_ERROR: u64 = 0x100;
 const H3_REQUEST_CANCELLED: u64 = 0x10c;
 
@@ -400,7 +402,10 @@ impl Client {
 
     /// Says goodbye; [`Client::flush`] sends it.
     pub fn close(&mut self) {
-        let _ = self.quic.close(true, H3_NO_ERROR, b"");
+        // Before the handshake is done there are no application errors, and quiche 0.30, told to send one all the same,
+        // makes packets for ever.
+        let done = self.quic.is_established();
+        let _ = self.quic.close(done, if done { H3_NO_ERROR } else { 0 }, b"");
     }
 
     /// Packets that quiche declared lost on the way to the server.
@@ -412,7 +417,7 @@ impl Client {
     pub fn flush(&mut self, socket: &mut Socket, out: &mut [u8]) -> io::Result<()> {
         let payload = self.quic.max_send_udp_payload_size();
         let (mut len, mut segment, mut count) = (0, 0, 0);
-        loop {
+        for _ in 0..PACKETS_PER_FLUSH {
             if count == SEGMENTS_MAX || len + payload > out.len() {
                 socket.send(&out[..len], segment)?;
                 (len, segment, count) = (0, 0, 0);
@@ -448,4 +453,29 @@ impl Client {
 /// A fixed number of requests counts only those that began after the warm-up; a fixed time counts all that end in it.
 fn counts(exchange: &Exchange, run: &Run<'_>) -> bool {
     !(exchange.warm && run.measuring && matches!(run.plan.until, Until::Requests(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::udp::{BUFFER_BYTES, Settings};
+
+    #[test]
+    fn a_goodbye_before_the_handshake_is_done_ends_the_connection_at_once() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = server.local_addr().unwrap();
+        let settings = Settings { receive_buffer: None, gro: true, gso: true };
+        let mut socket = Socket::connect(to, settings).unwrap();
+        let mut config = quiche::Config::new(quiche::PROTOCOL_VERSION).unwrap();
+        config.set_application_protos(h3::APPLICATION_PROTOCOL).unwrap();
+        let id = quiche::ConnectionId::from_ref(&[1; 8]);
+        let quic = quiche::connect_with_buffer_factory(None, &id, socket.local(), to, &mut config).unwrap();
+        let mut client = Client::new(quic, 0, 1, Instant::now());
+        let mut out = vec![0; BUFFER_BYTES];
+        // Closed before its first packet has left, the crypto stream is still full.
+        client.close();
+        client.flush(&mut socket, &mut out).unwrap();
+        assert!(client.is_closed());
+        assert!(client.quic.stats().sent < 5, "{:?}", client.quic.stats());
+    }
 }
