@@ -9,6 +9,7 @@ mod floor;
 mod load;
 mod machine;
 mod origin;
+mod quic;
 mod relay;
 mod udp;
 

@@ -2,6 +2,7 @@
 
 use super::buffers::{Buffers, Piece};
 use super::response::Head;
+use crate::quic::send_packet;
 use quiche::h3::{self, NameValue};
 use spooky_uring::chunk::{Chunk, ChunkMut};
 use spooky_uring::io::{Io, Transmit, UdpId};
@@ -11,6 +12,9 @@ use std::time::Instant;
 
 /// Request body bytes taken at once.
 const UPLOAD_PIECE: usize = 64 << 10;
+
+/// Urgency of RFC 9218's default, but incremental: see [`crate::quic`].
+const PRIORITY: h3::Priority = h3::Priority::new(3, true);
 
 /// How much one connection sends before the others have their turn.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +175,7 @@ impl Downstream {
         let sent = if outbox.informed {
             h3.send_additional_headers(&mut self.quic, stream, &fields, false, false)
         } else {
-            h3.send_response(&mut self.quic, stream, &fields, false)
+            h3.send_response_with_priority(&mut self.quic, stream, &fields, &PRIORITY, false)
         };
         outbox.informed |= sent.is_ok();
     }
@@ -187,7 +191,7 @@ impl Downstream {
             let sent = if outbox.informed {
                 h3.send_additional_headers(&mut self.quic, stream, &fields, false, end)
             } else {
-                h3.send_response(&mut self.quic, stream, &fields, end)
+                h3.send_response_with_priority(&mut self.quic, stream, &fields, &PRIORITY, end)
             };
             match sent {
                 Ok(()) => outbox.headed = true,
@@ -257,7 +261,7 @@ impl Downstream {
             self.carry.clear();
             let mut full = true;
             while packets < burst.packets && len + payload <= slot.len() {
-                let Ok((size, info)) = self.quic.send(&mut slot[len..len + payload]) else {
+                let Some((size, info)) = send_packet(&mut self.quic, &mut slot[len..len + payload]) else {
                     full = false;
                     break;
                 };

@@ -78,7 +78,7 @@ impl<I: Io> Proxy<I> {
                 if let Some(exchange) = find(self, stream) {
                     self.downstreams[key].reset(stream, H3_REQUEST_CANCELLED);
                     self.downstreams[key].exchanges.retain(|e| *e != exchange);
-                    self.finish(exchange, false);
+                    self.finish(exchange);
                 }
             }
         }
@@ -232,7 +232,7 @@ impl<I: Io> Proxy<I> {
                 downstream.stop(exchange.stream, H3_NO_ERROR);
             }
             downstream.exchanges.retain(|other| *other != key);
-            return self.finish(key, true);
+            return self.finish(key);
         }
         let waits = exchange.outbox.head.is_some() || exchange.outbox.bytes > 0 || exchange.outbox.complete;
         if waits {
@@ -302,17 +302,16 @@ impl<I: Io> Proxy<I> {
         }
         downstream.exchanges.retain(|other| *other != key);
         list(&mut self.listed, exchange.downstream, downstream);
-        self.finish(key, false);
+        self.finish(key);
     }
 
     /// Forgets an exchange; an upstream connection that is not through with it is closed.
-    pub(super) fn finish(&mut self, key: usize, clean: bool) {
+    pub(super) fn finish(&mut self, key: usize) {
         let exchange = self.exchanges.remove(key);
         // The key will be another exchange's.
         let owner = &mut self.downstreams[exchange.downstream];
         owner.blocked.retain(|blocked| *blocked != key);
         if let Some(upstream) = exchange.upstream {
-            debug_assert!(!clean, "a clean end releases its upstream first");
             self.upstreams[upstream].exchange = None;
             self.hang_up(upstream);
         }

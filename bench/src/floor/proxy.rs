@@ -234,7 +234,7 @@ impl<I: Io> Proxy<I> {
 
     fn forget(&mut self, key: usize) {
         for exchange in std::mem::take(&mut self.downstreams[key].exchanges) {
-            self.finish(exchange, false);
+            self.finish(exchange);
         }
         let downstream = self.downstreams.remove(key);
         self.by_first_id.remove(&downstream.first_id);

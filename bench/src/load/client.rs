@@ -6,6 +6,7 @@
 use super::body::{Buffers, Piece};
 use super::plan::{Plan, Until};
 use super::tally::{Fault, Tally};
+use crate::quic::send_packet;
 use crate::udp::{SEGMENTS_MAX, Socket};
 use boring::sha::Sha256;
 use quiche::h3::{self, NameValue};
@@ -422,7 +423,7 @@ impl Client {
                 socket.send(&out[..len], segment)?;
                 (len, segment, count) = (0, 0, 0);
             }
-            let Ok((size, _)) = self.quic.send(&mut out[len..len + payload]) else {
+            let Some((size, _)) = send_packet(&mut self.quic, &mut out[len..len + payload]) else {
                 break;
             };
             if count > 0 && size > segment {
