@@ -148,6 +148,11 @@ impl ClientConnection {
         self.finished == Finished::No && self.fault.is_none() && !self.input.is_full(self.limits.held_bytes)
     }
 
+    /// Moves what waits for credit out of the receive pool, so that an exchange that stands still holds no buffer of it.
+    pub fn unpin(&mut self) {
+        self.input.unpin();
+    }
+
     /// Permits that many more body bytes to be given out.
     pub fn grant(&mut self, bytes: usize) {
         self.credit = self.credit.saturating_add(bytes);

@@ -53,6 +53,13 @@ impl Input {
         }
     }
 
+    /// Copies what waits in pool memory to the heap; its buffers go back.
+    pub(super) fn unpin(&mut self) {
+        for chunk in self.chunks.iter_mut().filter(|chunk| chunk.is_pooled()) {
+            *chunk = Chunk::copy_from(chunk);
+        }
+    }
+
     /// Bytes that wait, those of a section's beginning included.
     pub(super) fn held(&self) -> usize {
         self.held + self.section.len()

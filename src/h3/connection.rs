@@ -26,7 +26,8 @@ pub(super) struct Shared {
     pub(super) http: quiche::h3::Config,
     pub(super) counters: Counters,
     /// The worker's receive pool is nearly dry: copy instead of holding.
-    pub(super) pressure: Cell<bool>,
+    /// Bytes of the worker's receive pool that nobody holds.
+    pub(super) pool_free: Cell<usize>,
 }
 
 /// Who closed a connection.
@@ -124,6 +125,8 @@ pub struct Connection {
     /// STOP_SENDING frames the transport had counted when we last looked.
     pub(super) stops_seen: u64,
     pub(super) aside: Option<Box<Aside>>,
+    /// Bytes that may be in the transport and not yet acknowledged.
+    pub(super) unacknowledged_max: usize,
     /// A packet may leave from then on.
     pub(super) release: Option<Instant>,
 
@@ -140,6 +143,7 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(mut quic: Quic, shared: Rc<Shared>, client: SocketAddr, local: SocketAddr, now: Instant) -> Self {
         boring_ffi::shed_handshake_config(quic.as_mut());
+        let unacknowledged_max = shared.settings.unacknowledged_bytes;
         Self {
             quic,
             http: None,
@@ -157,6 +161,7 @@ impl Connection {
             poll: false,
             stops_seen: 0,
             aside: None,
+            unacknowledged_max,
             release: None,
             goaway: Goaway::No,
             aborted: false,
@@ -198,9 +203,26 @@ impl Connection {
             return;
         }
         self.note_stops();
+        self.note_bandwidth();
         // Acknowledgements and windows came: what waits may go on, and upstreams may be asked for more.
         self.flush();
         self.sweep();
+    }
+
+    /// Bounds what is in flight to twice what the path holds. More only fills queues: the client's socket buffer on a
+    /// short path, where windows grow far beyond it. A path that can carry more is seen to within a round trip each time
+    /// the bound doubles, as in slow start.
+    fn note_bandwidth(&mut self) {
+        if self.streams.is_empty() {
+            return;
+        }
+        let Some(path) = self.quic.path_stats().find(|path| path.active) else {
+            return;
+        };
+        let round_trip = path.min_rtt.unwrap_or(path.rtt).as_micros().min(10_000_000);
+        let held = u128::from(path.delivery_rate) * round_trip / 1_000_000;
+        let twice = usize::try_from(2 * held).unwrap_or(usize::MAX);
+        self.unacknowledged_max = twice.max(self.shared.settings.unacknowledged_bytes);
     }
 
     /// Whether nothing more can be received or sent but the close itself.

@@ -108,7 +108,7 @@ impl Endpoint {
                 settings: settings.clone(),
                 http: settings::http(settings)?,
                 counters: Counters::default(),
-                pressure: Cell::new(false),
+                pool_free: Cell::new(usize::MAX),
             }),
             coder: CidCoder::new(keys).ok_or_else(no_aes)?,
             worker,
@@ -391,9 +391,9 @@ impl Endpoint {
         self.accepting = accepting;
     }
 
-    /// Whether the worker's receive pool is nearly dry: bodies are then copied instead of held.
-    pub fn set_pressure(&self, pressure: bool) {
-        self.shared.pressure.set(pressure);
+    /// Tells how many bytes of the worker's receive pool nobody holds: a connection whose share is used up copies instead.
+    pub fn set_pool_free(&self, bytes: usize) {
+        self.shared.pool_free.set(bytes);
     }
 
     /// What was counted.

@@ -101,8 +101,9 @@ impl Connection {
             stream.tail.extend_from_slice(&chunk);
         } else {
             let sealed = stream.sealed();
-            let over = self.held.pooled() + chunk.len() > self.shared.settings.pooled_bytes;
-            if pooled && (over || self.shared.pressure.get()) {
+            // Each takes at most half of what is free: however many there are, the pool never runs dry.
+            let most = self.shared.settings.pooled_bytes.min(self.shared.pool_free.get() / 2);
+            if pooled && self.held.pooled() + chunk.len() > most {
                 // Copied so that a client that takes its time holds its own memory, not the worker's receive pool.
                 self.shared.counters.unpooled_bytes.add(chunk.len() as u64);
                 stream.push(Chunk::copy_from(&chunk), false, &self.held);
@@ -271,7 +272,7 @@ impl Connection {
                 break Flushed::Some;
             }
             let in_transport = self.held.bytes() - self.waiting;
-            let allowed = self.shared.settings.unacknowledged_bytes.saturating_sub(in_transport);
+            let allowed = self.unacknowledged_max.saturating_sub(in_transport);
             let window = match self.quic.stream_capacity(id) {
                 Ok(window) => window,
                 Err(error) => {

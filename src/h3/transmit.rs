@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use crate::limits::quic::{TRAIN_BYTES, TRAIN_PACKETS};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Packets that leave together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ impl Connection {
         let out = &mut out[..limit];
         let packets_max = self.shared.settings.burst_packets.clamp(1, TRAIN_PACKETS);
         let mut train: Option<Train> = None;
+        let mut tries = None;
 
         if let Some(aside) = self.aside.take() {
             let len = aside.bytes.len();
@@ -75,7 +76,12 @@ impl Connection {
                     if self.flush() {
                         continue;
                     }
-                    break;
+                    let left = *tries.get_or_insert_with(|| self.tries());
+                    if left == 0 {
+                        break;
+                    }
+                    tries = Some(left - 1);
+                    continue;
                 }
                 Err(_) => {
                     // A handshake that cannot go on; the close is the next packet, and if not even that can be made
@@ -114,6 +120,21 @@ impl Connection {
             }
         }
         train.map(|train| self.count(train))
+    }
+
+    /// How often the transport is asked again after it said that nothing is left.
+    ///
+    /// In quiche 0.30 a stream whose lost data is acknowledged late stays in the queue of streams with nothing to send.
+    /// Found at the head, it makes the transport say `Done` whatever the streams behind it have. Streams are incremental,
+    /// so it moves to the back and the next call finds another.
+    fn tries(&self) -> usize {
+        if self.sending.is_empty() && self.held.bytes() == 0 || self.quic.stats().lost == 0 {
+            return 0;
+        }
+        // No probe timer is as long as this, but the idle timer is: then nothing is in flight, and nothing may ever bring
+        // another call.
+        let nothing_in_flight = self.quic.timeout().is_none_or(|left| left > Duration::from_secs(5));
+        if nothing_in_flight { 256 } else { 4 }
     }
 
     fn count(&self, train: Train) -> Train {

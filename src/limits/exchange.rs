@@ -1,5 +1,7 @@
 //! Bounds of one exchange and of one turn.
 
+use std::time::Duration;
+
 /// Backends that one exchange tries at most.
 pub const ATTEMPTS_MAX: usize = 3;
 
@@ -15,3 +17,10 @@ pub const REQUEST_QUEUE_BYTES: usize = 256 * 1024;
 /// Response bytes that may be left to the protocol's queue when an exchange ends: a small response is over as soon as it
 /// is queued. A client that reads none of them holds this for each of its streams: 128 × 16 KiB = 2 MiB.
 pub const RESPONSE_TAIL_BYTES: usize = 16 * 1024;
+
+/// A receive pool with less than this part of it free is nearly dry.
+pub const POOL_LOW_SHARE: usize = 8;
+
+/// How long bytes may stand still in a receive pool that is nearly dry: longer than a response that moves takes for one
+/// buffer, shorter than anybody notices.
+pub const POOL_RELIEF: Duration = Duration::from_millis(20);

@@ -3,7 +3,7 @@
 //! `connections × POOLED_BYTES` until the pool itself is dry.
 
 /// Response bytes one stream queues before its upstream has to wait. One more chunk may be taken above it.
-pub const QUEUE_BYTES: usize = 128 << 10;
+pub const QUEUE_BYTES: usize = 64 << 10;
 
 /// Bytes of pool memory one connection may hold, queued or not yet acknowledged; above it they are copied to the
 /// heap. A worker's receive pool has about 3 MiB: twelve stalled clients could hold it.
@@ -32,3 +32,7 @@ pub const UNI_STREAM_BYTES: u64 = 16 << 10;
 
 /// Distinct close causes counted by name; more are counted together.
 pub const CLOSE_CAUSES: usize = 128;
+
+/// Response bytes of one connection that may be unacknowledged on the shortest path; longer ones are allowed twice what
+/// they hold. A usual client's socket buffer takes it at once (212 KiB, of which packets use about two thirds).
+pub const UNACKNOWLEDGED_BYTES: usize = 128 << 10;

@@ -4,7 +4,7 @@ use super::token::Owner;
 use super::{Downkey, Worker};
 use crate::h3::{DropReason, Received};
 use crate::telemetry::kinds::DatagramDrop;
-use spooky_uring::{Chunk, Event, Io, Lease, StreamId, Token};
+use spooky_uring::{Event, Io, Lease, StreamId, Token};
 use std::net::SocketAddr;
 
 impl<I: Io> Worker<I> {
@@ -84,10 +84,7 @@ impl<I: Io> Worker<I> {
 
     fn collect_bytes(&mut self, slot: u32, lease: Lease) {
         if let Some(origin) = self.origins.get_mut(slot) {
-            // Copied while the pool is nearly dry: what waits for a slow client then waits on the heap, within the
-            // bounds of its exchange, and the buffer goes back at once.
-            let chunk = if self.pressed { Chunk::copy_from(&lease) } else { lease.into_chunk() };
-            origin.protocol.receive(chunk);
+            origin.protocol.receive(lease.into_chunk());
             self.make_ready(slot);
         }
     }

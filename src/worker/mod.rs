@@ -28,6 +28,7 @@ use crate::exchange::inflight::Inflight;
 use crate::exchange::{Exchange, Snapshot};
 use crate::h3;
 use crate::http::date::{self, DateCache};
+use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
 use origins::Origins;
 use slab::Slab;
@@ -102,8 +103,6 @@ pub struct Worker<I: Io> {
     /// The value of `Date` in this turn.
     date: [u8; date::LENGTH],
     ids: crate::exchange::trail::Ids,
-    /// The stream receive pool is nearly dry.
-    pressed: bool,
     cells: Arc<WorkerCells>,
     access: AccessSender,
     commands: Receiver<Command>,
@@ -112,6 +111,7 @@ pub struct Worker<I: Io> {
     cut_exchanges: usize,
     pool_timer: Option<TimerKey>,
     access_timer: Option<TimerKey>,
+    relief_timer: Option<TimerKey>,
 }
 
 impl<I: Io> Worker<I> {
@@ -152,7 +152,7 @@ impl<I: Io> Worker<I> {
             reports: setup.reports,
             drain: drain::Drain::default(),
             cut_exchanges: 0,
-            pressed: false,
+            relief_timer: None,
             pool_timer: None,
             access_timer: None,
             io,
@@ -192,14 +192,13 @@ impl<I: Io> Worker<I> {
         Ok(!self.is_done())
     }
 
-    /// A receive pool that is nearly dry is relieved by copying, until the ones that pin it let go: else a handful of
-    /// clients that take nothing would hold every buffer there is, and nobody could receive.
+    /// Tells the endpoints what is left of the receive pool, and looks for what pins it while that is little.
     fn note_pressure(&mut self) {
         let pressure = self.io.pressure();
-        let pressed = pressure.free * 4 < pressure.total;
-        if self.pressed != pressed {
-            self.pressed = pressed;
-            self.listeners.iter().for_each(|listener| listener.endpoint.set_pressure(pressed));
+        let free = pressure.free * limits::STREAM_RECEIVE_BUFFER_BYTES as usize;
+        self.listeners.iter().for_each(|listener| listener.endpoint.set_pool_free(free));
+        if pressure.free * limits::POOL_LOW_SHARE < pressure.total {
+            self.arm_relief();
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Origin {
     pub paused: bool,
     /// When connecting began.
     pub began: Instant,
+    /// Nothing was taken off it since the receive pool was last looked through for what pins it.
+    pub stuck: bool,
     /// Whether it stands on the worker's ready list.
     pub ready: bool,
 }
@@ -72,6 +74,11 @@ impl Origins {
     }
 
     /// Every connection with its slot.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Origin> {
+        self.table.iter_mut().map(|(_, origin)| origin)
+    }
+
+    /// Every connection by slot.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Origin)> {
         self.table.iter().map(|(slot, origin)| (slot as u32, origin))
     }

@@ -9,6 +9,7 @@ use crate::exchange::{Abort, ResponseState};
 use crate::h3;
 use crate::http::Reason;
 use crate::http::peer::Peer;
+use crate::limits;
 use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::{Io, TimerKey};
 use std::net::SocketAddr;
@@ -25,6 +26,8 @@ pub(super) enum Timer {
     Pool,
     /// Access records that have waited long enough.
     Access,
+    /// A look at what pins the receive pool.
+    Relief,
     /// The end of a drain.
     Drain,
 }
@@ -82,6 +85,7 @@ impl<I: Io> Worker<I> {
                 Timer::Exchange(slot) => self.exchange_due(slot),
                 Timer::Pool => self.pool_due(),
                 Timer::Access => self.access_timer = None,
+                Timer::Relief => self.relief_due(),
                 Timer::Drain => self.drain_due(),
             }
         }
@@ -182,6 +186,28 @@ impl<I: Io> Worker<I> {
             self.close_idle(slot, UpstreamClose::Expired);
         }
         self.arm_pool();
+    }
+
+    /// Makes sure that a receive pool that is nearly dry is looked through soon.
+    pub(super) fn arm_relief(&mut self) {
+        if self.relief_timer.is_none() {
+            self.relief_timer = self.wheel.insert(self.now + limits::POOL_RELIEF, Timer::Relief).ok();
+        }
+    }
+
+    /// What stands still is copied out of the pool: a handful of clients that take nothing would else hold every buffer
+    /// there is, and nobody could receive. Responses that move keep their buffers, which go back by themselves.
+    fn relief_due(&mut self) {
+        self.relief_timer = None;
+        for origin in self.origins.iter_mut() {
+            if std::mem::replace(&mut origin.stuck, true) {
+                origin.protocol.unpin();
+            }
+        }
+        let pressure = self.io.pressure();
+        if pressure.free * limits::POOL_LOW_SHARE < pressure.total {
+            self.arm_relief();
+        }
     }
 
     /// Makes sure that the last records of a busy time do not wait for the next one.

@@ -82,6 +82,7 @@ impl<I: Io> Worker<I> {
             reused: false,
             paused: false,
             ready: false,
+            stuck: false,
             began: self.now,
         });
         cells.connects.add(1);
@@ -216,6 +217,7 @@ impl<I: Io> Worker<I> {
             left -= 1;
             match origin.protocol.next_event() {
                 Ok(Some(event)) => {
+                    origin.stuck = false;
                     step = exchange.on_response(event, &mut downstream, &mut turn);
                     if let Some(head) = turn.spare.take() {
                         origin.protocol.recycle(head);

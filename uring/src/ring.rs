@@ -77,6 +77,11 @@ impl Default for RingConfig {
 /// A whole coalesced train with its header, sender and control messages.
 const UDP_BUFFER: usize = (64 << 10) + 256;
 
+/// Bytes of datagrams that go to the kernel without waiting for the end of the turn: a few trains, which still share a
+/// system call and fit the second-level cache. Measured at 1 MiB and 64 KiB responses: twice as many lose the cache,
+/// half as many pay for the calls.
+const SUBMIT_EARLY: usize = 192 << 10;
+
 /// Group numbers of the provided buffer rings.
 const STREAM_GROUP: u16 = 0;
 const UDP_GROUP: u16 = 1;
@@ -100,6 +105,12 @@ pub struct Ring {
     /// When stalled listeners are tried again.
     accept_retry: Option<Instant>,
     batch: Vec<Completion>,
+    /// Bytes of datagrams queued since the kernel last took some.
+    unsubmitted: usize,
+    /// Completions that an early submission brought beside those of datagrams; the next wait tells them.
+    early: Vec<Completion>,
+    /// Events of datagrams that an early submission brought.
+    early_events: Vec<Event>,
     // Tables and pools that the kernel points into: `stop.rs` drops them, when it no longer does.
     streams: ManuallyDrop<Streams>,
     stream_buffers: ManuallyDrop<Buffers>,
@@ -127,6 +138,9 @@ impl Ring {
             now: Instant::now(),
             accept_retry: None,
             batch: Vec::with_capacity(256),
+            unsubmitted: 0,
+            early: Vec::new(),
+            early_events: Vec::new(),
             streams: ManuallyDrop::new(Streams::new(config.streams)),
             stream_buffers: ManuallyDrop::new(stream_buffers),
             listeners: Listeners::default(),
@@ -182,6 +196,25 @@ impl Ring {
         }
     }
 
+    /// Lets the kernel take the datagrams that wait, in the middle of a turn. Their bytes are still in the cache then, and
+    /// so are the slots that come back: over a whole turn both would be megabytes.
+    fn submit_datagrams(&mut self) {
+        self.unsubmitted = 0;
+        // What it does not take now, the next wait submits.
+        let _ = self.queue.submit_only();
+        let mut batch = std::mem::take(&mut self.batch);
+        self.queue.reap_early(&mut batch);
+        let mut events = std::mem::take(&mut self.early_events);
+        for completion in batch.drain(..) {
+            match UserData::from_bits(completion.user_data) {
+                Some(data) if data.kind == Kind::UdpSend => self.udp_sent(data, completion, &mut events),
+                _ => self.early.push(completion),
+            }
+        }
+        self.early_events = events;
+        self.batch = batch;
+    }
+
     /// What the turn's calls asked for becomes submissions.
     fn prepare(&mut self) {
         self.stream_buffers.refill();
@@ -212,9 +245,13 @@ impl Io for Ring {
         };
         // The turn's work took time: the wait is measured from here, not from the turn's beginning.
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        self.queue.enter(timeout, timeout.is_some_and(|left| left.is_zero()))?;
+        let early = !(self.early.is_empty() && self.early_events.is_empty());
+        self.queue.enter(timeout, early || timeout.is_some_and(|left| left.is_zero()))?;
+        self.unsubmitted = 0;
         self.now = Instant::now();
+        events.append(&mut self.early_events);
         let mut batch = std::mem::take(&mut self.batch);
+        batch.append(&mut self.early);
         self.queue.reap(&mut batch);
         events.reserve(batch.len());
         let posted = (self.stream_buffers.posted(), self.udp_buffers.posted());
@@ -237,6 +274,10 @@ impl Io for Ring {
 
     fn udp_send(&mut self, socket: UdpId, slot: UdpSlot, transmit: Transmit) {
         self.send_datagrams(socket, slot, transmit);
+        self.unsubmitted += transmit.len;
+        if self.unsubmitted >= SUBMIT_EARLY {
+            self.submit_datagrams();
+        }
     }
 
     fn connect(&mut self, to: &StreamAddress, token: Token) -> Option<StreamId> {

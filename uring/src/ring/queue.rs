@@ -183,7 +183,7 @@ impl Queue {
         }
     }
 
-    fn submit_only(&mut self) -> io::Result<()> {
+    pub(super) fn submit_only(&mut self) -> io::Result<()> {
         let waiting = self.ring.submission().len() as u32;
         self.enter_raw(waiting, 0, 0, None).map(drop)
     }
@@ -251,6 +251,14 @@ impl Queue {
         // SAFETY: the argument lives through the call; what the submissions point to is the promise of `push`.
         let done = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, submit, want, flags, address, len) };
         u32::try_from(done).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Moves the completions that are there in the middle of a turn to `batch`.
+    pub(super) fn reap_early(&mut self, batch: &mut Vec<Completion>) {
+        let last_batch = self.last_batch;
+        self.reap(batch);
+        // How full a turn was is told by what its wait brought.
+        self.last_batch = last_batch;
     }
 
     /// Moves all completions to `batch`.
