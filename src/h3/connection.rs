@@ -91,6 +91,9 @@ enum Goaway {
     Final(u64),
 }
 
+/// APPLICATION_ERROR (RFC 9000 §20.1).
+const APPLICATION_ERROR: u64 = 0x0c;
+
 /// The highest request number there can be.
 const STREAM_MAX: u64 = (1 << 62) - 4;
 
@@ -376,8 +379,12 @@ impl Connection {
 
     /// Closes the connection with a code of RFC 9114; [`Self::transmit`] sends it.
     pub fn close(&mut self, code: u64, reason: &[u8]) {
-        // `Done`: it is closing already.
-        let _ = self.quic.close(true, code, reason);
+        // Before the handshake is done only the transport may close (RFC 9000 §10.2.3); quiche 0.30, told otherwise, sends
+        // padding without end. `Done`: it is closing already.
+        let _ = match self.quic.is_established() {
+            true => self.quic.close(true, code, reason),
+            false => self.quic.close(false, APPLICATION_ERROR, b""),
+        };
         self.fresh = true;
     }
 

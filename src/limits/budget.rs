@@ -86,16 +86,12 @@ impl Budget {
             Item { what: "exchanges", count: exchanges, each: u64::from(EXCHANGE_BYTES) },
             Item { what: "request and response heads", count: exchanges, each: head },
             if by_stream.bytes() <= by_connection.bytes() { by_stream } else { by_connection },
-            Item {
-                what: "request bytes waiting for backends",
-                count: exchanges,
-                each: u64::from(REQUEST_PENDING_BYTES),
-            },
-            // Response bodies live in the receive pool; only what was copied out of it is bounded by exchange.
+            Item { what: "request bytes waiting for backends", count: exchanges, each: REQUEST_QUEUE_BYTES as u64 },
+            // Queued for the client, and held back before that; in the receive pool, or copied out of it.
             Item {
                 what: "response bytes waiting for clients",
                 count: exchanges,
-                each: u64::from(RESPONSE_PENDING_BYTES),
+                each: (quic::QUEUE_BYTES + H1_HELD_BYTES) as u64,
             },
             Item {
                 what: "connections to backends",
@@ -119,10 +115,11 @@ impl Budget {
                 each: times(u64::from(STREAM_RECEIVE_BUFFERS), STREAM_RECEIVE_BUFFER_BYTES),
             },
             Item {
-                what: "access-log queues",
-                count: workers,
-                each: times(u64::from(ACCESS_RECORDS), ACCESS_RECORD_BYTES),
+                what: "access-log batches",
+                count: (ACCESS_QUEUE_BATCHES as u64).saturating_add(workers),
+                each: (ACCESS_BATCH_BYTES + ACCESS_BATCH_RECORDS * ACCESS_RECORD_BYTES) as u64,
             },
+            Item { what: "log lines being written", count: 2, each: JOURNAL_BYTES as u64 },
             Item {
                 what: "metrics and control connections",
                 count: u64::from(CONTROL_CONNECTIONS),

@@ -32,10 +32,6 @@ pub const STREAM_RECEIVE_BUFFERS: u16 = 48;
 /// Room for one receive of a stream socket.
 pub const STREAM_RECEIVE_BUFFER_BYTES: u32 = 65_536;
 
-/// Response bytes of one exchange that wait for the client: taken from the backend, not yet acknowledged.
-pub const RESPONSE_PENDING_BYTES: u32 = 65_536;
-/// Request bytes of one exchange that wait for the backend: taken from the client, not yet sent.
-pub const REQUEST_PENDING_BYTES: u32 = 65_536;
 /// Everything else an exchange holds: its slot, timers, trail and small buffers.
 pub const EXCHANGE_BYTES: u32 = 4_096;
 
@@ -47,10 +43,6 @@ pub const BACKEND_CONNECTION_BYTES: u32 = 2_048;
 /// The libraries' own limits stand at this multiple of ours, so that ours answers first.
 pub const LIBRARY_HEAD_FACTOR: u32 = 2;
 
-/// Access-log records a worker may be ahead of the log; more are dropped and counted.
-pub const ACCESS_RECORDS: u32 = 8_192;
-/// One access-log record, its strings included.
-pub const ACCESS_RECORD_BYTES: u32 = 512;
 /// Messages a mailbox between control and a worker holds.
 pub const MAILBOX_MESSAGES: u32 = 64;
 /// Connections to the metrics and control endpoints at once.
@@ -69,4 +61,4 @@ pub const NAME_BYTES: usize = 64;
 
 const _: () = assert!(CONFIG_FILES < u16::MAX as usize, "a file's number fits the id of a source");
 const _: () =
-    assert!(RESPONSE_PENDING_BYTES >= STREAM_RECEIVE_BUFFER_BYTES, "one receive fits what an exchange may hold");
+    assert!(quic::QUEUE_BYTES >= STREAM_RECEIVE_BUFFER_BYTES as usize, "one receive fits what an exchange may hold");

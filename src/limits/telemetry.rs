@@ -17,3 +17,6 @@ pub const LOG_QUEUE_LINES: usize = 1024;
 
 /// Bytes of log lines gathered while a write is under way; more are dropped and counted.
 pub const JOURNAL_BYTES: usize = 4 << 20;
+
+/// A record of the access log beside its text.
+pub const ACCESS_RECORD_BYTES: usize = 200;
