@@ -181,6 +181,19 @@ fn a_handshake_that_goes_nowhere_ends() {
     assert!(connection.next_event().is_none());
 }
 
+#[test]
+fn a_close_before_the_handshake_is_done_ends_in_a_few_packets() {
+    let mut endpoint = endpoint(&QuicSettings::default());
+    let Received::Connection(key) = receive(&mut endpoint, &first_datagrams(1)[0]) else {
+        panic!("not accepted");
+    };
+    let connection = endpoint.get_mut(key).unwrap();
+    connection.close(super::super::code::NO_ERROR, b"");
+    let mut out = vec![0; 65_536];
+    let trains = (0..100).take_while(|_| connection.transmit(&mut out, Instant::now()).is_some()).count();
+    assert!(trains < 5, "{trains} trains");
+}
+
 fn get(path: &str) -> [(&str, &str); 4] {
     [(":method", "GET"), (":scheme", "https"), (":authority", "example.test"), (":path", path)]
 }
