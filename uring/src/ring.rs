@@ -66,7 +66,7 @@ impl Default for RingConfig {
         Self {
             entries: 1024,
             streams: 16_384,
-            stream_receive: PoolConfig { count: 48, size: 64 << 10, posted: 16 },
+            stream_receive: PoolConfig { count: 48, size: 64 << 10, posted: 4 },
             udp_receive: PoolConfig { count: 64, size: UDP_BUFFER, posted: 16 },
             udp_send_slots: 64,
             low_water: 64 << 10,

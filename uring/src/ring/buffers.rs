@@ -18,7 +18,8 @@ pub struct PoolConfig {
     pub count: u16,
     /// Bytes in each.
     pub size: usize,
-    /// Buffers posted to the kernel at once, to begin with; grows up to `count` when bursts need more.
+    /// Buffers posted to the kernel at once, to begin with; twice as many while bursts need more. So much can one socket
+    /// take in one turn, before it can be paused.
     pub posted: u16,
 }
 
@@ -126,8 +127,9 @@ impl Buffers {
     fn adapt(&mut self) {
         if self.short {
             self.short = false;
-            let count = self.pool.total() as u16;
-            self.target = self.target.saturating_mul(2).min(count);
+            // What one turn takes is what one socket can take before anybody can pause it.
+            let most = (self.pool.total() as u16).min(self.target_min.saturating_mul(2));
+            self.target = self.target.saturating_mul(2).min(most);
             self.turns = 0;
             self.busiest = 0;
             return;
