@@ -2,6 +2,7 @@
 
 use super::{Exchange, Plan};
 use crate::config::BackendId;
+use crate::http::trace::write_hex;
 use crate::http::{Known, Reason, Target};
 use crate::telemetry::kinds::Protocol;
 use crate::telemetry::{AccessEntry, WallClock};
@@ -153,12 +154,8 @@ impl Ids {
 /// `bytes` in lower-case hexadecimal; `N` is twice `M`.
 pub fn hex<const M: usize, const N: usize>(bytes: &[u8; M]) -> [u8; N] {
     const { assert!(N == 2 * M) };
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; N];
-    for (at, byte) in bytes.iter().enumerate() {
-        text[2 * at] = DIGITS[usize::from(byte >> 4)];
-        text[2 * at + 1] = DIGITS[usize::from(byte & 15)];
-    }
+    write_hex(bytes, &mut text);
     text
 }
 

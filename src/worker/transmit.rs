@@ -4,7 +4,6 @@ use super::record;
 use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::limits;
-use crate::telemetry::kinds::QueueFull;
 use spooky_uring::{Io, Transmit};
 use std::net::SocketAddr;
 
@@ -36,7 +35,6 @@ impl<I: Io> Worker<I> {
         };
         for _ in 0..limits::TRAINS_PER_TURN {
             let Some(mut slot) = self.io.udp_slot() else {
-                self.cells.full.count(QueueFull::UdpSlots);
                 return false;
             };
             let Some(train) = connection.transmit(&mut slot, self.now) else {
@@ -52,7 +50,6 @@ impl<I: Io> Worker<I> {
     /// Sends an answer that belongs to no connection (version negotiation).
     pub(super) fn send_reply(&mut self, listener: u16, from: SocketAddr, to: SocketAddr) {
         let Some(mut slot) = self.io.udp_slot() else {
-            self.cells.full.count(QueueFull::UdpSlots);
             return;
         };
         let at = &mut self.listeners[usize::from(listener)];

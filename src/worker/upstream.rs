@@ -10,7 +10,7 @@ use crate::exchange::{Downstream, Step, Turn, Upstream};
 use crate::h1;
 use crate::http::{HeadLimits, Reason, Side};
 use crate::limits;
-use crate::telemetry::kinds::{ConnectFailure, QueueFull, UpstreamClose};
+use crate::telemetry::kinds::{ConnectFailure, UpstreamClose};
 use spooky_uring::{End, Io};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -66,7 +66,6 @@ impl<I: Io> Worker<I> {
         let token = Owner::Origin(self.origins.next_slot()).token();
         let address = &generation.backend(backend).address;
         let Some(stream) = self.io.connect(address, token) else {
-            self.cells.full.count(QueueFull::Streams);
             self.cells.backend(backend.0 as usize).connect_failures.count(ConnectFailure::Local);
             self.refuse(slot, Reason::PoolFull);
             return;
