@@ -20,6 +20,8 @@ pub mod client;
 mod connection;
 mod counters;
 pub mod endpoint;
+mod flight;
+mod pace;
 pub mod packet;
 mod payload;
 mod qpack;

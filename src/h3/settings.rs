@@ -11,10 +11,10 @@ use std::time::Duration;
 /// How the sending rate is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CongestionControl {
-    /// RFC 9438, not paced: bursts are bounded by [`QuicSettings::burst_packets`] and the window.
+    /// RFC 9438, paced by the window and the round-trip time.
     #[default]
     Cubic,
-    /// RFC 9002 appendix B, not paced.
+    /// RFC 9002 appendix B, paced likewise.
     Reno,
     /// Paced by a model of bandwidth and round-trip time.
     Bbr2,
@@ -43,7 +43,8 @@ impl CongestionControl {
         }
     }
 
-    pub(super) const fn is_paced(self) -> bool {
+    /// Whether the transport itself says when packets leave.
+    pub(super) const fn paces(self) -> bool {
         matches!(self, Self::Bbr2)
     }
 }
@@ -79,9 +80,9 @@ pub struct QuicSettings {
     pub queue_bytes: usize,
     /// Bytes in pool memory one connection may hold before they are copied.
     pub pooled_bytes: usize,
-    /// Bytes one connection may have given to the transport and not yet seen acknowledged, on a path that holds less than
-    /// half of it; others may have twice what their path holds.
-    pub unacknowledged_bytes: usize,
+    /// Bytes one connection may have on its way, on a path that holds less than half of it; others may have twice what
+    /// their path holds.
+    pub flight_bytes: usize,
     /// Connections at most.
     pub connections: usize,
     /// Of these, in handshake at most.
@@ -107,7 +108,7 @@ impl Default for QuicSettings {
             pacing_slack: Duration::from_micros(250),
             queue_bytes: limits::quic::QUEUE_BYTES,
             pooled_bytes: limits::quic::POOLED_BYTES,
-            unacknowledged_bytes: limits::quic::UNACKNOWLEDGED_BYTES,
+            flight_bytes: limits::quic::FLIGHT_BYTES,
             connections: limits::quic::CONNECTIONS,
             half_open: limits::quic::HALF_OPEN,
             head: HeadLimits::REQUEST,
