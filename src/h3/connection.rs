@@ -7,6 +7,7 @@ use super::boring_ffi;
 use super::code;
 use super::counters::Counters;
 use super::flight::Flight;
+use super::mtu::BlackHole;
 use super::pace::Pacer;
 use super::payload::{Held, PayloadFactory};
 use super::settings::QuicSettings;
@@ -132,6 +133,7 @@ pub struct Connection {
     pub(super) aside: Option<Box<Aside>>,
     pub(super) flight: Flight,
     pub(super) pacer: Pacer,
+    black_hole: BlackHole,
     /// A packet may leave from then on.
     pub(super) release: Option<Instant>,
 
@@ -170,6 +172,7 @@ impl Connection {
             aside: None,
             flight,
             pacer,
+            black_hole: BlackHole::default(),
             release: None,
             goaway: Goaway::No,
             aborted: false,
@@ -425,6 +428,11 @@ impl Connection {
     pub fn handle_deadline(&mut self, now: Instant) {
         if self.quic.timeout_instant().is_some_and(|at| at <= now) {
             self.quic.on_timeout();
+            let (acknowledged, payload) = (self.quic.stats().acked_bytes, self.quic.max_send_udp_payload_size());
+            if self.black_hole.suspects(acknowledged, payload) {
+                self.quic.revalidate_pmtu();
+                self.shared.counters.black_holes.add(1);
+            }
         }
         if self.release.is_some_and(|at| at <= now) {
             self.release = None;

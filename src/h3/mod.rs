@@ -21,6 +21,7 @@ mod connection;
 mod counters;
 pub mod endpoint;
 mod flight;
+mod mtu;
 mod pace;
 pub mod packet;
 mod payload;
