@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod fetch;
 mod run;
 mod version;
 

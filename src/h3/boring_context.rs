@@ -21,9 +21,14 @@ pub(super) fn server(identity: &Identity) -> Result<SslContextBuilder, StartErro
     let mut context = SslContext::builder(SslMethod::tls()).map_err(tls)?;
     context.set_min_proto_version(Some(SslVersion::TLS1_3)).map_err(tls)?;
     context.set_max_proto_version(Some(SslVersion::TLS1_3)).map_err(tls)?;
-    context.set_curves_list(GROUPS).or_else(|_| context.set_curves_list(GROUPS_CLASSIC)).map_err(tls)?;
+    offer_groups(&mut context).map_err(tls)?;
     present(&mut context, identity).map_err(|error| StartError::Identity(error.to_string()))?;
     Ok(context)
+}
+
+/// Sets the groups for either side.
+pub(super) fn offer_groups(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    context.set_curves_list(GROUPS).or_else(|_| context.set_curves_list(GROUPS_CLASSIC))
 }
 
 fn present(context: &mut SslContextBuilder, identity: &Identity) -> Result<(), ErrorStack> {

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::control::Running;
-use crate::h3::client::ClientResponse;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -31,17 +30,16 @@ impl Stage {
         Self { running, origin, leaf, folder }
     }
 
-    fn get(&self, path: &str) -> ClientResponse {
+    fn get(&self, path: &str) -> Proof {
         self.asker()(path)
     }
 
     /// Something that asks from any thread.
-    fn asker(&self) -> impl Fn(&str) -> ClientResponse + Send + 'static {
+    fn asker(&self) -> impl Fn(&str) -> Proof + Send + 'static {
         let (to, leaf) = (self.running.addresses.public[0], self.leaf.clone());
         move |path| {
-            let request = ClientRequest { to, host: "localhost", path, certificate: Some(&leaf), body_max: 64 << 20 };
-            let fetched = fetch(request, Duration::from_secs(20));
-            fetched.unwrap_or_else(|error| panic!("{path}: {error}")).response
+            let asked = ask(&probe().unwrap(), to, &leaf, path, Duration::from_secs(20));
+            asked.unwrap_or_else(|stop| panic!("{path}: {stop:?}"))
         }
     }
 
