@@ -134,7 +134,6 @@ impl Fetcher {
         limits: Limits,
         body: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Fetched {
-        let began = Instant::now();
         let mut fetched = Fetched {
             response: ClientResponse::default(),
             facts: None,
@@ -155,9 +154,12 @@ impl Fetcher {
         });
         match client {
             Ok(mut client) => {
+                // Not before: reading the system's authorities is none of the server's time.
+                let began = Instant::now();
                 let mut turns =
                     Turns { fetcher: self, client: &mut client, paths: &mut paths, to, began, limits, body };
                 fetched.error = turns.run(&mut fetched).err();
+                fetched.whole = began.elapsed();
                 turns.part();
                 fetched.facts = Some(client.facts());
                 fetched.session = client.session().map(<[u8]>::to_vec);
@@ -165,7 +167,6 @@ impl Fetcher {
             }
             Err(error) => fetched.error = Some(error),
         }
-        fetched.whole = began.elapsed();
         for path in paths {
             self.ring.close_udp(path.id);
         }

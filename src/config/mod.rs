@@ -31,6 +31,7 @@ pub use generation::{
     ProtocolPolicy, Quic, Route, Routing, Timeouts, TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
+pub use values::{parse_bytes, parse_millis};
 
 use diagnostic::Findings;
 use source::{Place, Source, Sources};

@@ -153,3 +153,13 @@ fn a_taken_port_is_a_failure_that_names_it() {
     assert!(failure.to_string().contains(&taken.to_string()), "{failure}");
     stage.end();
 }
+
+#[test]
+fn another_certificate_is_not_taken() {
+    let stage = Stage::new("other");
+    let other = Identity::self_signed(&["localhost"]).unwrap().leaf().to_vec();
+    let to = stage.running.addresses.public[0];
+    let refused = ask(&probe().unwrap(), to, &other, "/", Duration::from_secs(20)).unwrap_err();
+    assert!(refused.text.unwrap().contains("the server showed another certificate"));
+    assert!(stage.end().is_empty(), "the request was not sent");
+}

@@ -42,7 +42,7 @@ pub struct ClientFacts {
     pub certificate: Option<CertificateFacts>,
     /// Certificates the server sent, its own included.
     pub chain: usize,
-    /// What is wrong with them; always `None` when one certificate was expected, or a session resumed.
+    /// What is wrong with them. `None` also when one certificate was expected, or a session resumed: nobody looked.
     pub fault: Option<CertificateFault>,
 }
 

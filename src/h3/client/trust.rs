@@ -188,6 +188,7 @@ fn add_authorities(context: &mut SslContextBuilder, more: &[u8]) -> Result<(), C
 }
 
 /// How many certificates a PEM text holds; 0 if it is none.
+/// Never fails
 pub fn count_authorities(pem: &[u8]) -> usize {
     X509::stack_from_pem(pem)
         .map_or(0, |stack| stack.iter().filter(|one| unix_seconds(one.not_after()).is_some()).count())
