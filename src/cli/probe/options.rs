@@ -234,7 +234,7 @@ fn parse_resolve(text: &str) -> Option<(Authority, IpAddr)> {
     // The host may be an address in brackets, with colons of its own.
     let host_end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':')? };
     let port_end = host_end + 1 + text.get(host_end + 1..)?.find(':')?;
-    let authority = Authority::parse(text[..port_end].as_bytes())?;
+    let authority = Authority::parse(&text.as_bytes()[..port_end])?;
     authority.port()?;
     let address = &text[port_end + 1..];
     let address = address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address);

@@ -101,6 +101,10 @@ impl From<quiche::h3::Error> for ClientError {
     fn from(error: quiche::h3::Error) -> Self {
         match error {
             quiche::h3::Error::TransportError(quiche::Error::StreamReset(code)) => Self::Reset(code),
+            // The library's word for a field section over the limit that we announced.
+            quiche::h3::Error::ExcessiveLoad => {
+                Self::Protocol(format!("the fields are larger than the permitted {} KiB", super::HEAD_BYTES >> 10))
+            }
             error => Self::Protocol(error.to_string()),
         }
     }
