@@ -10,6 +10,7 @@ from support import content
 from support.h3server import server
 from support.ports import free
 from support.proxy import run
+from support.relay import Relay
 
 
 def probe(url, *options, seconds=60, **keys):
@@ -107,8 +108,11 @@ def test_methods_fields_and_bodies(aioquic, tmp_path):
     assert facts(aioquic("/"), *aioquic.ca, "-X", "HEAD")["status"] == 200
 
 
-def test_secrets_are_not_shown(aioquic):
-    done = probe(aioquic("/status/401"), *aioquic.ca, "-H", "Authorization: Bearer hush-hush", "-H", "Cookie: hush-hush")
+def test_secrets_are_not_shown(aioquic, tmp_path):
+    fields = tmp_path / "fields"
+    fields.write_text("Authorization: Bearer hush-hush\r\n\nx-two: 2\n")
+    done = probe(aioquic("/status/401"), *aioquic.ca, "-H", f"@{fields}", "-H", "Cookie: hush-hush")
+    assert aioquic.seen[-1]["fields"]["x-two"] == "2"
     assert aioquic.seen[-1]["fields"]["authorization"] == "Bearer hush-hush"
     assert done.returncode == 0 and "HTTP/3 401" in done.stdout and "hush" not in done.stdout + done.stderr, done
 
@@ -159,6 +163,28 @@ def test_what_is_wrong_with_a_certificate_is_remembered_over_resumption(aioquic)
 def test_migration_on_aioquic(aioquic):
     moved = facts(aioquic("/"), *aioquic.ca, "--migrate")["migration"]
     assert moved["validated"] and moved["from"] != moved["to"], moved
+
+
+def test_a_path_that_leads_nowhere_is_told(proxy):
+    relay = Relay(proxy.address, loss=0, seed=1, clients=1)
+    try:
+        told = facts(f"https://127.0.0.1:{relay.port}/bytes?n=1000", "--ca", proxy.certificate.cert, "--migrate", "--timeout", "50s")
+    finally:
+        relay.stop()
+    assert (told["status"], told["body_bytes"]) == (200, 1000), "the request does not suffer"
+    assert told["migration"]["validated"] is False and "PATH_CHALLENGE" in told["migration"]["reason"], told
+    assert relay.dropped > 0
+
+
+def test_lost_packets_are_told(proxy, tmp_path):
+    body, ca = tmp_path / "body", ("--ca", proxy.certificate.cert)
+    body.write_bytes(content.body(500_000))
+    relay = Relay(proxy.address, loss=0.1, seed=3)
+    try:
+        told = facts(f"https://127.0.0.1:{relay.port}/inspect", *ca, "-d", f"@{body}", "--timeout", "50s")
+    finally:
+        relay.stop()
+    assert told["status"] == 200 and told["quic"]["packets_lost"] > 0 and told["quic"]["packets_retransmitted"] > 0, told
 
 
 def test_retry_is_told(certificate):
@@ -265,6 +291,8 @@ def test_no_name():
         ("/stall", 28, "timeout", "did not end in time"),
         ("/silence", 28, "timeout", "no response in time"),
         ("/bytes/70000", 63, "too_large", "65536 bytes"),
+        ("/heads/33/10", 1, "protocol", "too many informational heads"),
+        ("/heads/30/10000", 1, "protocol", "too many fields"),
         ("/many/300", 1, "protocol", "larger than the permitted 256 KiB"),
     ],
 )

@@ -19,6 +19,9 @@ const REQUEST_BODY_BYTES: u64 = 64 << 20;
 /// Bytes of a file with certificates at most.
 const AUTHORITIES_BYTES: u64 = 16 << 20;
 
+/// Bytes of a file with request fields at most.
+const FIELDS_BYTES: u64 = 256 << 10;
+
 /// Fields that belong to one connection and do not exist in HTTP/3 (RFC 9114 §4.2).
 const CONNECTION_FIELDS: &[&str] =
     &["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"];
@@ -38,8 +41,8 @@ pub(in crate::cli) struct Options {
     /// The method [default: GET, with --data POST]
     #[arg(short = 'X', long, value_name = "METHOD")]
     method: Option<String>,
-    /// A request field; may be given again. `host` replaces the authority
-    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    /// A request field; may be given again. `host` replaces the authority; @FILE reads fields from a file, one a line
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE|@FILE")]
     fields: Vec<String>,
     /// A request body, sent as it is; @FILE reads it from a file, @- from standard input
     #[arg(short = 'd', long = "data", value_name = "DATA|@FILE")]
@@ -119,7 +122,7 @@ impl Options {
         if !is_token(method.as_bytes()) || method == "CONNECT" {
             return Err(usage("--method", "a method is a word such as GET or POST, and CONNECT asks for no response"));
         }
-        let (host, mut fields) = split_host(self.fields.iter().map(|field| parse_field(field)))?;
+        let (host, mut fields) = split_host(self.fields()?.iter().map(|field| parse_field(field)))?;
         if !has(&fields, "user-agent") {
             fields.push(("user-agent".to_owned(), format!("spooky/{}", env!("CARGO_PKG_VERSION")).into_bytes()));
         }
@@ -137,6 +140,21 @@ impl Options {
         let addresses = self.addresses(&target)?;
         let authority = host.unwrap_or_else(|| target.authority());
         Ok(Ask { target, method, authority, fields, body, authorities: self.authorities()?, addresses })
+    }
+
+    /// The fields as they were written, those in files too.
+    fn fields(&self) -> Result<Vec<String>, Failure> {
+        let mut fields = Vec::new();
+        for given in &self.fields {
+            let Some(path) = given.strip_prefix('@') else {
+                fields.push(given.clone());
+                continue;
+            };
+            let text = String::from_utf8(read_file(Path::new(path), "--header", FIELDS_BYTES)?);
+            let text = text.map_err(|_| usage(&format!("{path} (--header)"), "this is no text"))?;
+            fields.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+        }
+        Ok(fields)
     }
 
     fn body(&self) -> Result<Vec<u8>, Failure> {

@@ -274,8 +274,7 @@ mod tests {
         assert_eq!(date(-1), "1970-01-01T00:00:00Z");
     }
 
-    #[test]
-    fn json_is_one_line_without_control_characters() {
+    fn report() -> Report {
         let ask = Ask {
             target: super::super::target::Target::parse("https://a.net/").unwrap(),
             method: "GET".to_owned(),
@@ -285,12 +284,40 @@ mod tests {
             authorities: Vec::new(),
             addresses: Vec::new(),
         };
-        let mut report = Report::new(&ask, 1);
+        Report::new(&ask, 1)
+    }
+
+    #[test]
+    fn json_is_one_line_without_control_characters() {
+        let mut report = report();
         report.headers.push(("x".to_owned(), "a\u{9b}31m\u{7f}\n\u{1b}".to_owned()));
         let text = report.json();
         assert!(!text.chars().any(char::is_control) && !text.contains("hush"), "{text}");
         let back: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(back["headers"][0][1], "a\u{9b}31m\u{7f}\n\u{1b}");
         assert_eq!(back["status"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn every_member_is_documented() {
+        fn members(value: &serde_json::Value, found: &mut Vec<String>) {
+            for (name, inner) in value.as_object().into_iter().flatten() {
+                found.push(name.clone());
+                members(inner, found);
+            }
+        }
+        let mut report = report();
+        let identity = crate::identity::Identity::self_signed(&["a.net"]).unwrap();
+        let facts = CertificateFacts::from_der(identity.leaf()).unwrap();
+        report.certificate = Some(Certificate::new(&facts, 1, true, None));
+        report.quic = Some(Quic::new(&ClientFacts::default()));
+        report.migration = moved(&Migration::Waiting);
+        report.error = Some(Failed { kind: "closed", message: String::new() });
+        let mut names = Vec::new();
+        members(&serde_json::from_str(&report.json()).unwrap(), &mut names);
+        assert!(names.len() > 45, "{names:?}");
+        let page = include_str!("../../../docs/OPERATING.md");
+        let missing: Vec<_> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "docs/OPERATING.md does not say what these are: {missing:?}");
     }
 }

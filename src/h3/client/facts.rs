@@ -119,7 +119,8 @@ impl CertificateFacts {
         }
     }
 
-    pub(super) fn from_der(der: &[u8]) -> Option<Self> {
+    /// Of a certificate in DER.
+    pub fn from_der(der: &[u8]) -> Option<Self> {
         X509::from_der(der).ok().map(|certificate| Self::of(&certificate))
     }
 

@@ -63,6 +63,11 @@ class Protocol(QuicConnectionProtocol):
             case "informational":
                 self.answer(stream, 103, ("link", "</style.css>"), end=False)
                 self.answer(stream, 200, TEXT, body=b"late\n")
+            case "heads":
+                number, size = map(int, argument.split("/"))
+                for _ in range(number):
+                    self.answer(stream, 103, ("link", "l" * size), end=False)
+                self.answer(stream, 200)
             case "trailers":
                 self.answer(stream, 200, TEXT, body=b"body\n", end=False)
                 self.h3.send_headers(stream, [(b"x-checksum", b"abc")], True)
