@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 import socket
 
 import pytest
 from support import certificate as certificates
 from support import content
+from support.h3 import NO_ERROR
 from support.h3server import server
 from support.ports import free
+from support.process import until
 from support.proxy import run
 from support.relay import Relay
 
@@ -92,6 +95,13 @@ def test_aioquic_answers(aioquic):
     assert ["server", "aioquic"] in told["headers"]
     assert told["certificate"]["verified"] and told["timings"]["dns_ms"] > 0
     assert told["url"] == aioquic("/")
+    # It says goodbye.
+    assert until(lambda: aioquic.seen[-1].get("closed"), 20) == NO_ERROR
+
+
+def test_the_environment_may_name_the_authorities(aioquic):
+    environment = {**os.environ, "SSL_CERT_FILE": str(aioquic.ca[1])}
+    assert facts(aioquic("/"), "-4", env=environment)["certificate"]["verified"]
 
 
 def test_methods_fields_and_bodies(aioquic, tmp_path):
@@ -297,7 +307,7 @@ def test_no_name():
     ],
 )
 def test_servers_that_do_not_answer_well(aioquic, path, code, kind, words):
-    options = (*aioquic.ca, "--timeout", "2s", "--max-body", "64KiB")
+    options = (*aioquic.ca, "--timeout", "1s" if code == 28 else "50s", "--max-body", "64KiB")
     told = facts(aioquic(path), *options, code=code)
     assert told["error"]["kind"] == kind and words in told["error"]["message"], told
     assert told["quic"]["alpn"] == "h3", "the facts of the connection are told all the same"

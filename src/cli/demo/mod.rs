@@ -166,6 +166,7 @@ fn guide(address: SocketAddr, leaf: &[u8], addresses: &crate::control::sockets::
     print(format_args!("Spooky serves HTTP/3 on {address}, in front of its own origin on {origin}.\n"));
     print(format_args!("  page      https://{address}/"));
     print(format_args!("  curl      curl --http3-only -k https://{address}/"));
+    print(format_args!("  probe     spooky probe -k https://{address}/"));
     let key = spki::hash(leaf).unwrap_or_default();
     print(format_args!(
         "  Chromium  chromium --user-data-dir=$(mktemp -d) --origin-to-force-quic-on={address} \\\n            \

@@ -62,9 +62,7 @@ impl Fault {
                 at(&format_args!("the path does not carry datagrams of {SEND_BYTES} bytes")),
                 Exit::Connect,
             )
-            .fix(
-                "`ip route get` tells the MTU of the way; QUIC wants at least 1228 bytes with headers, this probe 1398",
-            ),
+            .fix("`ip route get` tells the MTU of the way: QUIC needs 1228 bytes with IPv4, 1248 with IPv6"),
             FetchError::Socket(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
                 Self::new("socket", at(error), Exit::Connect).fix("a firewall on this machine forbids it")
             }
@@ -115,5 +113,24 @@ fn certificate_fix(fault: &CertificateFault) -> &'static str {
             "--ca FILE trusts its issuer; a server that leaves intermediate certificates out looks the same; --insecure goes on"
         }
         FaultKind::Other | FaultKind::Refused => "--insecure goes on all the same",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_kind_is_documented() {
+        let page = include_str!("../../../docs/OPERATING.md");
+        let source = include_str!("fault.rs").split("mod tests").next().unwrap();
+        // The word is the first argument, on the same line or on the next.
+        let kinds = source
+            .split("Self::new(")
+            .skip(1)
+            .filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next());
+        let kinds: Vec<_> = kinds.collect();
+        assert!(kinds.len() > 15, "{kinds:?}");
+        for kind in kinds {
+            assert!(page.contains(&format!("`{kind}`")), "docs/OPERATING.md does not name `{kind}`");
+        }
     }
 }

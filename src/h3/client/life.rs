@@ -199,7 +199,8 @@ impl<'a> Client<'a> {
                 });
             }
         }
-        self.retry |= matches!(first, Some(First::Retry));
+        // The library takes a Retry once, and only a genuine one: then it goes on with the connection ID from it.
+        self.retry |= matches!(first, Some(First::Retry(id)) if id == self.quic.destination_id());
         if self.quic.is_established() {
             while self.quic.scids_left() > 0 {
                 // For other paths of ours; the library knows which are in use.
@@ -401,7 +402,8 @@ impl<'a> Client<'a> {
 
 /// What a server may send first instead of going on.
 enum First {
-    Retry,
+    /// The connection ID to go on with.
+    Retry(quiche::ConnectionId<'static>),
     Versions(Vec<u32>),
 }
 
@@ -409,7 +411,7 @@ impl First {
     fn of(datagram: &mut [u8]) -> Option<Self> {
         let header = quiche::Header::from_slice(datagram, quiche::MAX_CONN_ID_LEN).ok()?;
         match header.ty {
-            quiche::Type::Retry => Some(Self::Retry),
+            quiche::Type::Retry => Some(Self::Retry(header.scid)),
             quiche::Type::VersionNegotiation => Some(Self::Versions(header.versions.unwrap_or_default())),
             _ => None,
         }
@@ -423,3 +425,6 @@ fn random<const N: usize>() -> Result<[u8; N], ClientError> {
         .map_err(|_| ClientError::Protocol("the system has no randomness".to_owned()))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ from aioquic.asyncio import QuicConnectionProtocol, serve
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ProtocolNegotiated
+from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated
 
 from .h3 import GOAWAY, REQUEST_REJECTED, frame, varint
 
@@ -26,6 +26,9 @@ class Protocol(QuicConnectionProtocol):
         self.h3, self.requests = None, {}
 
     def quic_event_received(self, event):
+        if isinstance(event, ConnectionTerminated):
+            for request in self.requests.values():
+                request["closed"] = event.error_code
         if isinstance(event, ProtocolNegotiated):
             self.h3 = H3Connection(self._quic)
         for seen in self.h3.handle_event(event) if self.h3 else ():
