@@ -25,7 +25,7 @@ from peers import PEERS, fill, known_peers, peer_from_command_line         # noq
 from table import render                                                   # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NAME, PORT, ORIGIN_PORT, SINK_PORT = "bench.test", 18443, 18081, 18082
+NAME, PORT, ORIGIN_PORT, SINK_PORT, RELAY_PORT = "bench.test", 18443, 18081, 18082, 18444
 
 
 class Bench:
@@ -37,7 +37,7 @@ class Bench:
         self.work.chmod(0o755)
         self.files, self.origin_socket = self.work / "files", self.work / "origin.sock"
         self.files.mkdir()
-        for name, size in (("1k", KIB), ("64k", 64 * KIB), ("1m", MIB)):
+        for name, size in (("1k", KIB), ("64k", 64 * KIB), ("1m", MIB), ("10m", 10 * MIB)):
             (self.files / name).write_bytes(os.urandom(size))
         with open(self.files / "1g", "wb") as sparse:
             sparse.truncate(GIB)
@@ -99,9 +99,16 @@ class Bench:
         process.stop()
         raise RuntimeError(" ".join(process.tail().split())[-200:] or "no answer over HTTP/3")
 
-    def generate(self, path, arguments, limit):
+    def start_relay(self, case):
+        """The bad network before a proxy, pinned beside the origin; `None` where the case has none."""
+        if not case.relay:
+            return None
+        command = [self.args.generator, "relay", "--listen", f"127.0.0.1:{RELAY_PORT}", "--to", f"127.0.0.1:{PORT}"]
+        return Process([*command, *case.relay], self.args.load_cores, self.work / "relay.out")
+
+    def generate(self, path, arguments, limit, port=PORT):
         """One run of the generator, pinned beside the origin; its report."""
-        command = [self.args.generator, "load", f"https://{NAME}:{PORT}{path}", "--connect", f"127.0.0.1:{PORT}",
+        command = [self.args.generator, "load", f"https://{NAME}:{PORT}{path}", "--connect", f"127.0.0.1:{port}",
                    "--insecure", "--payload", "1452", "--format", "json", "--cpu", str(self.args.load_cores[-1]),
                    *map(str, arguments), *self.args.generator_option]
         try:
@@ -121,14 +128,18 @@ class Bench:
             process = self.start(peer, case)
         except RuntimeError as error:
             return {"error": str(error)}
+        relay = self.start_relay(case)
         try:
             arguments = case.generator_arguments(self.args.seconds, self.args.warmup)
             arguments += ["--watch", process.pid, "--watch-cpu", self.args.proxy_cores[0]]
-            report = self.generate(case.path, arguments, self.args.seconds + self.args.warmup + 60)
+            limit = self.args.seconds + self.args.warmup + 60
+            report = self.generate(case.path, arguments, limit, RELAY_PORT if relay else PORT)
             if not process.is_alive():
                 return {"error": f"ended during the run: {' '.join(process.tail().split())[-200:]}"}
         finally:
             process.stop()
+            if relay:
+                relay.stop()
         if "watched" not in report or not (report["succeeded"] or case.kind == "hold"):
             return {"error": report.get("error") or f"nothing succeeded: {report.get('faults')}"}
         return figures(report, case)

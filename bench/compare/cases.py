@@ -17,6 +17,7 @@ class Case:
     unix: bool = False         # the origin is reached over its unix socket
     sink: bool = False         # the origin is `spooky-bench origin`, not nginx
     extra: tuple = ()          # further options of the generator
+    relay: tuple = ()          # options of `spooky-bench relay`, which then stands before the proxy
 
     def generator_arguments(self, seconds, warmup):
         """The options of `spooky-bench load` that make this case."""
@@ -43,6 +44,11 @@ CASES = {case.name: case for case in (
     Case("1m-bursts", "GET 1 MiB, client without GRO", "/1m", MIB, 16, 2, extra=("--no-gro",)),
     Case("upload1m", "POST 1 MiB", "/upload", MIB, 8, 2, kind="upload"),
     Case("churn", "new connection, one GET of 1 KiB", "/1k", KIB, 32, 1, kind="churn"),
+    Case("churn-resumed", "new connection that resumes a session, one GET of 1 KiB", "/1k", KIB, 32, 1, kind="churn",
+         extra=("--resume",)),
+    Case("far", "GET 10 MiB, round trip 20 ms", "/10m", 10 * MIB, 4, 1, relay=("--delay", "10ms")),
+    Case("far-loss", "GET 10 MiB, round trip 20 ms, 1 % lost", "/10m", 10 * MIB, 4, 1,
+         relay=("--delay", "10ms", "--loss", 1, "--seed", 7)),
     Case("idle", "idle connections", "/1k", KIB, 2000, 1, kind="idle"),
     Case("hold-down", "1 GiB read at 1 KiB/s", "/1g", GIB, 4, 1, kind="hold", extra=("--read-rate", 1)),
     Case("hold-up", "1 GiB sent to an origin that reads nothing", "/sink", GIB, 4, 1, kind="hold", sink=True,
