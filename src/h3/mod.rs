@@ -20,6 +20,7 @@ pub mod client;
 mod connection;
 mod counters;
 pub mod endpoint;
+mod flight;
 pub mod packet;
 mod payload;
 mod qpack;

@@ -271,8 +271,6 @@ impl Connection {
             if moved >= QUANTUM {
                 break Flushed::Some;
             }
-            let in_transport = self.held.bytes() - self.waiting;
-            let allowed = self.unacknowledged_max.saturating_sub(in_transport);
             let window = match self.quic.stream_capacity(id) {
                 Ok(window) => window,
                 Err(error) => {
@@ -285,7 +283,7 @@ impl Connection {
                     return Flushed::All;
                 }
             };
-            let take = window.min(allowed);
+            let take = window.min(self.flight.left(window, self.held.bytes() - self.waiting));
             if take == 0 {
                 if window == 0 && !std::mem::replace(&mut stream.blocked_told, true) {
                     // Tells the client which window is full.
@@ -298,6 +296,7 @@ impl Connection {
             };
             let len = payload.len();
             self.waiting -= len;
+            self.flight.given(len);
             moved += len;
             stream.blocked_told = false;
             let fin = last && stream.sending == Sending::Ending;

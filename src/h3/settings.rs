@@ -79,9 +79,9 @@ pub struct QuicSettings {
     pub queue_bytes: usize,
     /// Bytes in pool memory one connection may hold before they are copied.
     pub pooled_bytes: usize,
-    /// Bytes one connection may have given to the transport and not yet seen acknowledged, on a path that holds less than
-    /// half of it; others may have twice what their path holds.
-    pub unacknowledged_bytes: usize,
+    /// Bytes one connection may have on its way, on a path that holds less than half of it; others may have twice what
+    /// their path holds.
+    pub flight_bytes: usize,
     /// Connections at most.
     pub connections: usize,
     /// Of these, in handshake at most.
@@ -107,7 +107,7 @@ impl Default for QuicSettings {
             pacing_slack: Duration::from_micros(250),
             queue_bytes: limits::quic::QUEUE_BYTES,
             pooled_bytes: limits::quic::POOLED_BYTES,
-            unacknowledged_bytes: limits::quic::UNACKNOWLEDGED_BYTES,
+            flight_bytes: limits::quic::FLIGHT_BYTES,
             connections: limits::quic::CONNECTIONS,
             half_open: limits::quic::HALF_OPEN,
             head: HeadLimits::REQUEST,

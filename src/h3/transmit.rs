@@ -137,7 +137,8 @@ impl Connection {
         if nothing_in_flight { 256 } else { 4 }
     }
 
-    fn count(&self, train: Train) -> Train {
+    fn count(&mut self, train: Train) -> Train {
+        self.flight.sent(train.len);
         self.shared.counters.trains.add(1);
         self.shared.counters.packets.add(train.packets as u64);
         train

@@ -33,6 +33,6 @@ pub const UNI_STREAM_BYTES: u64 = 16 << 10;
 /// Distinct close causes counted by name; more are counted together.
 pub const CLOSE_CAUSES: usize = 128;
 
-/// Response bytes of one connection that may be unacknowledged on the shortest path; longer ones are allowed twice what
+/// Response bytes of one connection that may be on their way on the shortest path; longer ones are allowed twice what
 /// they hold. A usual client's socket buffer takes it at once (212 KiB, of which packets use about two thirds).
-pub const UNACKNOWLEDGED_BYTES: usize = 128 << 10;
+pub const FLIGHT_BYTES: usize = 128 << 10;

@@ -71,8 +71,8 @@ fn a_paced_connection_delivers_too() {
 }
 
 #[test]
-fn a_bound_on_unacknowledged_bytes_is_kept() {
-    let settings = QuicSettings { unacknowledged_bytes: 20_000, ..QuicSettings::default() };
+fn a_bound_on_bytes_in_flight_is_kept() {
+    let settings = QuicSettings { flight_bytes: 20_000, ..QuicSettings::default() };
     let mut world = World::ready_with(&settings, &ClientSettings::default());
     let stream = world.client.get("/bytes/1000000");
     world.run(|world| {
