@@ -2,10 +2,12 @@
 
 use super::timers::client_of;
 use super::{Downkey, Running, Worker};
+use crate::config::ClientCertHeader;
 use crate::exchange::inflight::Permits;
 use crate::exchange::plan::{Refused, plan};
+use crate::exchange::stamp::Sender;
 use crate::exchange::{Downstream, Exchange, Trail, Turn, Upstream, stamp};
-use crate::h3::{NO_OWNER, StreamRef};
+use crate::h3::{self, NO_OWNER, StreamRef};
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, Reason, Refusal, RequestHead};
@@ -66,11 +68,17 @@ impl<I: Io> Worker<I> {
         let snapshot = Rc::clone(&self.snapshot);
         let generation = &*snapshot.generation;
         let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
-        let (planned, refused) = match plan(generation, &head) {
+        let served = client_of(&mut self.listeners, key).is_some_and(|connection| connection.serves(head.host()));
+        let decided = if served { plan(generation, &head) } else { Err(Reason::Misdirected.into()) };
+        let (planned, refused) = match decided {
             Ok(plan) => match self.inflight.admit(generation, plan.upstream) {
                 Ok(taken) => {
                     permits = taken;
-                    onward = stamp::stamp(&mut head, &snapshot, plan, &peer, trusted, &id, &mut self.ids);
+                    let asked = generation.upstream(plan.upstream).client_cert_header != ClientCertHeader::Off;
+                    let connection = client_of(&mut self.listeners, key).filter(|_| asked);
+                    let certificate = connection.and_then(h3::Connection::client_certificate);
+                    let sender = Sender { peer: &peer, trusted, certificate: certificate.as_deref() };
+                    onward = stamp::stamp(&mut head, &snapshot, plan, sender, &id, &mut self.ids);
                     (Some(plan), None)
                 }
                 Err(reason) => (Some(plan), Some(Refused::from(reason))),
