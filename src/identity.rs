@@ -15,7 +15,7 @@ mod table;
 pub use client_auth::{ClientAuth, PolicyDigest, Trust, TrustError};
 pub use name::ServerName;
 pub use shown::ShownCertificate;
-pub use site::{Site, Sites, Standing, sites};
+pub use site::{Handshake, Site, Sites, Standing, sites};
 pub use table::{DuplicateName, Table};
 
 use ring::signature::{self, KeyPair as _};

@@ -12,7 +12,7 @@
 use super::boring_ffi;
 use super::settings::StartError;
 use super::tickets::{self, TicketKeys};
-use crate::identity::{ClientAuth, Identity, KeyEncoding, ServerName, Site, Sites, Standing, Table, Trust};
+use crate::identity::{ClientAuth, Handshake, Identity, KeyEncoding, ServerName, Site, Sites, Standing, Table, Trust};
 use crate::limits;
 use boring::ec::EcKey;
 use boring::error::ErrorStack;
@@ -20,8 +20,8 @@ use boring::ex_data::Index;
 use boring::pkey::{PKey, Private};
 use boring::rsa::Rsa;
 use boring::ssl::{
-    AlpnError, ClientHello, NameType, SelectCertError, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions,
-    SslRef, SslSessionCacheMode, SslVerifyMode, SslVersion,
+    AlpnError, ClientHello, NameType, SelectCertError, Ssl, SslCipherRef, SslContext, SslContextBuilder, SslMethod,
+    SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode, SslVersion,
 };
 use boring::x509::X509;
 use boring::x509::store::{X509Store, X509StoreBuilder};
@@ -120,12 +120,19 @@ pub(super) fn offer(ssl: &mut SslRef, contexts: &Arc<TlsContexts>) {
     }
 }
 
-/// What the finished handshake of a connection settled. What only the handshake needed is let go.
-pub(super) fn settle(ssl: &mut SslRef) -> Arc<Standing> {
+/// What the handshake of a connection ended with. What only the handshake needed is let go.
+pub(super) fn settle(ssl: &mut SslRef) -> Handshake {
     if let Some(index) = *OFFERED {
         ssl.replace_ex_data(index, None);
     }
-    STANDING.and_then(|index| ssl.ssl_context().ex_data(index)).cloned().unwrap_or_default()
+    let standing = STANDING.and_then(|index| ssl.ssl_context().ex_data(index)).cloned();
+    Handshake {
+        standing: standing.unwrap_or_default(),
+        server_name: ssl.servername(NameType::HOST_NAME).unwrap_or_default().into(),
+        cipher: ssl.current_cipher().and_then(SslCipherRef::standard_name).unwrap_or_default(),
+        group: ssl.curve_name().unwrap_or_default(),
+        resumed: ssl.session_reused(),
+    }
 }
 
 /// Puts the context of the client's server name in place. Called once for each connection, before a ticket is looked at.

@@ -12,7 +12,7 @@ use super::payload::{Held, PayloadFactory};
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
 use super::transmit::Aside;
-use crate::identity::{ShownCertificate, Standing};
+use crate::identity::{Handshake, ShownCertificate};
 use quiche::PathEvent;
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
@@ -146,8 +146,8 @@ pub struct Connection {
     candidate: Option<(SocketAddr, SocketAddr)>,
     created: Instant,
     handshake: Option<Duration>,
-    /// What the handshake settled.
-    standing: Arc<Standing>,
+    /// What the handshake ended with.
+    tls: Rc<Handshake>,
     /// What the client identified itself with; made when it is asked for.
     shown: Option<Rc<ShownCertificate>>,
 }
@@ -183,7 +183,7 @@ impl Connection {
             candidate: None,
             created: now,
             handshake: None,
-            standing: Arc::default(),
+            tls: Rc::default(),
             shown: None,
         }
     }
@@ -199,8 +199,8 @@ impl Connection {
     /// The handshake is done: HTTP/3 starts.
     pub(super) fn establish(&mut self, now: Instant) {
         self.handshake = Some(now.saturating_duration_since(self.created));
-        self.standing = boring_context::settle(self.quic.as_mut());
-        if self.quic.is_resumed() {
+        self.tls = Rc::new(boring_context::settle(self.quic.as_mut()));
+        if self.tls.resumed {
             self.shared.counters.resumed.add(1);
         }
         match quiche::h3::Connection::with_transport(&mut self.quic, &self.shared.http) {
@@ -469,7 +469,12 @@ impl Connection {
     pub fn serves(&self, host: &str) -> bool {
         let contexts = self.shared.contexts.borrow();
         let standing = contexts.standing(host);
-        Arc::ptr_eq(standing, &self.standing) || **standing == *self.standing
+        Arc::ptr_eq(standing, &self.tls.standing) || **standing == *self.tls.standing
+    }
+
+    /// What the TLS handshake ended with; nothing while it runs.
+    pub fn handshake(&self) -> &Rc<Handshake> {
+        &self.tls
     }
 
     /// The certificate that the client showed; it was found good.

@@ -22,6 +22,21 @@ pub struct Standing {
     policy: PolicyDigest,
 }
 
+/// What a TLS handshake ended with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// For whom, and under which policy.
+    pub standing: Arc<Standing>,
+    /// The name that the client asked for; empty if it asked for none.
+    pub server_name: Box<str>,
+    /// The cipher suite, by its name in the IANA's registry.
+    pub cipher: &'static str,
+    /// The group of the key exchange.
+    pub group: &'static str,
+    /// With a ticket of an earlier session.
+    pub resumed: bool,
+}
+
 /// The sites of a listener.
 pub type Sites = Table<Site>;
 

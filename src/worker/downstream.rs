@@ -11,6 +11,7 @@ use crate::h3::{self, NO_OWNER, StreamRef};
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, Reason, Refusal, RequestHead};
+use crate::identity::Handshake;
 use crate::limits;
 use crate::telemetry::kinds::Protocol;
 use spooky_uring::Io;
@@ -59,6 +60,11 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// What the handshake of a connection ended with.
+    fn handshake(&mut self, key: Downkey) -> Rc<Handshake> {
+        client_of(&mut self.listeners, key).map(|connection| Rc::clone(connection.handshake())).unwrap_or_default()
+    }
+
     /// A request's head is there.
     fn open(&mut self, key: Downkey, stream: u64, mut head: Box<RequestHead>, end: bool) {
         let Some((address, peer, trusted)) = self.peer(key) else {
@@ -85,7 +91,7 @@ impl<I: Io> Worker<I> {
             },
             Err(refused) => (None, Some(refused)),
         };
-        let trail = Trail::new(self.now, id, address);
+        let trail = Trail::new(self.now, id, address, self.handshake(key));
         let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
         exchange.plan = planned;
         exchange.permits = permits;
@@ -107,7 +113,7 @@ impl<I: Io> Worker<I> {
         let Some((address, ..)) = self.peer(key) else {
             return;
         };
-        let trail = Trail::new(self.now, self.ids.next_id(), address);
+        let trail = Trail::new(self.now, self.ids.next_id(), address, self.handshake(key));
         let exchange = Exchange::new(Box::default(), false, Rc::clone(&self.snapshot), trail, self.now);
         let slot = self.add(key, stream, exchange);
         self.exchange_event(slot, Event::Refused(refusal));

@@ -196,6 +196,10 @@ async def test_a_session_is_resumed_and_not_under_another_name(start, h3, named)
         await client.until(lambda: client.tickets)
     async with h3(proxy, **unverified("localhost", session_ticket=ticket)) as client:
         assert not client.quic.tls.session_resumed
+    lines = until(lambda: len(proxy.access()) >= 3 and proxy.access(), 10)
+    told = [(line["server_name"], line["tls_resumed"], line["status"]) for line in lines]
+    assert told == [("a.test", False, 200), ("a.test", True, 200), ("a.test", True, 421)]
+    assert all(line["tls_cipher"].startswith("TLS_") and line["tls_group"] for line in lines)
     kinds = 'spooky_handshakes_total{worker="0",kind="%s"}'
     until(lambda: (proxy.metrics()[kinds % "full"], proxy.metrics()[kinds % "resumed"]) == (2, 1), 10)
 

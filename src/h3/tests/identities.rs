@@ -5,6 +5,7 @@ use crate::h3::cid::CidKeys;
 use crate::h3::tickets::{ROTATION, TicketKeys};
 use crate::h3::{Endpoint, QuicSettings, TlsContexts};
 use crate::identity::{ClientAuth, Identity, ServerName, Site, Trust, sites};
+use crate::limits::quic::CLIENT_CERTIFICATES_BYTES;
 use boring::pkey::PKey;
 use boring::ssl::{SslContext, SslMethod};
 use boring::x509::X509;
@@ -292,13 +293,14 @@ fn broken_authorities_and_lists_are_told_with_their_name() {
 
 #[test]
 fn a_session_is_resumed_on_another_worker() {
-    let contexts = table(site("f", ClientAuth::Off), &[]);
-    let first = Visit { name: Some("a.test"), ..Visit::default() }.to(endpoint_of(1, &contexts));
+    let fallback = site("f", ClientAuth::Off);
+    let first = Visit { name: Some("a.test"), ..Visit::default() };
+    let first = first.to(endpoint_of(1, &table(fallback.clone(), &[])));
     let session = first.client.quic.session().expect("a ticket").to_vec();
     assert!(!first.client.quic.is_resumed());
-    // Another worker, with contexts that were made from the same files and secret by another process.
+    // Another worker, with contexts that were made from the same files and secret, as in another process.
     let second = Visit { name: Some("a.test"), session: Some(&session), ..Visit::default() };
-    let mut second = second.to(endpoint_of(2, &contexts));
+    let mut second = second.to(endpoint_of(2, &table(fallback, &[])));
     assert!(second.client.quic.is_resumed() && second.connection().facts().resumed);
     let counters = second.endpoint.counters();
     assert_eq!((counters.established.get(), counters.resumed.get()), (1, 1));
@@ -366,5 +368,27 @@ fn the_hybrid_key_exchange_is_taken_over_two_datagrams() {
         assert_eq!(alert(&world), None, "{groups}");
         let ssl: &mut boring::ssl::SslRef = world.client.quic.as_mut();
         assert_eq!(ssl.curve_name(), Some(taken));
+        let told = world.connection().handshake();
+        assert_eq!((told.group, &*told.server_name, told.resumed), (taken, "", false));
+        assert!(told.cipher.starts_with("TLS_"), "{told:?}");
     }
+}
+
+#[test]
+fn certificates_of_clients_are_bounded() {
+    let authority = Authority::new("ca");
+    let contexts = table(site("f", ClientAuth::Required(authority.trust(None))), &[]);
+    let come = |names: usize| {
+        let badge = authority.badge_with(1, |parameters| {
+            let name =
+                |at: usize| rcgen::SanType::DnsName(format!("a-name-of-thirty-two-bytes-{at:05}").try_into().unwrap());
+            parameters.subject_alt_names = (0..names).map(name).collect();
+        });
+        let visit = Visit { badge: Some(&badge), ..Visit::default() };
+        (badge.certificate.len(), alert(&visit.to(endpoint_of(0, &contexts))))
+    };
+    let (bytes, fits) = come(450);
+    assert!(bytes < CLIENT_CERTIFICATES_BYTES && fits.is_none(), "{bytes} {fits:?}");
+    let (bytes, fits) = come(500);
+    assert!(bytes > CLIENT_CERTIFICATES_BYTES && fits.is_some(), "{bytes} {fits:?}");
 }
