@@ -5,6 +5,8 @@
 
 mod check;
 mod demo;
+mod fetch;
+mod probe;
 mod run;
 mod version;
 
@@ -59,6 +61,8 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Ask a server over HTTP/3, and tell what it answered and what QUIC and TLS did
+    Probe(probe::Options),
 }
 
 /// Runs the program.
@@ -81,6 +85,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         None | Some(Command::Run) if arguments.test => check::check(&config(None)),
         None | Some(Command::Run) => run::run(&config(None)),
         Some(Command::Demo { listen, once }) => demo::demo(listen, once),
+        Some(Command::Probe(options)) => probe::probe(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

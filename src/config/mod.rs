@@ -32,6 +32,7 @@ pub use generation::{
     TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
+pub use values::{parse_bytes, parse_millis};
 
 use diagnostic::Findings;
 use source::{Place, Source, Sources};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// Exit codes of the command line.
+/// Exit codes of the command line. Those of `spooky probe` are curl's where curl has one for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -14,6 +14,22 @@ pub enum Exit {
     Failure = 1,
     /// The command line makes no sense.
     Usage = 2,
+    /// The name has no address.
+    Resolve = 6,
+    /// Nobody listens, or no way leads there.
+    Connect = 7,
+    /// The status is 400 or higher, and that counts as failure.
+    Status = 22,
+    /// The body cannot be written.
+    Output = 23,
+    /// No answer in time.
+    Timeout = 28,
+    /// The QUIC or TLS handshake failed.
+    Handshake = 35,
+    /// The certificate is not good.
+    Certificate = 60,
+    /// The body is larger than permitted.
+    TooLarge = 63,
     /// A permission is missing (EX_NOPERM).
     Permission = 77,
     /// The configuration is wrong (EX_CONFIG).

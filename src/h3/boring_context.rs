@@ -174,12 +174,17 @@ fn context(tickets: &TicketKeys) -> Result<SslContextBuilder, ErrorStack> {
     let mut context = SslContext::builder(SslMethod::tls())?;
     context.set_min_proto_version(Some(SslVersion::TLS1_3))?;
     context.set_max_proto_version(Some(SslVersion::TLS1_3))?;
-    context.set_curves_list(GROUPS).or_else(|_| context.set_curves_list(GROUPS_CLASSIC))?;
+    offer_groups(&mut context)?;
     context.set_alpn_select_callback(select_protocol);
     boring_ffi::seal_tickets(&mut context, tickets.clone(), tickets::ROTATION.as_secs() as u32);
     // Tickets hold all there is; the library's own cache would be one more lock between workers.
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     Ok(context)
+}
+
+/// Sets the groups for either side.
+pub(super) fn offer_groups(context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    context.set_curves_list(GROUPS).or_else(|_| context.set_curves_list(GROUPS_CLASSIC))
 }
 
 impl Context {

@@ -8,6 +8,8 @@ use super::boring_ffi;
 use super::code;
 use super::counters::Counters;
 use super::flight::Flight;
+use super::mtu::BlackHole;
+use super::pace::Pacer;
 use super::payload::{Held, PayloadFactory};
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
@@ -135,6 +137,8 @@ pub struct Connection {
     pub(super) stops_seen: u64,
     pub(super) aside: Option<Box<Aside>>,
     pub(super) flight: Flight,
+    pub(super) pacer: Pacer,
+    black_hole: BlackHole,
     /// A packet may leave from then on.
     pub(super) release: Option<Instant>,
 
@@ -157,6 +161,8 @@ impl Connection {
         boring_ffi::shed_handshake_config(quic.as_mut());
         boring_context::offer(quic.as_mut(), &shared.contexts.borrow());
         let flight = Flight::new(shared.settings.flight_bytes);
+        let packet = usize::from(shared.settings.max_udp_payload);
+        let pacer = Pacer::new(shared.settings.burst_packets * packet, now);
         Self {
             quic,
             http: None,
@@ -175,6 +181,8 @@ impl Connection {
             stops_seen: 0,
             aside: None,
             flight,
+            pacer,
+            black_hole: BlackHole::default(),
             release: None,
             goaway: Goaway::No,
             aborted: false,
@@ -234,6 +242,9 @@ impl Connection {
         }
         if let Some(path) = self.quic.path_stats().find(|path| path.active) {
             self.flight.measure(&path, self.shared.settings.flight_bytes);
+            if !self.shared.settings.congestion_control.paces() {
+                self.pacer.measure(path.rtt, path.cwnd, path.pmtu);
+            }
         }
     }
 
@@ -433,6 +444,11 @@ impl Connection {
     pub fn handle_deadline(&mut self, now: Instant) {
         if self.quic.timeout_instant().is_some_and(|at| at <= now) {
             self.quic.on_timeout();
+            let (acknowledged, payload) = (self.quic.stats().acked_bytes, self.quic.max_send_udp_payload_size());
+            if self.black_hole.suspects(acknowledged, payload) {
+                self.quic.revalidate_pmtu();
+                self.shared.counters.black_holes.add(1);
+            }
         }
         if self.release.is_some_and(|at| at <= now) {
             self.release = None;

@@ -136,6 +136,8 @@ counters! {
     packets,
     /// Packets that were longer than their train's and waited for the next one.
     packets_aside,
+    /// Paths that were taken for ones which no longer carry large packets.
+    black_holes,
     /// Clients that moved to another address.
     migrations,
 }

@@ -33,13 +33,23 @@ impl Flight {
         self.congestion_window = path.cwnd;
     }
 
+    /// Bytes that may be in flight.
+    #[cfg(test)]
+    pub(super) fn bound(&self) -> usize {
+        self.max
+    }
+
     /// Bytes that may be given to the transport, of which `window` has room and `in_transport` are not released.
     ///
     /// Behind a loss twice the bound may wait for release, no more: a client that never acknowledges one packet does not
     /// make us hold all that its window allows.
     pub(super) fn left(&self, window: usize, in_transport: usize) -> usize {
-        // Too high where flow control is what bounds the window; never above what the transport holds.
-        let in_flight = (self.congestion_window.saturating_sub(window) + self.unsent).min(in_transport);
+        // Too high where flow control is what bounds the window; never above what the transport holds. A window without
+        // bound is that of a probe and tells nothing.
+        let in_flight = match self.congestion_window.checked_sub(window) {
+            Some(taken) => (taken + self.unsent).min(in_transport),
+            None => in_transport,
+        };
         let unreleased = self.max.saturating_mul(2).saturating_sub(in_transport);
         self.max.saturating_sub(in_flight).min(unreleased)
     }
@@ -81,6 +91,11 @@ mod tests {
         assert_eq!(flight.left(990, 99), 90);
         assert_eq!(flight.left(990, 160), 40);
         assert_eq!(flight.left(990, 200), 0);
+    }
+
+    #[test]
+    fn a_probe_opens_no_window() {
+        assert_eq!(flight(100, 1000).left(usize::MAX, 70), 30);
     }
 
     #[test]

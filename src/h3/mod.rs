@@ -21,6 +21,8 @@ mod connection;
 mod counters;
 pub mod endpoint;
 mod flight;
+mod mtu;
+mod pace;
 pub mod packet;
 mod payload;
 mod qpack;

@@ -11,10 +11,10 @@ use std::time::Duration;
 /// How the sending rate is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CongestionControl {
-    /// RFC 9438, not paced: bursts are bounded by [`QuicSettings::burst_packets`] and the window.
+    /// RFC 9438, paced by the window and the round-trip time.
     #[default]
     Cubic,
-    /// RFC 9002 appendix B, not paced.
+    /// RFC 9002 appendix B, paced likewise.
     Reno,
     /// Paced by a model of bandwidth and round-trip time.
     Bbr2,
@@ -43,7 +43,8 @@ impl CongestionControl {
         }
     }
 
-    pub(super) const fn is_paced(self) -> bool {
+    /// Whether the transport itself says when packets leave.
+    pub(super) const fn paces(self) -> bool {
         matches!(self, Self::Bbr2)
     }
 }
@@ -63,10 +64,8 @@ pub struct QuicSettings {
     pub max_streams_bidi: u64,
     /// How the sending rate is found.
     pub congestion_control: CongestionControl,
-    /// Largest UDP payload we send, 1200 or more; with [`Self::discover_mtu`] only the ceiling of the search.
+    /// Largest UDP payload we send, 1200 or more. Connections begin with 1200 and probe for it (RFC 8899).
     pub max_udp_payload: u16,
-    /// Whether larger packets are probed for.
-    pub discover_mtu: bool,
     /// Whether reserved values are sent, so that peers stay tolerant. 4.5 KiB for each idle connection.
     pub grease: bool,
     /// Congestion window at the start, in packets (RFC 9002: 10).
@@ -99,8 +98,7 @@ impl Default for QuicSettings {
             max_stream_data: 1 << 20,
             max_streams_bidi: 128,
             congestion_control: CongestionControl::default(),
-            max_udp_payload: 1350,
-            discover_mtu: false,
+            max_udp_payload: 1452,
             grease: false,
             initial_window_packets: 10,
             burst_packets: 44,
@@ -151,7 +149,7 @@ pub(super) fn transport(settings: &QuicSettings, tickets: &TicketKeys) -> Result
     let millis = u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(u64::MAX);
     config.set_max_idle_timeout(millis);
     config.set_max_send_udp_payload_size(usize::from(settings.max_udp_payload));
-    config.discover_pmtu(settings.discover_mtu);
+    config.discover_pmtu(settings.max_udp_payload > limits::quic::SAFE_UDP_PAYLOAD);
     config.grease(settings.grease);
 
     // Windows start small and grow with the client's speed up to what is set.

@@ -93,6 +93,7 @@ impl Connection {
                     continue;
                 }
             };
+            self.pacer.sent(len);
             let probe = len > usual;
             let Some(train) = &mut train else {
                 let first = Train { len, segment: len as u16, packets: 1, to: info.to, from: info.from };
@@ -147,15 +148,13 @@ impl Connection {
     /// Whether pacing wants the next packet later.
     fn is_held_back(&mut self, now: Instant) -> bool {
         let settings = &self.shared.settings;
-        if !settings.congestion_control.is_paced() {
-            return false;
-        }
-        self.release = self
-            .quic
-            .get_next_release_time()
-            .and_then(|decision| decision.time(now))
-            .and_then(|at| at.checked_sub(settings.pacing_slack))
-            .filter(|&at| at > now);
+        self.release = if settings.congestion_control.paces() {
+            let decision = self.quic.get_next_release_time();
+            let at = decision.and_then(|decision| decision.time(now));
+            at.and_then(|at| at.checked_sub(settings.pacing_slack)).filter(|&at| at > now)
+        } else {
+            self.pacer.held_until(now)
+        };
         self.release.is_some()
     }
 }

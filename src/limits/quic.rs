@@ -38,5 +38,13 @@ pub const UNI_STREAM_BYTES: u64 = 16 << 10;
 pub const CLOSE_CAUSES: usize = 128;
 
 /// Response bytes of one connection that may be on their way on the shortest path; longer ones are allowed twice what
-/// they hold. A usual client's socket buffer takes it at once (212 KiB, of which packets use about two thirds).
-pub const FLIGHT_BYTES: usize = 128 << 10;
+/// they hold. A usual client's socket buffer takes it at once: 212 KiB hold 92 datagrams of up to an Ethernet's size, and
+/// these are 73.
+pub const FLIGHT_BYTES: usize = 96 << 10;
+
+/// A UDP payload that every path carries which carries QUIC at all (RFC 9000 §14.1).
+pub const SAFE_UDP_PAYLOAD: u16 = 1200;
+
+/// Timeouts in a row without an acknowledgement after which a path is taken for one that no longer carries large packets
+/// (RFC 8899 §4.3); the third probe is then a small one.
+pub const SILENT_TIMEOUTS: u8 = 2;

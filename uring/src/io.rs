@@ -96,7 +96,8 @@ pub enum Event {
         /// The bytes.
         lease: Lease,
     },
-    /// A UDP send failed (the datagrams are lost, as on any network); errno.
+    /// A UDP send failed (the datagrams are lost, as on any network), or the network refused earlier datagrams of a
+    /// connected socket (ECONNREFUSED: nobody listens there); errno.
     DatagramsRefused {
         /// The socket's token.
         token: Token,

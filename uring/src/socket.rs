@@ -3,7 +3,7 @@
 //! Runs at start and reload on any thread; the results are handed to a ring. What the kernel does not grant (buffer
 //! sizes) is reported with the sysctl that raises it; what an option's absence only slows down is not an error.
 
-use crate::address::{RawAddress, parse_address};
+use crate::address::{RawAddress, as_ipv6, parse_address};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -38,6 +38,8 @@ pub struct UdpSocket {
     local: SocketAddr,
     /// The socket's own family; its address does not tell if that is IPv4 in IPv6 clothes.
     ipv6: bool,
+    /// The only one it talks to, if it is connected.
+    peer: Option<SocketAddr>,
     buffers: SocketBuffers,
 }
 
@@ -105,12 +107,31 @@ impl UdpSocket {
             send: buffer_size(&descriptor, libc::SO_SNDBUF),
         };
         let domain = get(&descriptor, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
-        Ok(Self { descriptor, local, ipv6: domain == libc::AF_INET6, buffers })
+        Ok(Self { descriptor, local, ipv6: domain == libc::AF_INET6, peer: None, buffers })
+    }
+
+    /// Makes `to` the only one it talks to. The kernel then picks the local address, and tells the socket when nobody
+    /// listens there ([`Event::DatagramsRefused`](crate::Event)).
+    ///
+    /// # Errors
+    /// When no route leads there.
+    pub fn connect(&mut self, to: SocketAddr) -> io::Result<()> {
+        let raw = RawAddress::internet(if self.ipv6 { as_ipv6(to) } else { to });
+        // SAFETY: the address is read during the call.
+        check(unsafe { libc::connect(self.descriptor.as_raw_fd(), raw.as_ptr(), raw.len()) })?;
+        self.local = local_address(&self.descriptor)?;
+        self.peer = Some(to);
+        Ok(())
     }
 
     /// The address it is bound to.
     pub fn local_address(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Whom it is connected to.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// Whether it is an IPv6 socket, to which IPv4 addresses are known in their mapped form.

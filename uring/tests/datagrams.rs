@@ -328,3 +328,47 @@ fn odd_lengths_are_handed_up() {
         assert_eq!(host.ring.stats().udp_receives_invalid, 1);
     });
 }
+
+/// The kernel picks the local address of a connected socket, and tells it that nobody listens at the other end.
+#[test]
+fn a_connected_socket_hears_that_nobody_listens() {
+    each_ring(&small(), |host| {
+        for wildcard in ["0.0.0.0:0", "[::]:0"] {
+            let loopback = if wildcard.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" };
+            let closed = bind(loopback).local_address();
+            let mut socket =
+                UdpSocket::bind(&UdpOptions { reuse_port: false, ..UdpOptions::new(wildcard.parse().unwrap()) })
+                    .unwrap();
+            socket.connect(closed).unwrap();
+            assert!(socket.local_address().ip().is_loopback(), "{}", socket.local_address());
+            let sender = host.ring.add_udp(socket, Token(9));
+            // The word may come on the receive or on a later send, whichever the kernel serves first.
+            send(host, sender, to(closed, 100, 100));
+            let refused = host.until(|_, event| match event {
+                Event::DatagramsRefused { token, to, error } => Some((token, to, error)),
+                _ => None,
+            });
+            assert_eq!(refused, (Token(9), closed, nix::errno::Errno::ECONNREFUSED as i32));
+            host.ring.close_udp(sender);
+        }
+    });
+}
+
+#[test]
+fn a_connected_socket_hears_its_peer_only() {
+    each_ring(&small(), |host| {
+        let (peer, peer_address) = add(host, "127.0.0.1:0", 1);
+        let (stranger, _) = add(host, "127.0.0.1:0", 2);
+        let mut socket = bind("0.0.0.0:0");
+        socket.connect(peer_address).unwrap();
+        let address = socket.local_address();
+        host.ring.add_udp(socket, Token(3));
+        send(host, stranger, to(address, 30, 30));
+        send(host, peer, to(address, 20, 20));
+        let first = host.until(|_, event| match event {
+            Event::Datagrams { token: Token(3), from, lease, .. } => Some((from, lease.len())),
+            _ => None,
+        });
+        assert_eq!(first, (peer_address, 20));
+    });
+}

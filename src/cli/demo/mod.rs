@@ -3,7 +3,6 @@
 //! No file is read or left behind. What is printed is what somebody needs to look for themselves: the address, a browser
 //! that trusts the certificate by its key, a curl line.
 
-mod fetch;
 mod origin;
 mod page;
 mod spki;
@@ -11,15 +10,16 @@ mod spki;
 #[path = "tests.rs"]
 mod whole;
 
+use super::fetch::{Fetcher, Limits};
 use super::{Stop, print};
 use crate::config;
 use crate::control::boot::probe;
 use crate::control::{Failure, Start, start};
-use crate::h3::client::ClientRequest;
+use crate::h3::client::{ClientRequest, Trust};
 use crate::identity::Identity;
 use crate::telemetry::log::{self, Level, LogSettings};
-use fetch::{Fetched, fetch};
 use origin::Origin;
+use spooky_uring::Features;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -70,19 +70,20 @@ pub(super) fn demo(listen: Option<SocketAddr>, once: bool) -> Result<(), Stop> {
     generation.observability.control_api = Some(anywhere);
     generation.observability.access_log = None;
 
-    let running = start(Start { generation, identity: Some(identity), log: Some(log), features, started })?;
+    let running =
+        start(Start { generation, identity: Some(identity), log: Some(log), features: features.clone(), started })?;
     let address = reachable(running.addresses.public[0]);
-    let proof = prove(address, &leaf);
+    let proof = prove(&features, address, &leaf);
     match &proof {
-        Ok(Fetched { response, handshake, first_byte }) => {
+        Ok(Proof { status, body, handshake, first_byte }) => {
             if !once {
                 guide(address, &leaf, &running.addresses, origin.address);
             }
             print(format_args!(
                 "GET https://localhost:{}/ over HTTP/3 (h3): status {}, {} bytes; handshake {:.1} ms, first byte {:.1} ms",
                 address.port(),
-                response.status,
-                response.body.len(),
+                status,
+                body.len(),
                 handshake.as_secs_f64() * 1e3,
                 first_byte.as_secs_f64() * 1e3,
             ));
@@ -119,23 +120,53 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
+/// A response of the demo, and how long it took.
+#[derive(Debug)]
+struct Proof {
+    status: u16,
+    body: Vec<u8>,
+    handshake: Duration,
+    first_byte: Duration,
+}
+
 /// One request through everything: our client, QUIC, the proxy, the origin, and back.
-fn prove(to: SocketAddr, leaf: &[u8]) -> Result<Fetched, Failure> {
-    let place = format!("the demo's request to https://localhost:{}/", to.port());
-    let request = ClientRequest { to, host: "localhost", path: "/", certificate: Some(leaf), body_max: 1 << 20 };
-    let fetched = fetch(request, PROOF_TIME).map_err(|error| Failure::new(&*place, error))?;
-    let response = &fetched.response;
-    if response.status != 200 || response.body != page::index().as_bytes() {
-        let seen = format!("status {} and {} bytes instead of the page", response.status, response.body.len());
-        return Err(Failure::new(place, seen));
+fn prove(features: &Features, to: SocketAddr, leaf: &[u8]) -> Result<Proof, Stop> {
+    let proof = ask(features, to, leaf, "/", PROOF_TIME)?;
+    if proof.status != 200 || proof.body != page::index().as_bytes() {
+        let seen = format!("status {} and {} bytes instead of the page", proof.status, proof.body.len());
+        return Err(Failure::new(place(to), seen).into());
     }
-    Ok(fetched)
+    Ok(proof)
+}
+
+fn place(to: SocketAddr) -> String {
+    format!("the demo's request to https://localhost:{}/", to.port())
+}
+
+fn ask(features: &Features, to: SocketAddr, leaf: &[u8], path: &str, limit: Duration) -> Result<Proof, Stop> {
+    let authority = format!("localhost:{}", to.port());
+    let request = ClientRequest::get(to, "localhost", &authority, path, Trust::Exactly(leaf));
+    let mut body = Vec::new();
+    let fetched = Fetcher::new(features)?.fetch(request, Limits { handshake: limit, whole: limit }, &mut |bytes| {
+        body.extend_from_slice(bytes);
+        Ok(())
+    });
+    match fetched.error {
+        Some(error) => Err(Failure::new(place(to), error).into()),
+        None => Ok(Proof {
+            status: fetched.response.status,
+            body,
+            handshake: fetched.handshake.unwrap_or_default(),
+            first_byte: fetched.first_byte.unwrap_or_default(),
+        }),
+    }
 }
 
 fn guide(address: SocketAddr, leaf: &[u8], addresses: &crate::control::sockets::Addresses, origin: SocketAddr) {
     print(format_args!("Spooky serves HTTP/3 on {address}, in front of its own origin on {origin}.\n"));
     print(format_args!("  page      https://{address}/"));
     print(format_args!("  curl      curl --http3-only -k https://{address}/"));
+    print(format_args!("  probe     spooky probe -k https://{address}/"));
     let key = spki::hash(leaf).unwrap_or_default();
     print(format_args!(
         "  Chromium  chromium --user-data-dir=$(mktemp -d) --origin-to-force-quic-on={address} \\\n            \

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::control::Running;
-use crate::h3::client::ClientResponse;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -31,17 +30,16 @@ impl Stage {
         Self { running, origin, leaf, folder }
     }
 
-    fn get(&self, path: &str) -> ClientResponse {
+    fn get(&self, path: &str) -> Proof {
         self.asker()(path)
     }
 
     /// Something that asks from any thread.
-    fn asker(&self) -> impl Fn(&str) -> ClientResponse + Send + 'static {
+    fn asker(&self) -> impl Fn(&str) -> Proof + Send + 'static {
         let (to, leaf) = (self.running.addresses.public[0], self.leaf.clone());
         move |path| {
-            let request = ClientRequest { to, host: "localhost", path, certificate: Some(&leaf), body_max: 64 << 20 };
-            let fetched = fetch(request, Duration::from_secs(20));
-            fetched.unwrap_or_else(|error| panic!("{path}: {error}")).response
+            let asked = ask(&probe().unwrap(), to, &leaf, path, Duration::from_secs(20));
+            asked.unwrap_or_else(|stop| panic!("{path}: {stop:?}"))
         }
     }
 
@@ -154,4 +152,14 @@ fn a_taken_port_is_a_failure_that_names_it() {
     };
     assert!(failure.to_string().contains(&taken.to_string()), "{failure}");
     stage.end();
+}
+
+#[test]
+fn another_certificate_is_not_taken() {
+    let stage = Stage::new("other");
+    let other = Identity::self_signed(&["localhost"]).unwrap().leaf().to_vec();
+    let to = stage.running.addresses.public[0];
+    let refused = ask(&probe().unwrap(), to, &other, "/", Duration::from_secs(20)).unwrap_err();
+    assert!(refused.text.unwrap().contains("the server showed another certificate"));
+    assert!(stage.end().is_empty(), "the request was not sent");
 }

@@ -9,7 +9,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use numbers::{Bytes, show_bytes, show_millis};
+pub use numbers::{Bytes, parse_bytes, parse_millis, show_bytes, show_millis};
 pub use text::{BackendAddress, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, RoutePath};
 
 use super::diagnostic::Diagnostic;

@@ -37,7 +37,7 @@ impl Value for Duration {
     fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
         let millis = match &node.value {
             TreeValue::Integer(millis) => u64::try_from(*millis).ok(),
-            TreeValue::Text(text) => with_unit(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)]),
+            TreeValue::Text(text) => parse_millis(text),
             _ => return reader.refuse_type(node, key, "a time", DURATION_HELP),
         };
         let Some(millis) = millis else {
@@ -68,9 +68,7 @@ impl Value for Bytes {
     fn read(node: &Node, key: &Key, reader: &mut Reader<'_>) -> Option<Self> {
         let bytes = match &node.value {
             TreeValue::Integer(bytes) => u64::try_from(*bytes).ok(),
-            TreeValue::Text(text) => {
-                with_unit(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("B", 1)])
-            }
+            TreeValue::Text(text) => parse_bytes(text),
             _ => return reader.refuse_type(node, key, "a size", SIZE_HELP),
         };
         let Some(bytes) = bytes else {
@@ -79,6 +77,18 @@ impl Value for Bytes {
         reader.within(bytes, node, key, show_bytes)?;
         Some(Self(bytes))
     }
+}
+
+/// Milliseconds of `"250ms"`, `"5s"`, `"2m"` or `"1h"`.
+#[must_use]
+pub fn parse_millis(text: &str) -> Option<u64> {
+    with_unit(text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)])
+}
+
+/// Bytes of `"512B"`, `"16KiB"`, `"8MiB"` or `"1GiB"`.
+#[must_use]
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    with_unit(text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("B", 1)])
 }
 
 /// A whole number with one of the units, the longer unit listed before one that ends it.

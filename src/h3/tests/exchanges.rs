@@ -77,8 +77,13 @@ fn a_bound_on_bytes_in_flight_is_kept() {
     let stream = world.client.get("/bytes/1000000");
     world.run(|world| {
         let connection = world.connection();
+        let stats = connection.quic.stats();
+        let in_flight = stats.sent_bytes - stats.acked_bytes - stats.lost_bytes;
+        let bound = connection.flight.bound();
+        // Headers, a probe of the path's size, and acknowledgements, which are not acknowledged.
+        assert!(in_flight <= bound as u64 * 11 / 10 + 3000, "{in_flight} of {bound}");
         let in_transport = connection.held.bytes() - connection.waiting;
-        assert!(in_transport <= 20_000, "{in_transport}");
+        assert!(in_transport <= 2 * bound, "{in_transport} of {bound}");
         world.client.answers.get(&stream).is_some_and(|answer| answer.finished)
     });
     assert!(world.client.answers[&stream].intact);
@@ -181,7 +186,9 @@ fn under_pressure_everything_is_copied() {
     world.origin.pooled = true;
     world.endpoint.set_pool_free(0);
     download(&mut world, 100_000);
-    assert_eq!(world.endpoint.counters().unpooled_bytes.get(), 100_000);
+    // Pieces up to 4 KiB are copied in any case.
+    let copied = world.endpoint.counters().unpooled_bytes.get();
+    assert!((100_000 - 4096..=100_000).contains(&copied), "{copied}");
 }
 
 #[test]

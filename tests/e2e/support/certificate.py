@@ -20,8 +20,8 @@ class Certificate:
     spki: str
 
 
-def make(folder, names=("localhost", "origin.test", "*.origin.test"), addresses=("127.0.0.1", "::1")):
-    """Writes cert.pem and key.pem into `folder`."""
+def make(folder, names=("localhost", "origin.test", "*.origin.test"), addresses=("127.0.0.1", "::1"), days=(-1, 10)):
+    """Writes cert.pem and key.pem into `folder`; valid from and until so many days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = datetime.datetime.now(datetime.UTC)
@@ -32,8 +32,8 @@ def make(folder, names=("localhost", "origin.test", "*.origin.test"), addresses=
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=10))
+        .not_valid_before(now + datetime.timedelta(days=days[0]))
+        .not_valid_after(now + datetime.timedelta(days=days[1]))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

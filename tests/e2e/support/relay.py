@@ -9,8 +9,9 @@ import threading
 class Relay:
     """Listens on `port`; each client address gets a socket of its own towards the proxy, so the proxy sees one peer per client."""
 
-    def __init__(self, target, loss, seed):
-        self.target, self.loss, self.seed = target, loss, seed
+    def __init__(self, target, loss, seed, clients=None):
+        # With `clients`, later addresses than the first so many are not served: as behind a firewall with a memory.
+        self.target, self.loss, self.seed, self.clients = target, loss, seed, clients
         self.random = {"up": random.Random(seed), "down": random.Random(seed + 1)}
         self.passed, self.dropped = 0, 0
         self.front = self.socket()
@@ -40,6 +41,9 @@ class Relay:
                     except (BlockingIOError, ConnectionRefusedError):
                         break
                     if s is self.front:
+                        if sender not in backs and len(backs) == self.clients:
+                            self.dropped += 1
+                            continue
                         if sender not in backs:
                             backs[sender] = self.socket()
                             backs[sender].connect(self.target)

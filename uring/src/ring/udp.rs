@@ -120,6 +120,12 @@ impl Ring {
             if completion.result == -libc::ENOBUFS {
                 self.queue.stats.udp_buffers_exhausted += 1;
                 self.udp_buffers.ran_out();
+            } else if completion.result < 0
+                && let Some(to) = entry.socket.as_ref().and_then(UdpSocket::peer)
+            {
+                // What the network said about datagrams of this socket; only connected ones are told.
+                let error = -completion.result;
+                events.push(Event::DatagramsRefused { token: entry.token, to, error });
             }
             return;
         };

@@ -291,7 +291,7 @@ impl Way {
         let held = if random.chance(link.reorder) { link.reorder_by } else { Duration::ZERO };
         let jitter = random.up_to(link.jitter);
         let mut leaves = now;
-        let mut lost = lost;
+        let mut lost = lost || len > link.payload_max;
         if let Some(takes) = (len as u64 * 1_000_000_000).checked_div(link.bytes_per_second) {
             let begins = self.free_at.unwrap_or(now).max(now);
             if begins - now > link.queue {

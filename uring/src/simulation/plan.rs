@@ -19,6 +19,8 @@ pub struct Link {
     pub reorder: f64,
     /// How long those are held up.
     pub reorder_by: Duration,
+    /// Datagrams larger than this vanish.
+    pub payload_max: usize,
     /// The bottleneck; 0: none.
     pub bytes_per_second: u64,
     /// How long a datagram waits at the bottleneck at most; one that would wait longer is lost.
@@ -35,6 +37,7 @@ impl Link {
             duplicate: 0.0,
             reorder: 0.0,
             reorder_by: Duration::from_millis(5),
+            payload_max: 1472,
             bytes_per_second: 25_000_000,
             queue: Duration::from_millis(50),
         }
