@@ -1,7 +1,22 @@
-//! Owns an identity: a certificate chain and its private key, read from PEM and checked against each other.
+//! Owns an identity: a certificate chain and its private key, read from PEM and checked against each other. Beside it:
+//! the names it is for ([`ServerName`], [`Table`]), what is asked of its clients ([`ClientAuth`]), and all of that
+//! together ([`Site`]).
 //!
 //! One type serves every TLS stack: the bytes are kept as DER. It refuses to know any of those stacks, and never prints
-//! key material or the content of a file. `h3::tls` makes the QUIC context from it.
+//! key material or the content of a file. `h3::TlsContexts` makes the QUIC side's contexts from it.
+
+mod certificate;
+mod client_auth;
+mod name;
+mod shown;
+mod site;
+mod table;
+
+pub use client_auth::{ClientAuth, PolicyDigest, Trust, TrustError};
+pub use name::ServerName;
+pub use shown::ShownCertificate;
+pub use site::{Handshake, Site, Sites, Standing, sites};
+pub use table::{DuplicateName, Table};
 
 use ring::signature::{self, KeyPair as _};
 use rustls_pki_types::pem::{self, PemObject};
@@ -55,6 +70,8 @@ pub enum IdentityError {
     FileTooLarge {
         /// The file.
         path: PathBuf,
+        /// Bytes it may have.
+        most: u64,
     },
     /// The certificate source has no `CERTIFICATE` block.
     NoCertificate,
@@ -94,11 +111,9 @@ impl fmt::Display for IdentityError {
                     _ => Ok(()),
                 }
             }
-            Self::FileTooLarge { path } => write!(
-                f,
-                "{} has over {FILE_BYTES_MAX} bytes; a certificate chain or key is expected",
-                path.display()
-            ),
+            Self::FileTooLarge { path, most } => {
+                write!(f, "{} has over {most} bytes; that is not the file that is meant", path.display())
+            }
             Self::NoCertificate => f.write_str(
                 "no certificate found; a PEM file with \"-----BEGIN CERTIFICATE-----\" is expected",
             ),
@@ -236,6 +251,11 @@ impl Identity {
         text
     }
 
+    /// Whether the certificate says that it is for all hosts of `name`.
+    pub fn covers(&self, name: &ServerName) -> bool {
+        certificate::host_names(self.leaf()).into_iter().any(|certified| name.is_covered_by(certified))
+    }
+
     /// The private key in DER; [`Self::key_encoding`] says in which form.
     pub fn key(&self) -> &[u8] {
         match &self.key {
@@ -254,13 +274,17 @@ impl Identity {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    read_at_most(path, FILE_BYTES_MAX)
+}
+
+fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, IdentityError> {
     use io::Read as _;
     let failed = |error| IdentityError::Read { path: path.to_owned(), error };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(IdentityError::FileTooLarge { path: path.to_owned() });
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        return Err(IdentityError::FileTooLarge { path: path.to_owned(), most });
     }
     Ok(bytes)
 }

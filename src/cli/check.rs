@@ -1,9 +1,9 @@
 //! `spooky check`: reads a configuration as a start would, and says what it means or what is wrong with it.
 
 use super::{Stop, print, tell};
-use crate::config::{self, Diagnostics, Generation, TlsSource, Warnings};
-use crate::control::Exit;
-use crate::identity::Identity;
+use crate::config::{self, Diagnostics, Generation, Warnings};
+use crate::control::{Exit, identities};
+use crate::h3::tickets::TicketKeys;
 use std::path::Path;
 
 /// Checks a file and prints what it amounts to.
@@ -31,15 +31,14 @@ fn refused(diagnostics: &Diagnostics) -> Stop {
 
 /// Certificates and keys are read and compared, as a start does.
 fn check_identities(path: &Path, generation: &Generation) -> Result<(), Stop> {
-    for listener in &generation.listeners {
-        if let TlsSource::Files { cert, key } = &listener.tls
-            && let Err(error) = Identity::from_files(cert, key)
-        {
-            let text = format!("error: {}: listener `{}`: tls: {error}", path.display(), listener.name);
-            return Err(Stop { text: Some(text), exit: Exit::Configuration });
-        }
-    }
-    Ok(())
+    let sites = identities::load(generation, None);
+    let made = sites.and_then(|sites| {
+        identities::contexts(generation, &sites, &TicketKeys::derive(b"a check", identities::unix_seconds))
+    });
+    made.map(|_| ()).map_err(|failure| Stop {
+        text: Some(format!("error: {}: {failure}", path.display())),
+        exit: Exit::Configuration,
+    })
 }
 
 fn summary(generation: &Generation) -> String {

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use spooky_uring::StreamAddress;
 
 use crate::http::Method;
+use crate::identity::ServerName;
 use crate::limits::Budget;
 use crate::route::{self, RouteId};
 
@@ -102,8 +103,12 @@ pub struct Listener {
     pub name: Box<str>,
     /// Where it listens (UDP).
     pub address: SocketAddr,
-    /// Certificate and key.
+    /// Certificate and key for every name that has none of its own.
     pub tls: TlsSource,
+    /// What is asked of clients that come for such a name.
+    pub client_auth: ClientAuthSource,
+    /// Certificates of single names.
+    pub certificates: Vec<NamedCertificate>,
     /// Transport settings.
     pub quic: Quic,
 }
@@ -120,6 +125,36 @@ pub enum TlsSource {
     },
     /// The caller brings it (the demo makes one in memory); only from [`super::from_str`].
     Supplied,
+}
+
+/// The certificate of a name, or of the names one label below another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedCertificate {
+    /// Unique in its listener.
+    pub server_name: ServerName,
+    /// Certificate chain.
+    pub cert: Box<Path>,
+    /// Private key.
+    pub key: Box<Path>,
+    /// What is asked of clients that come for it.
+    pub client_auth: ClientAuthSource,
+}
+
+/// Where the judgement of client certificates comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuthSource {
+    /// Clients are asked for nothing.
+    #[default]
+    Off,
+    /// Clients are asked for a certificate.
+    On {
+        /// Those without one are refused.
+        required: bool,
+        /// Certificates of authorities.
+        ca_file: Box<Path>,
+        /// Revocation lists.
+        crl_file: Option<Box<Path>>,
+    },
 }
 
 /// QUIC transport settings of a listener.
@@ -143,7 +178,7 @@ pub struct Quic {
 
 pub use crate::http::forward::HostPolicy;
 
-pub use super::keys::{CongestionControl, EncodedSlash, ForwardedMode, LogFormat, LogLevel};
+pub use super::keys::{ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, LogFormat, LogLevel};
 
 /// A named group of backends.
 #[derive(Clone, Debug)]
@@ -158,6 +193,8 @@ pub struct Upstream {
     pub host_policy: HostPolicy,
     /// What becomes of forwarding fields.
     pub forwarded_headers: ForwardedMode,
+    /// What the backend is told of the client's certificate.
+    pub client_cert_header: ClientCertHeader,
     /// Exchanges at once over all its backends.
     pub inflight_limit: u32,
 }

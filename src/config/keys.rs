@@ -15,6 +15,7 @@ use super::values::{
     BackendAddress, Bytes, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, Named, OneOrMany, OrOff,
     RoutePath, Rows,
 };
+use crate::identity::ServerName;
 use crate::route::HostPattern;
 
 schema! {
@@ -55,21 +56,51 @@ schema! {
         port: default u16 = "9889";
         /// Protocols spoken.
         protocols: default Vec<Located<Protocol>> = "[\"h3\"]";
-        /// Certificate and key.
+        /// Certificates, keys, and what is asked of clients.
         tls: optional ListenerTls;
         /// QUIC transport.
         quic: default Quic = "{}";
     }
     later ["kind", "alt_svc"]
 
-    /// Certificate and key of a listener.
+    /// Certificates and keys of a listener. `cert` and `key` serve every name that no entry of `certificates` is for.
     ListenerTls of "listener" {
         /// PEM file with the certificate chain, the server's own certificate first.
         cert: required FilePath;
         /// PEM file with the private key.
         key: required FilePath;
+        /// Further certificates, by the name that the client asks for; an exact name comes before a wildcard.
+        certificates: default Vec<Located<Certificate>> = "[]";
+        /// What is asked of clients.
+        client_auth: default ClientAuth = "{}";
     }
-    later ["certificates", "client_auth", "min_version"]
+    later ["min_version"]
+
+    /// A certificate for one name, or for all names one label below another.
+    Certificate of "listener" {
+        /// `www.example.com`, or `*.example.com` for names of one more label.
+        server_name: required ServerName;
+        /// PEM file with the certificate chain, the server's own certificate first.
+        cert: required FilePath;
+        /// PEM file with the private key.
+        key: required FilePath;
+        /// What is asked of clients that come for this name. Left out: what the listener asks.
+        client_auth: optional ClientAuth;
+    }
+    later []
+
+    /// Certificates of clients. Connections that may show one are never resumed, so each is judged anew.
+    ClientAuth of "listener" {
+        /// Ask for a certificate; one that is shown must be good.
+        enabled: default bool = "false";
+        /// Refuse clients that show none.
+        require_client_cert: default bool = "true";
+        /// PEM file with the certificates of the authorities that clients' certificates come from.
+        ca_file: optional FilePath;
+        /// PEM file with revocation lists, one for every authority of a chain. Left out: nothing is revoked.
+        crl_file: optional FilePath;
+    }
+    later []
 
     /// QUIC transport of a listener.
     Quic of "listener" {
@@ -103,12 +134,14 @@ schema! {
         host_policy: default HostPolicy = "{}";
         /// What becomes of Forwarded and X-Forwarded-*.
         forwarded_headers: default ForwardedHeaders = "{}";
+        /// Whether the client's certificate is sent in Client-Cert (RFC 9440), and the rest of its chain in Client-Cert-Chain.
+        client_cert_header: default ClientCertHeader = "off";
         /// Times for this upstream.
         timeouts: default Timeouts = "{}";
         /// Limits for this upstream.
         limits: default UpstreamLimits = "{}";
     }
-    later ["client_cert_header", "tls"]
+    later ["tls"]
 
     /// A route in short form.
     ShortRoute of "route" {
@@ -429,6 +462,17 @@ choice! {
         Append = "append",
         /// Kept, for trusted peers; else overwritten.
         Preserve = "preserve",
+    }
+    later []
+
+    /// What a backend is told of the client's certificate.
+    ClientCertHeader {
+        /// Nothing.
+        Off = "off",
+        /// The certificate.
+        Leaf = "leaf",
+        /// The certificate, and the others that the client sent with it.
+        Chain = "chain",
     }
     later []
 

@@ -26,9 +26,10 @@ mod tests;
 
 pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
-    AllowedMethods, Backend, BackendId, Balancing, BodyLimits, CongestionControl, EncodedSlash, ForwardedMode,
-    Generation, HostPolicy, Listener, Log, LogFormat, LogLevel, LogTarget, MetricsEndpoint, Observability, Performance,
-    ProtocolPolicy, Quic, Route, Routing, Timeouts, TlsSource, Upstream, UpstreamId,
+    AllowedMethods, Backend, BackendId, Balancing, BodyLimits, ClientAuthSource, ClientCertHeader, CongestionControl,
+    EncodedSlash, ForwardedMode, Generation, HostPolicy, Listener, Log, LogFormat, LogLevel, LogTarget,
+    MetricsEndpoint, NamedCertificate, Observability, Performance, ProtocolPolicy, Quic, Route, Routing, Timeouts,
+    TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
 pub use values::{parse_bytes, parse_millis};

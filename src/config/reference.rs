@@ -210,7 +210,7 @@ fn quoted(default: &str) -> String {
 fn example(key: &Key) -> String {
     fn by_shape(shape: Shape) -> String {
         match shape {
-            Shape::Text("host name") => "\"www.example.com\"".to_owned(),
+            Shape::Text("host name" | "server name") => "\"www.example.com\"".to_owned(),
             Shape::Text("method") => "\"GET\"".to_owned(),
             Shape::Text("path") => "\"/api\"".to_owned(),
             Shape::Text("backend address") => "\"http://127.0.0.1:8080\"".to_owned(),
@@ -230,6 +230,8 @@ fn example(key: &Key) -> String {
         "version" => "1".to_owned(),
         "cert" => "\"/etc/spooky/certs/fullchain.pem\"".to_owned(),
         "key" => "\"/etc/spooky/certs/privkey.pem\"".to_owned(),
+        "ca_file" => "\"/etc/spooky/certs/clients.pem\"".to_owned(),
+        "crl_file" => "\"/etc/spooky/certs/clients.crl\"".to_owned(),
         "id" => "\"backend1\"".to_owned(),
         "path" => "\"/exactly/this\"".to_owned(),
         "name" => "\"edge\"".to_owned(),

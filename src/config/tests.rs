@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod tls;
+
 use super::*;
 use crate::http::Method;
 use crate::route::{Lookup, RouteId};
@@ -479,8 +481,12 @@ fn referenced_files_are_checked_but_never_shown() {
     folder
         .write("cert.pem", "-----BEGIN CERTIFICATE-----\nhunter2\n")
         .write("key.pem", "-----BEGIN PRIVATE KEY-----\nhunter2\n");
-    let fine = load("cert.pem", "key.pem").expect("relative to the file");
+    let identity = rcgen::generate_simple_self_signed(["a.test".to_owned()]).expect("a certificate");
+    folder.write("good.pem", &identity.cert.pem()).write("good.key", &identity.signing_key.serialize_pem());
+    let fine = load("good.pem", "good.key").expect("relative to the file");
     assert!(fine.contains("every user of this machine can read this private key"), "{fine}");
+    let broken = load("cert.pem", "key.pem").expect_err("broken");
+    assert!(broken.contains("the certificate PEM is broken") && !broken.contains("hunter2"), "{broken}");
     let swapped = load("key.pem", "cert.pem").expect_err("swapped");
     assert!(swapped.contains("`cert` and `key` are swapped") && !swapped.contains("hunter2"), "{swapped}");
     let missing = load("gone.pem", "key.pem").expect_err("missing");

@@ -4,13 +4,15 @@
 //! look: the ring, the certificates, the addresses. The caller waits in [`start`] until every worker serves.
 
 use super::failure::{Exit, Failure};
+use super::identities;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
 use super::sockets::{Addresses, Sockets};
 use super::workers::{Shared, Workers, random};
-use crate::config::{self, Generation, TlsSource};
+use crate::config::{self, Generation};
 use crate::h3::cid::CidKeys;
+use crate::h3::tickets::TicketKeys;
 use crate::h3::versions;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::Identity;
 use crate::limits;
 use crate::telemetry::log::{LogTarget, queue_on_this_thread};
 use crate::telemetry::registry::{BuildInfo, ConfigFacts, Sources, WorkerSource};
@@ -89,7 +91,9 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     host::block_signals(&SIGNALS).map_err(|error| Failure::new("signals", error))?;
     let generation = Arc::new(start.generation);
     raise_descriptors(&generation);
-    let identities = identities(&generation, start.identity)?;
+    let secret = random::<32>()?;
+    let sites = identities::load(&generation, start.identity)?;
+    let contexts = identities::contexts(&generation, &sites, &TicketKeys::derive(&secret, identities::unix_seconds))?;
     let sockets = Sockets::bind(&generation)?;
     let scope = Arc::new(scope(&generation));
     let machine = |error: std::io::Error| Failure::new("mailboxes", error);
@@ -104,8 +108,8 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     let shared = Arc::new(Shared {
         generation: Arc::clone(&generation),
         scope,
-        identities,
-        keys: CidKeys::derive(&random::<32>()?),
+        contexts,
+        keys: CidKeys::derive(&secret),
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,
         access: access_sender,
@@ -174,27 +178,6 @@ fn raise_descriptors(generation: &Generation) {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit of file descriptors cannot be raised"),
     }
-}
-
-fn identities(generation: &Generation, supplied: Option<Identity>) -> Result<Vec<Arc<Identity>>, Failure> {
-    let supplied = supplied.map(Arc::new);
-    let listeners = generation.listeners.iter();
-    listeners
-        .map(|listener| match &listener.tls {
-            TlsSource::Files { cert, key } => Identity::from_files(cert, key).map(Arc::new).map_err(|error| {
-                let exit = match &error {
-                    IdentityError::Read { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                        Exit::Permission
-                    }
-                    _ => Exit::Configuration,
-                };
-                Failure::new(format!("listener `{}`: tls", listener.name), error).exit(exit)
-            }),
-            TlsSource::Supplied => supplied.clone().ok_or_else(|| {
-                Failure::new(format!("listener `{}`: tls", listener.name), "no certificate").exit(Exit::Configuration)
-            }),
-        })
-        .collect()
 }
 
 /// The names of a generation, as counters and the access log use them.

@@ -6,9 +6,8 @@
 use super::failure::Failure;
 use crate::config::{CongestionControl, Generation, Listener};
 use crate::h3::cid::CidKeys;
-use crate::h3::{self, Endpoint, QuicSettings};
+use crate::h3::{self, Endpoint, QuicSettings, TlsContexts};
 use crate::http::HeadLimits;
-use crate::identity::Identity;
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
 use crate::worker::token::Owner;
@@ -27,7 +26,7 @@ pub struct Shared {
     /// Names for counters and the access log.
     pub scope: Arc<Scope>,
     /// One for each listener.
-    pub identities: Vec<Arc<Identity>>,
+    pub contexts: Vec<Arc<TlsContexts>>,
     /// Keys of connection IDs.
     pub keys: CidKeys,
     /// Tells this process's connection IDs from an earlier one's.
@@ -168,10 +167,10 @@ impl Start {
         let place = format!("worker {}", self.number);
         let mut ring = Ring::new(&ring_config(), &shared.features).map_err(|error| Failure::new(&*place, error))?;
         let mut listeners = Vec::with_capacity(self.sockets.len());
-        let all = generation.listeners.iter().zip(&shared.identities).zip(self.sockets);
-        for (at, ((listener, identity), socket)) in all.enumerate() {
+        let all = generation.listeners.iter().zip(&shared.contexts).zip(self.sockets);
+        for (at, ((listener, contexts), socket)) in all.enumerate() {
             let settings = quic_settings(generation, listener);
-            let endpoint = Endpoint::new(&settings, identity, &shared.keys, self.number, shared.epoch)
+            let endpoint = Endpoint::new(&settings, contexts, &shared.keys, self.number, shared.epoch)
                 .map_err(|error| Failure::new(format!("listener `{}`", listener.name), error))?;
             let token = Owner::Listener(at as u16).token();
             listeners.push((endpoint, ring.add_udp(socket, token)));

@@ -2,27 +2,39 @@
 
 use super::trail::{Ids, RequestId, hex};
 use super::{Plan, Snapshot};
-use crate::config::ForwardedMode;
+use crate::config::{ClientCertHeader, ForwardedMode};
 use crate::http::RequestHead;
-use crate::http::forward::{self, IdentityMode, Onward, RequestRules};
+use crate::http::forward::{self, ClientCert, IdentityMode, Onward, RequestRules};
 use crate::http::peer::Peer;
 use crate::http::trace::TraceParent;
+use crate::identity::ShownCertificate;
+
+/// Whom a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    /// The other side of the client's connection, by its validated path.
+    pub peer: &'a Peer,
+    /// Whether it is one of the trusted proxies.
+    pub trusted: bool,
+    /// The certificate it showed.
+    pub certificate: Option<&'a ShownCertificate>,
+}
 
 /// Turns the head that the client sent into the one that the origin gets.
 pub fn stamp(
     head: &mut RequestHead,
     snapshot: &Snapshot,
     plan: Plan,
-    peer: &Peer,
-    trusted: bool,
+    sender: Sender<'_>,
     id: &RequestId,
     ids: &mut Ids,
 ) -> Onward {
     let request_id: [u8; 32] = hex(id);
+    let upstream = snapshot.generation.upstream(plan.upstream);
     let rules = RequestRules {
-        peer,
-        trusted,
-        identity: match snapshot.generation.upstream(plan.upstream).forwarded_headers {
+        peer: sender.peer,
+        trusted: sender.trusted,
+        identity: match upstream.forwarded_headers {
             ForwardedMode::Overwrite => IdentityMode::Overwrite,
             ForwardedMode::Append => IdentityMode::Append,
             ForwardedMode::Preserve => IdentityMode::Preserve,
@@ -31,7 +43,11 @@ pub fn stamp(
         // The request's identifier names the trace too, so that logs and traces meet.
         trace: Some(TraceParent { trace: *id, span: (ids.word() | 1).to_be_bytes(), sampled: false }),
         early_data: false,
-        client_cert: None,
+        client_cert: sender.certificate.and_then(|shown| match upstream.client_cert_header {
+            ClientCertHeader::Off => None,
+            ClientCertHeader::Leaf => Some(ClientCert { cert: shown.leaf(), chain: None }),
+            ClientCertHeader::Chain => Some(ClientCert { cert: shown.leaf(), chain: shown.chain() }),
+        }),
     };
     forward::request_upstream(head, &rules)
 }

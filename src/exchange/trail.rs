@@ -4,9 +4,11 @@ use super::{Exchange, Plan};
 use crate::config::BackendId;
 use crate::http::trace::write_hex;
 use crate::http::{Known, Reason, Target};
+use crate::identity::Handshake;
 use crate::telemetry::kinds::Protocol;
-use crate::telemetry::{AccessEntry, WallClock};
+use crate::telemetry::{AccessEntry, TlsEntry, WallClock};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// 16 unpredictable bytes that name one request: what `X-Request-ID` and the trace are made of.
@@ -24,6 +26,8 @@ pub struct Trail {
     pub id: RequestId,
     /// The client's validated address.
     pub client: SocketAddr,
+    /// What the handshake of the client's connection ended with.
+    pub tls: Rc<Handshake>,
     /// The status of the final head, once sent.
     pub status: Option<u16>,
     /// The first thing that went otherwise than asked.
@@ -44,11 +48,12 @@ pub struct Trail {
 
 impl Trail {
     /// The trail of a request whose head has just been read.
-    pub fn new(received: Instant, id: RequestId, client: SocketAddr) -> Self {
+    pub fn new(received: Instant, id: RequestId, client: SocketAddr, tls: Rc<Handshake>) -> Self {
         Self {
             received,
             id,
             client,
+            tls,
             status: None,
             reason: None,
             backend: None,
@@ -113,6 +118,12 @@ impl Exchange {
                 Target::Authority => b"",
             },
             request_id: id,
+            tls: Some(TlsEntry {
+                server_name: trail.tls.server_name.as_bytes(),
+                cipher: trail.tls.cipher,
+                group: trail.tls.group,
+                resumed: trail.tls.resumed,
+            }),
             user_agent: self.head.fields.get(Known::UserAgent).unwrap_or_default(),
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! It refuses to know other connections. The halves that move bytes stand beside it: `receive`, `send`, `transmit`.
 
+use super::boring_context::{self, TlsContexts};
 use super::boring_ffi;
 use super::code;
 use super::counters::Counters;
@@ -13,12 +14,14 @@ use super::payload::{Held, PayloadFactory};
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
 use super::transmit::Aside;
+use crate::identity::{Handshake, ShownCertificate};
 use quiche::PathEvent;
 use rustc_hash::FxHashMap;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) type Quic = quiche::Connection<PayloadFactory>;
@@ -31,6 +34,8 @@ pub(super) struct Shared {
     /// The worker's receive pool is nearly dry: copy instead of holding.
     /// Bytes of the worker's receive pool that nobody holds.
     pub(super) pool_free: Cell<usize>,
+    /// What new connections are identified by, and requests measured against.
+    pub(super) contexts: RefCell<Arc<TlsContexts>>,
 }
 
 /// Who closed a connection.
@@ -145,11 +150,16 @@ pub struct Connection {
     candidate: Option<(SocketAddr, SocketAddr)>,
     created: Instant,
     handshake: Option<Duration>,
+    /// What the handshake ended with.
+    tls: Rc<Handshake>,
+    /// What the client identified itself with; made when it is asked for.
+    shown: Option<Rc<ShownCertificate>>,
 }
 
 impl Connection {
     pub(super) fn new(mut quic: Quic, shared: Rc<Shared>, client: SocketAddr, local: SocketAddr, now: Instant) -> Self {
         boring_ffi::shed_handshake_config(quic.as_mut());
+        boring_context::offer(quic.as_mut(), &shared.contexts.borrow());
         let flight = Flight::new(shared.settings.flight_bytes);
         let packet = usize::from(shared.settings.max_udp_payload);
         let pacer = Pacer::new(shared.settings.burst_packets * packet, now);
@@ -181,6 +191,8 @@ impl Connection {
             candidate: None,
             created: now,
             handshake: None,
+            tls: Rc::default(),
+            shown: None,
         }
     }
 
@@ -195,6 +207,10 @@ impl Connection {
     /// The handshake is done: HTTP/3 starts.
     pub(super) fn establish(&mut self, now: Instant) {
         self.handshake = Some(now.saturating_duration_since(self.created));
+        self.tls = Rc::new(boring_context::settle(self.quic.as_mut()));
+        if self.tls.resumed {
+            self.shared.counters.resumed.add(1);
+        }
         match quiche::h3::Connection::with_transport(&mut self.quic, &self.shared.http) {
             Ok(http) => self.http = Some(http),
             // The client allows us too few streams or bytes for the control streams.
@@ -462,6 +478,29 @@ impl Connection {
     /// The client, on the last path that was validated.
     pub fn client(&self) -> SocketAddr {
         self.client
+    }
+
+    /// Whether requests for this host belong on this connection (RFC 9110 §7.4): another handshake for it would have had
+    /// the same identity and asked the same of the client.
+    pub fn serves(&self, host: &str) -> bool {
+        let contexts = self.shared.contexts.borrow();
+        let standing = contexts.standing(host);
+        Arc::ptr_eq(standing, &self.tls.standing) || **standing == *self.tls.standing
+    }
+
+    /// What the TLS handshake ended with; nothing while it runs.
+    pub fn handshake(&self) -> &Rc<Handshake> {
+        &self.tls
+    }
+
+    /// The certificate that the client showed; it was found good.
+    pub fn client_certificate(&mut self) -> Option<Rc<ShownCertificate>> {
+        if self.shown.is_none()
+            && let Some(certificates) = self.quic.peer_cert_chain()
+        {
+            self.shown = ShownCertificate::new(certificates.into_iter()).map(Rc::new);
+        }
+        self.shown.clone()
     }
 
     /// What is known of it.

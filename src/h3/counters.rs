@@ -108,6 +108,8 @@ counters! {
     accepted,
     /// Handshakes completed.
     established,
+    /// Of these, with a ticket of an earlier session.
+    resumed,
     /// Connections removed.
     removed,
     /// Request heads taken in.

@@ -4,17 +4,18 @@
 //! A short header is decoded to a slot of the table without a map. Only packets with an ID the client made up (its first
 //! ones) go through one, which forgets them when the handshake is done.
 
+use super::boring_context::TlsContexts;
 use super::cid::{CID_LEN, Cid, CidCoder, CidKeys};
 use super::connection::{Connection, Shared};
 use super::counters::{Counters, DropReason};
 use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
 use super::settings::{self, QuicSettings, StartError};
-use crate::identity::Identity;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Longest connection ID of version 1 (RFC 9000 §17.2).
@@ -93,22 +94,23 @@ impl Endpoint {
     /// An endpoint of worker `worker` in process `epoch`.
     ///
     /// # Errors
-    /// If a library refuses the identity or a setting.
+    /// If a library refuses a setting.
     pub fn new(
         settings: &QuicSettings,
-        identity: &Identity,
+        contexts: &Arc<TlsContexts>,
         keys: &CidKeys,
         worker: u16,
         epoch: u16,
     ) -> Result<Self, StartError> {
         let no_aes = || StartError::Tls("no AES for connection IDs".to_owned());
         Ok(Self {
-            config: settings::transport(settings, identity)?,
+            config: settings::transport(settings, contexts.tickets())?,
             shared: Rc::new(Shared {
                 settings: settings.clone(),
                 http: settings::http(settings)?,
                 counters: Counters::default(),
                 pool_free: Cell::new(usize::MAX),
+                contexts: RefCell::new(Arc::clone(contexts)),
             }),
             coder: CidCoder::new(keys).ok_or_else(no_aes)?,
             worker,
@@ -384,6 +386,11 @@ impl Endpoint {
     /// How many of them are in handshake.
     pub fn half_open(&self) -> usize {
         self.first_ids.len()
+    }
+
+    /// Handshakes that begin from now on find other identities. Connections keep theirs.
+    pub fn set_contexts(&mut self, contexts: &Arc<TlsContexts>) {
+        self.shared.contexts.replace(Arc::clone(contexts));
     }
 
     /// Whether new connections are taken.

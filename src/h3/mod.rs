@@ -30,12 +30,14 @@ mod receive;
 mod send;
 mod settings;
 mod streams;
+pub mod tickets;
 mod transmit;
 pub mod versions;
 
 #[cfg(test)]
 mod tests;
 
+pub use boring_context::TlsContexts;
 pub use connection::{CloseCause, Closer, Connection, ConnectionFacts};
 pub use counters::{Counters, DropReason};
 pub use endpoint::{ConnKey, Endpoint, Received};

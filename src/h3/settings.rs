@@ -2,8 +2,8 @@
 
 use super::boring_context;
 use super::packet::VERSION_1;
+use super::tickets::TicketKeys;
 use crate::http::HeadLimits;
-use crate::identity::Identity;
 use crate::limits;
 use std::fmt;
 use std::time::Duration;
@@ -118,6 +118,8 @@ impl Default for QuicSettings {
 pub enum StartError {
     /// The TLS library refused the identity.
     Identity(String),
+    /// The TLS library refused an authority of clients or a revocation list.
+    Trust(String),
     /// The TLS library refused something else.
     Tls(String),
     /// The transport refused a setting.
@@ -128,6 +130,9 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Identity(why) => write!(f, "the TLS library refuses the certificate: {why}"),
+            Self::Trust(why) => {
+                write!(f, "the TLS library refuses the clients' authorities or revocation lists: {why}")
+            }
             Self::Tls(why) => write!(f, "cannot set TLS up for QUIC: {why}"),
             Self::Transport(why) => write!(f, "cannot set QUIC up: {why}"),
         }
@@ -136,9 +141,9 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-pub(super) fn transport(settings: &QuicSettings, identity: &Identity) -> Result<quiche::Config, StartError> {
+pub(super) fn transport(settings: &QuicSettings, tickets: &TicketKeys) -> Result<quiche::Config, StartError> {
     let failed = |error: quiche::Error| StartError::Transport(error.to_string());
-    let context = boring_context::server(identity)?;
+    let context = boring_context::base(tickets)?;
     let mut config = quiche::Config::with_boring_ssl_ctx_builder(VERSION_1, context).map_err(failed)?;
     config.set_application_protos(&[super::ALPN]).map_err(failed)?;
     let millis = u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(u64::MAX);
@@ -185,7 +190,6 @@ mod tests {
 
     #[test]
     fn defaults_make_an_endpoint_configuration() {
-        let identity = Identity::self_signed(&["localhost"]).unwrap();
-        assert!(transport(&QuicSettings::default(), &identity).is_ok());
+        assert!(transport(&QuicSettings::default(), &TicketKeys::derive(b"a secret", || 0)).is_ok());
     }
 }

@@ -18,6 +18,10 @@ pub const CONNECTIONS: usize = 100_000;
 /// Of these, in handshake. Each costs some 30 KiB and 150 µs of a core.
 pub const HALF_OPEN: usize = 4096;
 
+/// Bytes of the certificates a client may show. A usual chain of three has under 4 KiB; as fields for a backend they are a
+/// third longer, and origins take heads of 8 to 32 KiB.
+pub const CLIENT_CERTIFICATES_BYTES: usize = 16 << 10;
+
 /// Packets of one train: what one send with UDP_SEGMENT can carry on every kernel.
 pub const TRAIN_PACKETS: usize = 64;
 

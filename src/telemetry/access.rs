@@ -14,7 +14,7 @@ use super::json::{Object, push_number};
 use super::kinds::{Protocol, QueueFull};
 use super::scope::Scope;
 use crate::http::Reason;
-use crate::limits::{ACCESS_BATCH_BYTES, ACCESS_BATCH_RECORDS, ACCESS_TEXT_BYTES};
+use crate::limits::{ACCESS_BATCH_BYTES, ACCESS_BATCH_RECORDS, ACCESS_RECORD_BYTES, ACCESS_TEXT_BYTES};
 use spooky_uring::Io;
 use spooky_uring::mailbox::{SendError, Sender};
 use std::net::SocketAddr;
@@ -23,6 +23,19 @@ use std::time::{Duration, Instant};
 
 /// A batch that is not full leaves after this time, so that the log follows what happens.
 pub const ACCESS_BATCH_DELAY: Duration = Duration::from_millis(200);
+
+/// What is told of the TLS session that a request came in.
+#[derive(Debug, Clone, Copy)]
+pub struct TlsEntry<'a> {
+    /// The name the client asked for; may be empty.
+    pub server_name: &'a [u8],
+    /// The cipher suite.
+    pub cipher: &'static str,
+    /// The group of the key exchange.
+    pub group: &'static str,
+    /// Whether the session was resumed.
+    pub resumed: bool,
+}
 
 /// What an exchange knows at its end. Text is any bytes; absent text is empty.
 #[derive(Debug, Clone)]
@@ -69,6 +82,8 @@ pub struct AccessEntry<'a> {
     pub request_id: &'a [u8],
     /// User-Agent.
     pub user_agent: &'a [u8],
+    /// The client's TLS session, where there is one.
+    pub tls: Option<TlsEntry<'a>>,
 }
 
 impl Default for AccessEntry<'_> {
@@ -95,9 +110,13 @@ impl Default for AccessEntry<'_> {
             path: b"",
             request_id: b"",
             user_agent: b"",
+            tls: None,
         }
     }
 }
+
+/// Text fields of a record.
+const TEXTS: usize = 6;
 
 /// The kept form: the same without borrowed text, whose lengths stand here and whose bytes stand in the batch.
 #[derive(Debug, Clone)]
@@ -119,12 +138,15 @@ struct AccessRecord {
     upstream_protocol: Option<Protocol>,
     reused: bool,
     truncated: bool,
-    /// Method, authority, path, request id, user agent: back to back in the batch's text, in record order.
-    text: [u16; 5],
+    /// Cipher suite, group, and whether the session was resumed.
+    tls: Option<(&'static str, &'static str, bool)>,
+    /// Method, authority, path, request id, user agent, server name: back to back in the batch's text, in record order.
+    text: [u16; TEXTS],
 }
 
 const _: () = assert!(ACCESS_TEXT_BYTES <= u16::MAX as usize);
-const _: () = assert!(ACCESS_BATCH_BYTES >= 5 * ACCESS_TEXT_BYTES);
+const _: () = assert!(size_of::<AccessRecord>() <= ACCESS_RECORD_BYTES);
+const _: () = assert!(ACCESS_BATCH_BYTES >= TEXTS * ACCESS_TEXT_BYTES);
 
 /// Some records on their way to control.
 #[derive(Debug, Default)]
@@ -157,7 +179,7 @@ impl AccessBatch {
 
 impl AccessRecord {
     fn line(&self, scope: &Scope, text: &mut &[u8], out: &mut Vec<u8>) {
-        let [method, authority, path, request_id, user_agent] = self.text.map(|len| {
+        let [method, authority, path, request_id, user_agent, server_name] = self.text.map(|len| {
             // The lengths were written together with the text; a shorter text cannot be, but would only cut the line.
             let (part, rest) = text.split_at(usize::from(len).min(text.len()));
             *text = rest;
@@ -208,6 +230,12 @@ impl AccessRecord {
             }
         }
         line.number("duration_us", self.finished_us).string_if("user_agent", user_agent);
+        if let Some((cipher, group, resumed)) = self.tls {
+            line.string_if("server_name", server_name)
+                .string("tls_cipher", cipher.as_bytes())
+                .string("tls_group", group.as_bytes())
+                .boolean("tls_resumed", resumed);
+        }
         if self.truncated {
             line.boolean("truncated", true);
         }
@@ -324,7 +352,8 @@ impl AccessBatcher {
             self.batch.records.reserve_exact(ACCESS_BATCH_RECORDS);
             self.batch.text.reserve(ACCESS_BATCH_BYTES / 4);
         }
-        let parts = [entry.method, entry.authority, entry.path, entry.request_id, entry.user_agent];
+        let server_name = entry.tls.map_or(&b""[..], |tls| tls.server_name);
+        let parts = [entry.method, entry.authority, entry.path, entry.request_id, entry.user_agent, server_name];
         let mut truncated = false;
         let text = parts.map(|part| {
             let len = part.len().min(ACCESS_TEXT_BYTES);
@@ -351,10 +380,11 @@ impl AccessBatcher {
             upstream_protocol: entry.upstream_protocol,
             reused: entry.reused,
             truncated,
+            tls: entry.tls.map(|tls| (tls.cipher, tls.group, tls.resumed)),
             text,
         });
         let full = self.batch.records.len() >= ACCESS_BATCH_RECORDS
-            || self.batch.text.len() > ACCESS_BATCH_BYTES - 5 * ACCESS_TEXT_BYTES;
+            || self.batch.text.len() > ACCESS_BATCH_BYTES - TEXTS * ACCESS_TEXT_BYTES;
         if full {
             return self.take();
         }
@@ -438,6 +468,12 @@ mod tests {
             connected: None,
             first_byte: Some(Duration::from_secs(100_000)),
             finished: Duration::from_secs(100_001),
+            tls: Some(TlsEntry {
+                server_name: b"a.test",
+                cipher: "TLS_AES_128_GCM_SHA256",
+                group: "X25519",
+                resumed: true,
+            }),
             method: b"POST",
             authority: b"example.org",
             path: b"/a?b=\"c\"",
@@ -452,6 +488,10 @@ mod tests {
             lines[0],
             serde_json::json!({
                 "time": "2026-11-21T10:33:59.000123Z",
+                "server_name": "a.test",
+                "tls_cipher": "TLS_AES_128_GCM_SHA256",
+                "tls_group": "X25519",
+                "tls_resumed": true,
                 "request_id": "id",
                 "client": "192.0.2.7:4433",
                 "protocol": "h3",

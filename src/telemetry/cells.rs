@@ -458,7 +458,9 @@ impl WorkerCells {
                 quic.round_trip.record(end.round_trip);
             }
             (None, None, _) => quic.handshake_failures.count(HandshakeFailure::Timeout),
-            (None, _, CloseCode::Tls) => quic.handshake_failures.count(HandshakeFailure::Tls),
+            (None, side, CloseCode::Tls) => {
+                quic.handshake_failures.count(HandshakeFailure::of_alert(end.alert, side == Some(Side::Local)));
+            }
             (None, Some(Side::Remote), _) => {
                 quic.handshake_failures.count(HandshakeFailure::Closed);
             }
@@ -513,6 +515,8 @@ pub struct QuicEnd {
     pub side: Option<Side>,
     /// With which code; of no meaning without a side.
     pub code: CloseCode,
+    /// The TLS alert (RFC 8446 §6.2), where the code is [`CloseCode::Tls`].
+    pub alert: u8,
     /// How long the handshake took, if it completed.
     pub handshake: Option<Duration>,
     /// Smoothed round-trip time.
@@ -621,6 +625,7 @@ mod tests {
         let end = QuicEnd {
             side: Some(Side::Local),
             code: CloseCode::transport(0x128),
+            alert: 0x28,
             handshake: None,
             round_trip: Duration::ZERO,
             packets_sent: 3,

@@ -74,7 +74,21 @@ kinds! {
 kinds! {
     /// Why a handshake did not complete.
     HandshakeFailure {
-        /// TLS said no: no common cipher or protocol, a bad certificate, an alert.
+        /// The client showed no certificate, and one is required.
+        CertificateMissing = "client_certificate_missing",
+        /// The client's certificate is revoked.
+        CertificateRevoked = "client_certificate_revoked",
+        /// The client's certificate, or a revocation list for it, has expired.
+        CertificateExpired = "client_certificate_expired",
+        /// The client's certificate is of another authority, or there is no revocation list for it.
+        CertificateUnknownAuthority = "client_certificate_unknown_authority",
+        /// The client's certificate is broken, forged or for another purpose.
+        CertificateBad = "client_certificate_bad",
+        /// The client speaks no protocol of ours.
+        NoProtocol = "no_application_protocol",
+        /// The client did not take our certificate.
+        CertificateRefused = "certificate_refused_by_client",
+        /// TLS said no otherwise: no common cipher or group, a malformed message.
         Tls = "tls",
         /// The idle timeout ended it.
         Timeout = "timeout",
@@ -82,6 +96,22 @@ kinds! {
         Closed = "closed",
         /// A violation of the transport protocol.
         Transport = "transport",
+    }
+}
+
+impl HandshakeFailure {
+    /// What a TLS alert (RFC 8446 §6.2) means that ended a handshake; `ours` tells who sent it.
+    pub const fn of_alert(alert: u8, ours: bool) -> Self {
+        match (alert, ours) {
+            (116, true) => Self::CertificateMissing,
+            (44, true) => Self::CertificateRevoked,
+            (45, true) => Self::CertificateExpired,
+            (48, true) => Self::CertificateUnknownAuthority,
+            (42 | 43 | 46 | 51, true) => Self::CertificateBad,
+            (42..=46 | 48 | 51, false) => Self::CertificateRefused,
+            (120, _) => Self::NoProtocol,
+            _ => Self::Tls,
+        }
     }
 }
 
@@ -305,6 +335,15 @@ mod tests {
         check(CloseCode::ALL, |k| k as usize, CloseCode::word);
         check(HandshakeFailure::ALL, |k| k as usize, HandshakeFailure::word);
         check(UpstreamClose::ALL, |k| k as usize, UpstreamClose::word);
+    }
+
+    #[test]
+    fn alerts_are_named_by_who_sent_them() {
+        assert_eq!(HandshakeFailure::of_alert(116, true), HandshakeFailure::CertificateMissing);
+        assert_eq!(HandshakeFailure::of_alert(48, true), HandshakeFailure::CertificateUnknownAuthority);
+        assert_eq!(HandshakeFailure::of_alert(48, false), HandshakeFailure::CertificateRefused);
+        assert_eq!(HandshakeFailure::of_alert(120, true), HandshakeFailure::NoProtocol);
+        assert_eq!(HandshakeFailure::of_alert(40, true), HandshakeFailure::Tls);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub mod scope;
 pub mod table;
 pub mod text;
 
-pub use access::{AccessBatch, AccessBatcher, AccessEntry, AccessSender};
+pub use access::{AccessBatch, AccessBatcher, AccessEntry, AccessSender, TlsEntry};
 pub use cells::{BackendCells, Counter, ExchangeEnd, Gauge, QuicEnd, RouteCells, WorkerCells};
 pub use clock::WallClock;
 pub use scope::{BackendName, RouteName, Scope};

@@ -114,9 +114,9 @@ metrics! {
         |s, out| workers(s, out, |c| c.connections_active.get());
 
     // QUIC.
-    Counter "spooky_handshakes_total" WORKER,
-        "QUIC handshakes completed.",
-        |s, out| workers(s, out, |c| c.quic.events.get("established"));
+    Counter "spooky_handshakes_total" &["worker", "kind"],
+        "QUIC handshakes completed: full ones, and those resumed with a ticket.",
+        handshakes;
     Counter "spooky_handshake_failures_total" &["worker", "reason"],
         "QUIC handshakes that did not complete.",
         |s, out| kinds(s, out, HandshakeFailure::ALL, HandshakeFailure::word, |c, k| c.quic.handshake_failures.get(k));
@@ -252,6 +252,15 @@ metrics! {
     Counter "spooky_control_requests_total" &[],
         "Requests answered there.",
         |s, out| out.number(&[], s.control.host_requests.get());
+}
+
+fn handshakes(s: &Sources, out: &mut Samples<'_>) {
+    for worker in &s.workers {
+        let events = &worker.cells.quic.events;
+        let resumed = events.get("resumed");
+        out.number(&[&worker.label, "full"], events.get("established").saturating_sub(resumed));
+        out.number(&[&worker.label, "resumed"], resumed);
+    }
 }
 
 fn workers(s: &Sources, out: &mut Samples<'_>, value: impl Fn(&WorkerCells) -> u64) {

@@ -2,13 +2,16 @@
 
 use super::timers::client_of;
 use super::{Downkey, Running, Worker};
+use crate::config::ClientCertHeader;
 use crate::exchange::inflight::Permits;
 use crate::exchange::plan::{Refused, plan};
+use crate::exchange::stamp::Sender;
 use crate::exchange::{Downstream, Exchange, Trail, Turn, Upstream, stamp};
-use crate::h3::{NO_OWNER, StreamRef};
+use crate::h3::{self, NO_OWNER, StreamRef};
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, Reason, Refusal, RequestHead};
+use crate::identity::Handshake;
 use crate::limits;
 use crate::telemetry::kinds::Protocol;
 use spooky_uring::Io;
@@ -57,6 +60,11 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// What the handshake of a connection ended with.
+    fn handshake(&mut self, key: Downkey) -> Rc<Handshake> {
+        client_of(&mut self.listeners, key).map(|connection| Rc::clone(connection.handshake())).unwrap_or_default()
+    }
+
     /// A request's head is there.
     fn open(&mut self, key: Downkey, stream: u64, mut head: Box<RequestHead>, end: bool) {
         let Some((address, peer, trusted)) = self.peer(key) else {
@@ -66,18 +74,24 @@ impl<I: Io> Worker<I> {
         let snapshot = Rc::clone(&self.snapshot);
         let generation = &*snapshot.generation;
         let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
-        let (planned, refused) = match plan(generation, &head) {
+        let served = client_of(&mut self.listeners, key).is_some_and(|connection| connection.serves(head.host()));
+        let decided = if served { plan(generation, &head) } else { Err(Reason::Misdirected.into()) };
+        let (planned, refused) = match decided {
             Ok(plan) => match self.inflight.admit(generation, plan.upstream) {
                 Ok(taken) => {
                     permits = taken;
-                    onward = stamp::stamp(&mut head, &snapshot, plan, &peer, trusted, &id, &mut self.ids);
+                    let asked = generation.upstream(plan.upstream).client_cert_header != ClientCertHeader::Off;
+                    let connection = client_of(&mut self.listeners, key).filter(|_| asked);
+                    let certificate = connection.and_then(h3::Connection::client_certificate);
+                    let sender = Sender { peer: &peer, trusted, certificate: certificate.as_deref() };
+                    onward = stamp::stamp(&mut head, &snapshot, plan, sender, &id, &mut self.ids);
                     (Some(plan), None)
                 }
                 Err(reason) => (Some(plan), Some(Refused::from(reason))),
             },
             Err(refused) => (None, Some(refused)),
         };
-        let trail = Trail::new(self.now, id, address);
+        let trail = Trail::new(self.now, id, address, self.handshake(key));
         let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
         exchange.plan = planned;
         exchange.permits = permits;
@@ -99,7 +113,7 @@ impl<I: Io> Worker<I> {
         let Some((address, ..)) = self.peer(key) else {
             return;
         };
-        let trail = Trail::new(self.now, self.ids.next_id(), address);
+        let trail = Trail::new(self.now, self.ids.next_id(), address, self.handshake(key));
         let exchange = Exchange::new(Box::default(), false, Rc::clone(&self.snapshot), trail, self.now);
         let slot = self.add(key, stream, exchange);
         self.exchange_event(slot, Event::Refused(refusal));

@@ -102,6 +102,8 @@ pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
             Some(cause) => CloseCode::transport(cause.code),
             None => CloseCode::NoError,
         },
+        // CRYPTO_ERROR (RFC 9001 §4.8) carries the alert in its low byte.
+        alert: cause.map_or(0, |cause| cause.code as u8),
         handshake: facts.handshake.filter(|_| facts.established),
         round_trip: facts.rtt,
         packets_sent: facts.packets_sent,

@@ -88,7 +88,9 @@ impl Scene {
             ..h3::QuicSettings::default()
         };
         let keys = h3::cid::CidKeys::derive(b"simulation");
-        let endpoint = h3::Endpoint::new(&settings, &identity(), &keys, 0, 0).expect("an endpoint");
+        let tickets = h3::tickets::TicketKeys::derive(b"simulation", || 0);
+        let contexts = Arc::new(h3::TlsContexts::single(&identity(), &tickets).expect("contexts"));
+        let endpoint = h3::Endpoint::new(&settings, &contexts, &keys, 0, 0).expect("an endpoint");
         let socket = host.add_udp(PROXY.parse().expect("an address"), Owner::Listener(0).token());
         let (commands, inbox) = mailbox::channel(16).expect("a mailbox");
         let (outbox, reports) = mailbox::channel(16).expect("a mailbox");

@@ -13,9 +13,15 @@ use crate::config::include::plain;
 use crate::config::schema::Located;
 use crate::config::source::Place;
 use crate::config::values::FilePath;
+use crate::identity::{Identity, IdentityError, ServerName, Trust, TrustError};
 
-/// A certificate chain and its key: enough to say which file is wrong; whether they fit is for whoever loads them.
-pub(super) fn check_identity(compiler: &mut Compiler<'_>, cert: &Located<FilePath>, key: &Located<FilePath>) {
+/// A certificate chain and its key, and whether they are for `name`.
+pub(super) fn check_identity(
+    compiler: &mut Compiler<'_>,
+    name: Option<&Located<ServerName>>,
+    cert: &Located<FilePath>,
+    key: &Located<FilePath>,
+) {
     let cert_text = read(compiler, cert);
     let key_text = read(compiler, key);
     let has_cert = |text: &str| text.contains("-----BEGIN CERTIFICATE-----");
@@ -40,11 +46,80 @@ pub(super) fn check_identity(compiler: &mut Compiler<'_>, cert: &Located<FilePat
                 .help("give a PEM file that begins with -----BEGIN PRIVATE KEY-----"),
         );
     }
+    if let (Some(cert_text), Some(key_text)) = (&cert_text, &key_text)
+        && has_cert(cert_text)
+        && has_key(key_text)
+    {
+        match Identity::from_pem(cert_text.as_bytes(), key_text.as_bytes()) {
+            Ok(identity) => check_cover(compiler, name, cert, &identity),
+            Err(IdentityError::KeyMismatch) => compiler.report(
+                Diagnostic::error("this private key does not belong to the certificate")
+                    .at(key.place, "")
+                    .at(cert.place, "the first certificate of this file")
+                    .help(
+                        "give the key that the certificate was made for; its own certificate stands first in the chain",
+                    ),
+            ),
+            Err(error) => {
+                let of_key = matches!(
+                    error,
+                    IdentityError::NoKey
+                        | IdentityError::EncryptedKey
+                        | IdentityError::BadKeyPem(_)
+                        | IdentityError::UnsupportedKey
+                );
+                let place = if of_key { key.place } else { cert.place };
+                compiler.report(Diagnostic::error(error.to_string()).at(place, ""));
+            }
+        }
+    }
     let readable_by_all = fs::metadata(&key.value.0).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0);
     if key_text.as_deref().is_some_and(has_key) && readable_by_all {
         let warning = Diagnostic::warning("every user of this machine can read this private key").at(key.place, "");
         compiler.report(warning.help(format!("chmod o-r {}", key.value.0.display())));
     }
+}
+
+/// A client that verifies would refuse a certificate that is not for the name it asked for. Only a warning: the operator
+/// may know clients that do not, and renewing a certificate must not stop everything else.
+fn check_cover(
+    compiler: &mut Compiler<'_>,
+    name: Option<&Located<ServerName>>,
+    cert: &Located<FilePath>,
+    identity: &Identity,
+) {
+    if let Some(name) = name
+        && !identity.covers(&name.value)
+    {
+        compiler.report(
+            Diagnostic::warning(format!("this certificate is not for `{}`: clients will refuse it", name.value))
+                .at(cert.place, "")
+                .at(name.place, "the name")
+                .help("get a certificate with the name in its subjectAltName, or correct `server_name`"),
+        );
+    }
+}
+
+/// The authorities of clients, and their revocation lists.
+pub(super) fn check_trust(
+    compiler: &mut Compiler<'_>,
+    authorities: &Located<FilePath>,
+    lists: Option<&Located<FilePath>>,
+) {
+    let Err(error) = Trust::from_files(&authorities.value.0, lists.map(|lists| lists.value.0.as_path())) else {
+        return;
+    };
+    let of_lists = match &error {
+        TrustError::NoRevocationList | TrustError::BadRevocationList(_) | TrustError::TooManyRevocationLists => true,
+        TrustError::File(IdentityError::Read { path, .. } | IdentityError::FileTooLarge { path, .. }) => {
+            *path != authorities.value.0
+        }
+        _ => false,
+    };
+    let denied = matches!(&error, TrustError::File(IdentityError::Read { error, .. })
+        if error.kind() == io::ErrorKind::PermissionDenied);
+    let place = lists.filter(|_| of_lists).unwrap_or(authorities).place;
+    compiler.report(Diagnostic::error(error.to_string()).at(place, "").denied(denied));
 }
 
 /// The text of a file, at most 1 MiB: no certificate chain comes near that.

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use super::{Compiler, files};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::generation::{Listener, Quic, TlsSource};
+use crate::config::generation::{ClientAuthSource, Listener, NamedCertificate, Quic, TlsSource};
 use crate::config::keys;
 use crate::config::schema::Located;
 use crate::config::source::Place;
+use crate::identity::ServerName;
+use rustc_hash::FxHashMap;
 
 /// Compiles `[listen]` or `[[listeners]]`.
 pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
@@ -69,6 +71,12 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
             name: name.into(),
             address,
             tls: tls(compiler, listener),
+            client_auth: listener
+                .value
+                .tls
+                .as_ref()
+                .map_or(ClientAuthSource::Off, |tls| client_auth(compiler, &tls.value.client_auth)),
+            certificates: certificates(compiler, listener),
             quic: quic(compiler, &listener.value.quic.value),
         });
         places.push(listener.place);
@@ -88,9 +96,83 @@ fn tls(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> TlsSo
         return TlsSource::Supplied;
     };
     if compiler.options.check_files {
-        files::check_identity(compiler, cert, key);
+        files::check_identity(compiler, None, cert, key);
     }
     TlsSource::Files { cert: cert.value.0.clone().into(), key: key.value.0.clone().into() }
+}
+
+fn certificates(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> Vec<NamedCertificate> {
+    let Some(tls) = &listener.value.tls else {
+        return Vec::new();
+    };
+    let mut places: FxHashMap<&ServerName, Place> = FxHashMap::default();
+    let mut named = Vec::new();
+    for certificate in &tls.value.certificates.value {
+        let keys::Certificate { server_name, cert, key, client_auth: own } = &certificate.value;
+        if let Some(name) = server_name
+            && let Some(first) = places.insert(&name.value, name.place)
+        {
+            compiler.report(
+                Diagnostic::error(format!("two certificates are for `{}`", name.value))
+                    .at(name.place, "here again")
+                    .at(first, "first here")
+                    .help("remove one of them: a name has one certificate"),
+            );
+        }
+        let own = own.as_ref().map(|own| client_auth(compiler, own));
+        let (Some(server_name), Some(cert), Some(key)) = (server_name, cert, key) else {
+            continue;
+        };
+        if compiler.options.check_files {
+            files::check_identity(compiler, Some(server_name), cert, key);
+        }
+        named.push(NamedCertificate {
+            server_name: server_name.value.clone(),
+            cert: cert.value.0.clone().into(),
+            key: key.value.0.clone().into(),
+            client_auth: own.unwrap_or_else(|| resolve(&tls.value.client_auth.value)),
+        });
+    }
+    named
+}
+
+/// Compiles one `client_auth`.
+fn client_auth(compiler: &mut Compiler<'_>, auth: &Located<keys::ClientAuth>) -> ClientAuthSource {
+    let keys::ClientAuth { enabled, require_client_cert, ca_file, crl_file } = &auth.value;
+    if !enabled.value {
+        let idle = [
+            require_client_cert.is_written().then_some(require_client_cert.place),
+            ca_file.as_ref().map(|file| file.place),
+            crl_file.as_ref().map(|file| file.place),
+        ];
+        if let (Some(place), false) = (idle.into_iter().flatten().next(), enabled.is_written()) {
+            let idle =
+                Diagnostic::warning("clients are not asked for certificates").at(place, "acts only with `enabled`");
+            compiler.report(idle.help("add enabled = true"));
+        }
+    } else if let Some(ca_file) = ca_file {
+        if compiler.options.check_files {
+            files::check_trust(compiler, ca_file, crl_file.as_ref());
+        }
+    } else {
+        compiler.report_missing(
+            Diagnostic::error("`client_auth` needs `ca_file`")
+                .at(auth.place, "")
+                .help("add ca_file = \"…\": the authorities that clients' certificates come from"),
+        );
+    }
+    resolve(&auth.value)
+}
+
+fn resolve(auth: &keys::ClientAuth) -> ClientAuthSource {
+    match &auth.ca_file {
+        Some(ca_file) if auth.enabled.value => ClientAuthSource::On {
+            required: auth.require_client_cert.value,
+            ca_file: ca_file.value.0.clone().into(),
+            crl_file: auth.crl_file.as_ref().map(|file| file.value.0.clone().into()),
+        },
+        _ => ClientAuthSource::Off,
+    }
 }
 
 fn quic(compiler: &mut Compiler<'_>, keys: &keys::Quic) -> Quic {

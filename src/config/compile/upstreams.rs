@@ -5,8 +5,11 @@ use spooky_uring::StreamAddress;
 
 use super::{Compiler, timeouts};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::generation::{Backend, Balancing, ForwardedMode, HostPolicy, Upstream, UpstreamId};
+use crate::config::generation::{
+    Backend, Balancing, ClientCertHeader, ForwardedMode, HostPolicy, Upstream, UpstreamId,
+};
 use crate::config::keys::{self, BalancingType, HostMode};
+use crate::config::schema::Located;
 use crate::config::source::Place;
 
 /// Upstreams with what their routes still need.
@@ -64,6 +67,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
             },
             host_policy: host_policy(compiler, &keys.host_policy.value, keys.host_policy.place),
             forwarded_headers: forwarded_headers(compiler, keys),
+            client_cert_header: client_cert_header(compiler, keys),
             inflight_limit: keys
                 .limits
                 .value
@@ -171,6 +175,22 @@ fn forwarded_headers(compiler: &mut Compiler<'_>, keys: &keys::Upstream) -> Forw
         compiler.report(idle.help("add the networks of your proxies to [routing] trusted_proxies"));
     }
     mode.value
+}
+
+fn client_cert_header(compiler: &mut Compiler<'_>, keys: &keys::Upstream) -> ClientCertHeader {
+    let header = &keys.client_cert_header;
+    let root = compiler.root;
+    let mut listeners =
+        root.listen.iter().chain(&root.listeners.value).filter_map(|listener| listener.value.tls.as_ref());
+    let asked = |tls: &Located<keys::ListenerTls>| {
+        let named = tls.value.certificates.value.iter().filter_map(|named| named.value.client_auth.as_ref());
+        named.chain([&tls.value.client_auth]).any(|auth| auth.value.enabled.value)
+    };
+    if header.value != ClientCertHeader::Off && !listeners.any(asked) {
+        let idle = Diagnostic::warning("no listener asks clients for a certificate").at(header.place, "sends nothing");
+        compiler.report(idle.help("set tls.client_auth = { enabled = true, ca_file = \"…\" } in a listener"));
+    }
+    header.value
 }
 
 /// A length as an index; the size of a configuration file keeps it far below the limit.

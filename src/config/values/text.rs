@@ -13,6 +13,7 @@ use crate::config::schema::{Key, Reader, Shape, Value};
 use crate::config::source::Place;
 use crate::config::tree::{Node, Value as TreeValue};
 use crate::http::{Authority, Method, PathPair};
+use crate::identity::ServerName;
 use crate::limits;
 use crate::route::HostPattern;
 
@@ -47,6 +48,7 @@ textual!(
     IpAddr,
     IpNet,
     HostPattern,
+    ServerName,
     MethodName,
     RoutePath,
     ExactPath,
@@ -116,6 +118,14 @@ impl Textual for HostPattern {
         Self::parse(text).map_err(|wrong| {
             (wrong, "write a host like \"www.example.com\" or \"*.example.com\", without scheme, port and path")
         })
+    }
+}
+
+impl Textual for ServerName {
+    const WORD: &'static str = "server name";
+
+    fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
+        Self::parse(text).map_err(|wrong| (wrong, "write a name like \"www.example.com\" or \"*.example.com\""))
     }
 }
 

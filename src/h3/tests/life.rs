@@ -92,7 +92,7 @@ fn packets_for_another_worker_or_process_are_told_apart() {
     let packet = world.recorded.unwrap().pop().unwrap();
     let keys = crate::h3::cid::CidKeys::derive(b"a secret of the tests");
     for (worker, epoch) in [(4, 9), (3, 8)] {
-        let mut other = crate::h3::Endpoint::new(&QuicSettings::default(), &identity(), &keys, worker, epoch).unwrap();
+        let mut other = crate::h3::Endpoint::new(&QuicSettings::default(), &contexts(), &keys, worker, epoch).unwrap();
         let dropped = Received::Dropped(DropReason::Misdirected);
         assert_eq!(receive(&mut other, &packet), dropped);
     }

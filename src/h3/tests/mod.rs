@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod exchanges;
+mod identities;
 mod life;
 mod support;

@@ -1,7 +1,8 @@
 //! A client on quiche, a network that loses, delays and doubles, and an origin that answers, all in memory.
 
 use crate::h3::cid::CidKeys;
-use crate::h3::{ConnKey, Connection, Endpoint, QuicSettings, Received, StreamRef, Train};
+use crate::h3::tickets::TicketKeys;
+use crate::h3::{ConnKey, Connection, Endpoint, QuicSettings, Received, StreamRef, TlsContexts, Train};
 use crate::http::{Event, Method, RequestHead, ResponseHead};
 use crate::identity::Identity;
 use quiche::h3::NameValue as _;
@@ -9,6 +10,7 @@ use rustc_hash::FxHashMap;
 use spooky_uring::Chunk;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub fn server_address() -> SocketAddr {
@@ -474,9 +476,15 @@ pub fn identity() -> Identity {
     Identity::self_signed(&["example.test"]).unwrap()
 }
 
+/// One identity for every name.
+pub fn contexts() -> Arc<TlsContexts> {
+    let tickets = TicketKeys::derive(b"a secret of the tests", || 0);
+    Arc::new(TlsContexts::single(&identity(), &tickets).unwrap())
+}
+
 pub fn endpoint(settings: &QuicSettings) -> Endpoint {
     let keys = CidKeys::derive(b"a secret of the tests");
-    Endpoint::new(settings, &identity(), &keys, 3, 9).unwrap()
+    Endpoint::new(settings, &contexts(), &keys, 3, 9).unwrap()
 }
 
 impl World {

@@ -197,11 +197,18 @@ class Client:
             setattr(self.configuration, key, value)
         self.streams, self.server_streams = {}, {}
         self.terminated, self.h3 = None, None
+        # Session tickets that came, to be given to a later client.
+        self.tickets = []
 
     async def __aenter__(self):
         self.changed = asyncio.Event()
         self.connecting = quic_connect(
-            "127.0.0.1", self.port, configuration=self.configuration, create_protocol=Protocol, wait_connected=False
+            "127.0.0.1",
+            self.port,
+            configuration=self.configuration,
+            create_protocol=Protocol,
+            session_ticket_handler=self.tickets.append,
+            wait_connected=False,
         )
         self.protocol = await self.connecting.__aenter__()
         self.quic, self.protocol.client = self.protocol._quic, self

@@ -59,7 +59,7 @@ class Upstream:
 class Proxy:
     """One running `spooky`."""
 
-    def __init__(self, folder, certificate, upstreams, performance=None, name="spooky", extra="", listen=None):
+    def __init__(self, folder, certificate, upstreams, performance=None, name="spooky", extra="", listen=None, tls=None):
         self.folder, self.certificate = folder, certificate
         self.port, self.metrics_port, self.control_port = free_both(), free(), free()
         self.path = folder / f"{name}.toml"
@@ -67,7 +67,7 @@ class Proxy:
         performance = {"worker_threads": 1, "pin_workers": False, **(performance or {})}
         lines = ["version = 1", ""]
         lines += ["[listen]", 'address = "127.0.0.1"', f"port = {self.port}"]
-        lines += [f"tls = {quoted({'cert': str(certificate.cert), 'key': str(certificate.key)})}"]
+        lines += [f"tls = {quoted({'cert': str(certificate.cert), 'key': str(certificate.key), **(tls or {})})}"]
         lines += [f"{key} = {quoted(value)}" for key, value in (listen or {}).items()]
         for upstream in upstreams:
             lines += ["", *upstream.lines()]

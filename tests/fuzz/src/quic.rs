@@ -1,10 +1,12 @@
 //! What happens to a datagram before a connection is known, and to connection IDs of a stranger's making.
 
 use spooky::h3::cid::{CidCoder, CidKeys};
-use spooky::h3::{Endpoint, QuicSettings, Received};
+use spooky::h3::tickets::TicketKeys;
+use spooky::h3::{Endpoint, QuicSettings, Received, TlsContexts};
 use spooky::identity::Identity;
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 struct World {
@@ -18,9 +20,11 @@ thread_local! {
     static WORLD: RefCell<World> = RefCell::new({
         let keys = CidKeys::derive(b"a secret for fuzzing");
         let identity = Identity::self_signed(&["fuzz.test"]).expect("a certificate");
+        let tickets = TicketKeys::derive(b"a secret for fuzzing", || 0);
+        let contexts = Arc::new(TlsContexts::single(&identity, &tickets).expect("contexts"));
         World {
             coder: CidCoder::new(&keys).expect("AES"),
-            endpoint: Endpoint::new(&QuicSettings::default(), &identity, &keys, 3, 7).expect("an endpoint"),
+            endpoint: Endpoint::new(&QuicSettings::default(), &contexts, &keys, 3, 7).expect("an endpoint"),
             client: "192.0.2.1:4433".parse().expect("an address"),
             server: "192.0.2.2:443".parse().expect("an address"),
         }

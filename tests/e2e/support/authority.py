@@ -1,0 +1,71 @@
+"""An authority that signs clients' certificates, and takes them back."""
+
+import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+DAY = datetime.timedelta(days=1)
+
+
+def named(text):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+class Badge:
+    """A client's certificate and key."""
+
+    def __init__(self, certificate, key):
+        self.certificate, self.key = certificate, key
+
+    @property
+    def der(self):
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    def shown(self, *chain):
+        """What a client of `support.h3` is configured with to show it."""
+        return {"certificate": self.certificate, "certificate_chain": list(chain), "private_key": self.key}
+
+
+class Authority:
+    def __init__(self, folder, name):
+        self.folder, self.name = folder, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._sign(self.key, named(name), ca=True)
+        self.path = folder / f"{name}.pem"
+        self.path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def badge(self, name="a client", days=10):
+        key = ec.generate_private_key(ec.SECP256R1())
+        return Badge(self._sign(key, named(name), ca=False, days=days), key)
+
+    def revoke(self, *badges):
+        """The path of a list of the revoked certificates."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(named(self.name))
+        builder = builder.last_update(now - DAY).next_update(now + DAY)
+        for badge in badges:
+            revoked = x509.RevokedCertificateBuilder().serial_number(badge.certificate.serial_number)
+            builder = builder.add_revoked_certificate(revoked.revocation_date(now - DAY).build())
+        path = self.folder / f"{self.name}.crl"
+        path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
+
+    def _sign(self, key, subject, ca, days=10):
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(named(self.name))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - 20 * DAY)
+            .not_valid_after(now + days * DAY)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+        if not ca:
+            usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+            builder = builder.add_extension(usage, critical=False)
+        return builder.sign(self.key, hashes.SHA256())
