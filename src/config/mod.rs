@@ -28,7 +28,7 @@ pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
     AllowedMethods, Backend, BackendId, Balancing, BodyLimits, CongestionControl, EncodedSlash, ForwardedMode,
     Generation, HostPolicy, Listener, Log, LogFormat, LogLevel, LogTarget, MetricsEndpoint, Observability, Performance,
-    ProtocolPolicy, Quic, Route, Routing, Timeouts, TlsSource, Upstream, UpstreamId,
+    ProtocolPolicy, Quic, RetryMode, Route, Routing, SecretSource, Timeouts, TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
 pub use values::{parse_bytes, parse_millis};

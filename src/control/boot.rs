@@ -1,15 +1,15 @@
 //! From a configuration to a serving process: sockets, identities, workers, control, in this order.
 //!
 //! Everything that can be refused is asked for before the first thread starts, in the order in which an operator would
-//! look: the ring, the certificates, the addresses. The caller waits in [`start`] until every worker serves.
+//! look: the ring, the certificates, the secret, the addresses. The caller waits in [`start`] until every worker serves.
 
 use super::failure::{Exit, Failure};
 use super::runtime::{Ask, Control, Parts, SIGNALS};
+use super::secret;
 use super::sockets::{Addresses, Sockets};
 use super::workers::{Shared, Workers, random};
 use crate::config::{self, Generation, TlsSource};
-use crate::h3::cid::CidKeys;
-use crate::h3::versions;
+use crate::h3::{EndpointKeys, versions};
 use crate::identity::{Identity, IdentityError};
 use crate::limits;
 use crate::telemetry::log::{LogTarget, queue_on_this_thread};
@@ -90,6 +90,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     let generation = Arc::new(start.generation);
     raise_descriptors(&generation);
     let identities = identities(&generation, start.identity)?;
+    let secret = secret::load(&generation.secret)?;
     let sockets = Sockets::bind(&generation)?;
     let scope = Arc::new(scope(&generation));
     let machine = |error: std::io::Error| Failure::new("mailboxes", error);
@@ -105,7 +106,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         generation: Arc::clone(&generation),
         scope,
         identities,
-        keys: CidKeys::derive(&random::<32>()?),
+        keys: EndpointKeys::derive(secret.as_bytes()),
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,
         access: access_sender,

@@ -12,6 +12,7 @@ pub mod failure;
 pub mod journal;
 pub mod lifecycle;
 pub mod runtime;
+pub mod secret;
 pub mod service;
 pub mod sockets;
 pub mod workers;

@@ -94,6 +94,9 @@ enum Goaway {
     Final(u64),
 }
 
+/// CONNECTION_REFUSED (RFC 9000 §20.1).
+const CONNECTION_REFUSED: u64 = 0x02;
+
 /// APPLICATION_ERROR (RFC 9000 §20.1).
 const APPLICATION_ERROR: u64 = 0x0c;
 
@@ -389,6 +392,12 @@ impl Connection {
             true => self.quic.close(true, code, reason),
             false => self.quic.close(false, APPLICATION_ERROR, b""),
         };
+        self.fresh = true;
+    }
+
+    /// Closes a connection that its address may not have (CONNECTION_REFUSED, RFC 9000 §20.1).
+    pub(super) fn close_refused(&mut self) {
+        let _ = self.quic.close(false, CONNECTION_REFUSED, b"");
         self.fresh = true;
     }
 

@@ -87,7 +87,7 @@ impl Scene {
             max_streams_bidi: listener.quic.max_streams_bidi,
             ..h3::QuicSettings::default()
         };
-        let keys = h3::cid::CidKeys::derive(b"simulation");
+        let keys = h3::EndpointKeys::derive(b"simulation");
         let endpoint = h3::Endpoint::new(&settings, &identity(), &keys, 0, 0).expect("an endpoint");
         let socket = host.add_udp(PROXY.parse().expect("an address"), Owner::Listener(0).token());
         let (commands, inbox) = mailbox::channel(16).expect("a mailbox");

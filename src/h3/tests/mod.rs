@@ -4,3 +4,4 @@ mod bad_input;
 mod exchanges;
 mod life;
 mod support;
+mod validation;

@@ -1,7 +1,7 @@
 //! What happens to a datagram before a connection is known, and to connection IDs of a stranger's making.
 
-use spooky::h3::cid::{CidCoder, CidKeys};
-use spooky::h3::{Endpoint, QuicSettings, Received};
+use spooky::h3::cid::CidCoder;
+use spooky::h3::{Endpoint, EndpointKeys, QuicSettings, Received};
 use spooky::identity::Identity;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,10 +16,10 @@ struct World {
 
 thread_local! {
     static WORLD: RefCell<World> = RefCell::new({
-        let keys = CidKeys::derive(b"a secret for fuzzing");
+        let keys = EndpointKeys::derive(b"a secret for fuzzing");
         let identity = Identity::self_signed(&["fuzz.test"]).expect("a certificate");
         World {
-            coder: CidCoder::new(&keys).expect("AES"),
+            coder: CidCoder::new(&keys.cid).expect("AES"),
             endpoint: Endpoint::new(&QuicSettings::default(), &identity, &keys, 3, 7).expect("an endpoint"),
             client: "192.0.2.1:4433".parse().expect("an address"),
             server: "192.0.2.2:443".parse().expect("an address"),
