@@ -343,6 +343,9 @@ impl Endpoint {
             return self.drop(DropReason::Internal);
         };
         let mut connection = Box::new(Connection::new(quic, Rc::clone(&self.shared), from, to, now));
+        if original.is_some() {
+            connection.prove_address();
+        }
         connection.receive(datagram, from, to);
         // A handshake that TLS refuses (no common application protocol, say) is told so; its packet does not count as
         // received.

@@ -17,7 +17,7 @@ pub const BODY_PIECE_BYTES: usize = 64 << 10;
 /// Connections of one worker.
 pub const CONNECTIONS: usize = 100_000;
 
-/// Of these, in handshake. Each costs some 30 KiB and 150 µs of a core.
+/// Of these, in handshake. Each costs [`super::HALF_OPEN_BYTES`] and 150 µs of a core.
 pub const HALF_OPEN: usize = 4096;
 
 /// The part of them, one in so many, above which `retry = "auto"` wants addresses proved first: 512 of 4096, which is

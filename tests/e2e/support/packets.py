@@ -6,13 +6,16 @@ from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
+# What a client without a socket takes for its server.
+SERVER = ("127.0.0.1", 1)
+
 
 def connecting(certificate, server_name="localhost"):
     """A new client without a socket, and the time it began."""
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=server_name)
     configuration.load_verify_locations(str(certificate.cert))
     connection = QuicConnection(configuration=configuration)
-    connection.connect(("127.0.0.1", 1), now=0.0)
+    connection.connect(SERVER, now=0.0)
     return connection, 0.0
 
 
