@@ -2,10 +2,9 @@
 half-open connections cost (RFC 9000 sections 8.1, 10.3 and 21)."""
 
 import asyncio
-import contextlib
 import signal
-import socket
 import stat
+import time
 
 from support import packets
 from support.curl import fetch
@@ -52,23 +51,25 @@ def test_never_no_client_does(start):
 
 
 class Flood:
-    """Clients that send a first flight and fall silent; what they get is kept."""
+    """Clients that send a first flight and fall silent."""
 
-    def __init__(self, proxy, number, sockets=1):
-        self.proxy, self.number = proxy, number
-        self.senders = [Sender(proxy.address) for _ in range(sockets)]
-        for sender in self.senders:
-            sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    def __init__(self, proxy, number):
+        self.proxy, self.sender = proxy, Sender(proxy.address)
+        # Made before the first is sent: a handshake lasts ten seconds, and making one takes milliseconds.
+        self.flights = [packets.first_flight(proxy.certificate) for _ in range(number)]
 
     def __enter__(self):
-        for index in range(self.number):
-            for datagram in packets.first_flight(self.proxy.certificate):
-                self.senders[index % len(self.senders)].send(datagram)
+        for index, flight in enumerate(self.flights):
+            for datagram in flight:
+                self.sender.send(datagram)
+            # Few enough for any receive buffer; then the proxy has to have seen them.
+            if index % 50 == 49:
+                seen = self.proxy.total(r"^spooky_datagrams_received_total")
+                assert seen > 0
         return self
 
     def __exit__(self, *error):
-        for sender in self.senders:
-            sender.socket.close()
+        self.sender.socket.close()
 
 
 def test_auto_only_under_pressure(start):
@@ -131,25 +132,16 @@ def test_an_altered_token_is_refused(start):
 
 
 def test_an_expired_token_is_refused(start):
-    """After its ten seconds; nothing else tells how long they are."""
+    """After its ten seconds, by the clock of the proxy."""
     proxy = start(listen=quic(retry="always"))
     with Sender(proxy.address) as sender:
         connection, datagrams = retry_for(proxy, sender)
 
-        def expired():
-            # The same datagram opens the connection while the token is good, so each try needs a client of its own.
-            sender.send(datagrams[0])
-            return count(proxy, TOKENS, "expired")
-
-        # The proxy is stopped for that long: the packet waits in its socket.
-        proxy.child.signal(signal.SIGSTOP)
-        try:
-            with contextlib.suppress(AssertionError):
-                until(lambda: False, 11, poll=1)
-        finally:
-            proxy.child.signal(signal.SIGCONT)
-        assert expired() == 1 or until(lambda: count(proxy, TOKENS, "expired"), 10)
+        sent = time.monotonic()
+        until(lambda: time.monotonic() - sent > 10.5, 60, poll=0.5)
+        sender.send(datagrams[0])
         assert closed_with(connection, sender) == INVALID_TOKEN
+        assert count(proxy, TOKENS, "expired") == 1
 
 
 def test_a_token_is_good_in_the_next_process_and_in_one_that_shares_the_secret(start):
@@ -168,7 +160,7 @@ def test_a_token_is_good_in_the_next_process_and_in_one_that_shares_the_secret(s
 
 
 def test_after_a_crash_old_clients_are_reset_at_once(start):
-    """SIGKILL and restart with the same secret. aioquic 1 keeps reset tokens but never compares them, so the test does: each
+    """SIGKILL and restart with the same secret. aioquic keeps reset tokens but never compares them, so the test does: each
     connection ID that the client holds gets the reset that the old process promised for it."""
     first = start()
 
@@ -261,18 +253,18 @@ def test_silence_behind_a_first_flight_is_not_amplified_until_the_handshake_ends
                 answers.append(len(answer))
             return proxy.total(r"^spooky_connections_active") == 0 and count(proxy, r"^spooky_handshake_failures_total") >= 1
 
-        until(over, 30)
+        until(over, 120)
         assert len(answers) > 1
         assert sum(answers) <= 3 * sum(map(len, flight))
 
 
-def retries_in_bulk(proxy, number):
-    """First flights behind a Retry each, from one socket: what comes back in between is told apart by its connection ID."""
+def half_open_and_proved(proxy, number):
+    """Clients that answer a Retry with a first flight and fall silent."""
+    clients = [packets.connecting(proxy.certificate) for _ in range(number)]
+    flights = [connection.datagrams_to_send(now) for connection, now in clients]
     with Sender(proxy.address) as sender:
-        sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        for _ in range(number):
-            connection, now = packets.connecting(proxy.certificate)
-            for datagram, _ in connection.datagrams_to_send(now):
+        for (connection, now), flight in zip(clients, flights, strict=True):
+            for datagram, _ in flight:
                 sender.send(datagram)
             while connection._retry_count == 0:
                 answer = sender.receive(10)
@@ -288,7 +280,7 @@ def test_3000_half_open_connections_of_unproved_addresses_cost_little(start):
     asyncio.run(served(proxy))
     before = proxy.child.resident()
     with Flood(proxy, 3000):
-        until(lambda: count(proxy, RETRIES) >= 2400, 10)
+        until(lambda: count(proxy, RETRIES) >= 2000, 10)
         grown = proxy.child.resident() - before
         print(f"{proxy.total(r'^spooky_connections_active'):.0f} kept: {grown / 2**20:.1f} MiB")
         assert grown <= 32 << 20
@@ -298,9 +290,9 @@ def test_half_open_connections_of_proved_addresses_cost_what_the_budget_says(sta
     proxy = start(listen=quic(retry="always"))
     asyncio.run(served(proxy))
     before = proxy.child.resident()
-    retries_in_bulk(proxy, 1000)
-    until(lambda: count(proxy, TOKENS, "valid") > 1000, 10)
+    half_open_and_proved(proxy, 400)
     kept, grown = proxy.total(r"^spooky_connections_active"), proxy.child.resident() - before
     print(f"{kept:.0f} kept: {grown / 2**20:.1f} MiB, {grown / kept / 1024:.1f} KiB each")
-    assert kept > 900
-    assert grown / kept <= 36 << 10
+    assert kept > 350
+    # What `check` prints for connections in handshake.
+    assert grown / kept <= 32 << 10
