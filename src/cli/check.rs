@@ -2,7 +2,7 @@
 
 use super::{Stop, print, tell};
 use crate::config::{self, Diagnostics, Generation, Warnings};
-use crate::control::{Exit, identities};
+use crate::control::{Exit, identities, secret};
 use crate::h3::tickets::TicketKeys;
 use std::path::Path;
 
@@ -13,6 +13,8 @@ pub(super) fn check(path: &Path) -> Result<(), Stop> {
         tell(warnings.to_string().trim_end());
     }
     check_identities(path, &generation)?;
+    secret::check(&generation.secret)
+        .map_err(|failure| Stop { text: Some(format!("error: {}: {failure}", path.display())), exit: failure.exit })?;
     print(format_args!("OK: {}: {}", path.display(), summary(&generation)));
     print(generation.budget().to_string().trim_end());
     Ok(())

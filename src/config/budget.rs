@@ -27,5 +27,6 @@ pub(super) fn of(generation: &Generation) -> Budget {
         idle_connections: u64::from(performance.pool_idle_connections_per_worker),
         udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),
+        limits_addresses: performance.max_connections_per_address.is_some() || performance.new_connections.is_some(),
     })
 }

@@ -49,6 +49,8 @@ pub struct Generation {
     pub observability: Observability,
     /// The program's own log.
     pub log: Log,
+    /// Where the process's secret is.
+    pub secret: SecretSource,
 }
 
 impl Generation {
@@ -157,6 +159,17 @@ pub enum ClientAuthSource {
     },
 }
 
+/// Where the process's secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In the file that the operator named.
+    File(Box<Path>),
+    /// In the usual file; in memory where that cannot be made.
+    Usual(Box<Path>),
+    /// In memory, a new one with each start (the demo leaves nothing behind).
+    Memory,
+}
+
 /// QUIC transport settings of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quic {
@@ -174,11 +187,15 @@ pub struct Quic {
     pub max_udp_payload: u16,
     /// Packets sent before the first acknowledgement.
     pub initial_congestion_window: u16,
+    /// When a client has to prove its address first.
+    pub retry: RetryMode,
 }
 
 pub use crate::http::forward::HostPolicy;
 
-pub use super::keys::{ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, LogFormat, LogLevel};
+pub use super::keys::{
+    ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, LogFormat, LogLevel, RetryMode,
+};
 
 /// A named group of backends.
 #[derive(Clone, Debug)]
@@ -286,6 +303,10 @@ pub struct Performance {
     pub global_inflight_limit: u32,
     /// Client connections at once in the process.
     pub max_active_connections: u32,
+    /// Client connections at once of one address; `None`: any number.
+    pub max_connections_per_address: Option<u32>,
+    /// New ones of one address in a second, and at once; `None`: at any rate.
+    pub new_connections: Option<(u32, u32)>,
     /// Unused connections kept, for each backend and worker.
     pub pool_idle_connections_per_worker: u32,
     /// How long an unused connection is kept.

@@ -43,8 +43,10 @@ schema! {
         observability: default Observability = "{}";
         /// The program's own log.
         log: default Log = "{}";
+        /// What the program keeps to itself.
+        security: default Security = "{}";
     }
-    later ["upstream_tls", "security"]
+    later ["upstream_tls"]
 
     /// A public address.
     Listener of "listener" {
@@ -119,8 +121,10 @@ schema! {
         max_udp_payload: default u16 = "1452", 1_200..=1_472;
         /// Packets sent before the first acknowledgement.
         initial_congestion_window: default u16 = "10", 2..=1_000;
+        /// When a client has to prove its address before anything is kept of it, which costs it a round trip: while many handshakes are open, always, or never.
+        retry: default RetryMode = "auto";
     }
-    later ["retry"]
+    later []
 
     /// A named group of backends.
     Upstream of "upstream" {
@@ -291,6 +295,12 @@ schema! {
         per_backend_inflight_limit: default u32 = "1024", 1..=10_000_000;
         /// Client connections at once; more are refused.
         max_active_connections: default u32 = "100000", 1..=10_000_000;
+        /// Client connections at once of one address, or "off"; more are refused. An IPv6 address counts as its /64. Workers share it evenly.
+        max_connections_per_address: default OrOff<u32> = "off", 1..=10_000_000;
+        /// New client connections of one address in a second, or "off"; more are refused. An IPv6 address counts as its /64. Workers share it evenly.
+        new_connections_per_sec: default OrOff<u32> = "off", 1..=1_000_000;
+        /// How many of them may come at once, after a pause. Left out: as many as in a second.
+        new_connections_burst: optional u32, 1..=1_000_000;
         /// Time to a connected socket of a backend.
         backend_connect_timeout: default Duration = "1s", 1..=300_000;
         /// Time to the response head of a backend.
@@ -320,7 +330,21 @@ schema! {
         /// How long a drain waits for running exchanges.
         shutdown_drain_timeout: default Duration = "30s", 0..=86_400_000;
     }
-    later ["max_connections_per_address", "new_connections_per_sec", "new_connections_burst", "client_header_timeout", "client_idle_timeout", "tunnel_idle_timeout"]
+    later ["client_header_timeout", "client_idle_timeout", "tunnel_idle_timeout"]
+
+    /// What the program keeps to itself.
+    Security of "process" {
+        /// Root of the keys for connection IDs, stateless resets and Retry tokens.
+        secret: default Secret = "{}";
+    }
+    later ["privileges"]
+
+    /// Root of the keys for connection IDs, stateless resets and Retry tokens.
+    Secret of "process" {
+        /// File of at least 32 random bytes that only the service's user can read; made at the first start. Processes that share it accept each other's tokens. Left out, and the folder of the default cannot be made: a new secret with each start, in memory.
+        file: default FilePath = "/var/lib/spooky/secret";
+    }
+    later ["env", "credential"]
 
     /// Protection.
     Resilience of "process" {
@@ -433,6 +457,17 @@ choice! {
         Reno = "reno",
         /// Model-based and paced.
         Bbr2 = "bbr2" | "bbr",
+    }
+    later []
+
+    /// When a client has to prove its address first.
+    RetryMode {
+        /// While many handshakes are open.
+        Auto = "auto",
+        /// Every time.
+        Always = "always",
+        /// Never.
+        Never = "never",
     }
     later []
 

@@ -28,8 +28,8 @@ pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
     AllowedMethods, Backend, BackendId, Balancing, BodyLimits, ClientAuthSource, ClientCertHeader, CongestionControl,
     EncodedSlash, ForwardedMode, Generation, HostPolicy, Listener, Log, LogFormat, LogLevel, LogTarget,
-    MetricsEndpoint, NamedCertificate, Observability, Performance, ProtocolPolicy, Quic, Route, Routing, Timeouts,
-    TlsSource, Upstream, UpstreamId,
+    MetricsEndpoint, NamedCertificate, Observability, Performance, ProtocolPolicy, Quic, RetryMode, Route, Routing,
+    SecretSource, Timeouts, TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
 pub use values::{parse_bytes, parse_millis};

@@ -194,6 +194,34 @@ fn a_key_set_twice_shows_both_places() {
 }
 
 #[test]
+fn address_validation_is_off_the_way_unless_it_is_asked_for() {
+    let (generation, _) = accept(SMALLEST);
+    assert_eq!(generation.listeners[0].quic.retry, RetryMode::Auto);
+    let performance = &generation.performance;
+    assert_eq!((performance.max_connections_per_address, performance.new_connections), (None, None));
+    assert_eq!(generation.secret, SecretSource::Usual(Path::new("/var/lib/spooky/secret").into()));
+
+    let (generation, warnings) = accept(&format!(
+        "{SMALLEST}[security]\nsecret = {{ file = \"/run/s\" }}\n[performance]\nmax_connections_per_address = 9\nnew_connections_per_sec = 5\n"
+    ));
+    assert!(warnings.is_empty(), "{warnings}");
+    let performance = &generation.performance;
+    assert_eq!((performance.max_connections_per_address, performance.new_connections), (Some(9), Some((5, 5))));
+    assert_eq!(generation.secret, SecretSource::File(Path::new("/run/s").into()));
+    // Written out, the usual place must be there.
+    let (generation, _) = accept(&format!("{SMALLEST}[security]\nsecret.file = \"/var/lib/spooky/secret\"\n"));
+    assert!(matches!(generation.secret, SecretSource::File(_)));
+
+    let (_, warnings) = accept(&format!("{SMALLEST}[performance]\nnew_connections_burst = 7\n"));
+    assert!(warnings.to_string().contains("`new_connections_burst` does nothing"), "{warnings}");
+    let (generation, _) =
+        accept(&format!("{SMALLEST}[performance]\nnew_connections_per_sec = 5\nnew_connections_burst = 7\n"));
+    assert_eq!(generation.performance.new_connections, Some((5, 7)));
+    let (generation, _) = accept(&SMALLEST.replace("[listen]", "[listen]\nquic.retry = \"always\""));
+    assert_eq!(generation.listeners[0].quic.retry, RetryMode::Always);
+}
+
+#[test]
 fn planned_keys_and_words_say_so() {
     let text = format!(
         "{SMALLEST}load_balancing = {{ type = \"least-connections\", key = \"path\" }}\n[resilience.retry]\nmax = 1\n[performance]\nworker_threads = 4\n"

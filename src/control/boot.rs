@@ -1,17 +1,17 @@
 //! From a configuration to a serving process: sockets, identities, workers, control, in this order.
 //!
 //! Everything that can be refused is asked for before the first thread starts, in the order in which an operator would
-//! look: the ring, the certificates, the addresses. The caller waits in [`start`] until every worker serves.
+//! look: the ring, the certificates, the secret, the addresses. The caller waits in [`start`] until every worker serves.
 
 use super::failure::{Exit, Failure};
 use super::identities;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
+use super::secret;
 use super::sockets::{Addresses, Sockets};
 use super::workers::{Shared, Workers, random};
 use crate::config::{self, Generation};
-use crate::h3::cid::CidKeys;
 use crate::h3::tickets::TicketKeys;
-use crate::h3::versions;
+use crate::h3::{EndpointKeys, versions};
 use crate::identity::Identity;
 use crate::limits;
 use crate::telemetry::log::{LogTarget, queue_on_this_thread};
@@ -91,9 +91,10 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     host::block_signals(&SIGNALS).map_err(|error| Failure::new("signals", error))?;
     let generation = Arc::new(start.generation);
     raise_descriptors(&generation);
-    let secret = random::<32>()?;
     let sites = identities::load(&generation, start.identity)?;
-    let contexts = identities::contexts(&generation, &sites, &TicketKeys::derive(&secret, identities::unix_seconds))?;
+    let secret = secret::load(&generation.secret)?;
+    let tickets = TicketKeys::derive(secret.as_bytes(), identities::unix_seconds);
+    let contexts = identities::contexts(&generation, &sites, &tickets)?;
     let sockets = Sockets::bind(&generation)?;
     let scope = Arc::new(scope(&generation));
     let machine = |error: std::io::Error| Failure::new("mailboxes", error);
@@ -109,7 +110,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         generation: Arc::clone(&generation),
         scope,
         contexts,
-        keys: CidKeys::derive(&secret),
+        keys: EndpointKeys::derive(secret.as_bytes()),
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,
         access: access_sender,

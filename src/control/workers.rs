@@ -4,9 +4,8 @@
 //! again when it has ended, whatever the cause. Everything it needs is made before and handed over.
 
 use super::failure::Failure;
-use crate::config::{CongestionControl, Generation, Listener};
-use crate::h3::cid::CidKeys;
-use crate::h3::{self, Endpoint, QuicSettings, TlsContexts};
+use crate::config::{CongestionControl, Generation, Listener, RetryMode};
+use crate::h3::{self, AddressLimits, Endpoint, EndpointKeys, QuicSettings, Rate, Retry, TlsContexts};
 use crate::http::HeadLimits;
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
@@ -27,8 +26,8 @@ pub struct Shared {
     pub scope: Arc<Scope>,
     /// One for each listener.
     pub contexts: Vec<Arc<TlsContexts>>,
-    /// Keys of connection IDs.
-    pub keys: CidKeys,
+    /// Keys of connection IDs, tokens and resets.
+    pub keys: EndpointKeys,
     /// Tells this process's connection IDs from an earlier one's.
     pub epoch: u16,
     /// What the kernel has.
@@ -242,6 +241,18 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
         max_udp_payload: quic.max_udp_payload,
         initial_window_packets: usize::from(quic.initial_congestion_window),
         connections: performance.max_active_connections.div_ceil(workers) as usize,
+        retry: match quic.retry {
+            RetryMode::Auto => Retry::Auto,
+            RetryMode::Always => Retry::Always,
+            RetryMode::Never => Retry::Never,
+        },
+        address_limits: AddressLimits {
+            connections: performance.max_connections_per_address.map(|most| most.div_ceil(workers)),
+            rate: performance.new_connections.map(|(per_second, burst)| Rate {
+                per_second: per_second.div_ceil(workers),
+                burst: burst.div_ceil(workers),
+            }),
+        },
         head: HeadLimits {
             fields: protocol.max_headers_count as usize,
             bytes: protocol.max_headers_bytes as usize,

@@ -88,7 +88,8 @@ impl CidKeys {
     }
 }
 
-fn expand(root: &hkdf::Prk, info: &[u8], out: &mut [u8]) {
+/// Fills `out` from a root key and a label (HKDF-Expand).
+pub(super) fn expand(root: &hkdf::Prk, info: &[u8], out: &mut [u8]) {
     struct Length(usize);
     impl hkdf::KeyType for Length {
         fn len(&self) -> usize {

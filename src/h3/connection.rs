@@ -99,6 +99,12 @@ enum Goaway {
     Final(u64),
 }
 
+/// Bytes sent for each byte received from an address that has not proved itself (RFC 9000 §8.1).
+const AMPLIFICATION_MAX: usize = 3;
+
+/// CONNECTION_REFUSED (RFC 9000 §20.1).
+const CONNECTION_REFUSED: u64 = 0x02;
+
 /// APPLICATION_ERROR (RFC 9000 §20.1).
 const APPLICATION_ERROR: u64 = 0x0c;
 
@@ -141,6 +147,11 @@ pub struct Connection {
     black_hole: BlackHole,
     /// A packet may leave from then on.
     pub(super) release: Option<Instant>,
+    /// Bytes that may be sent to a client that has not proved its address: three times what came from it (RFC 9000 §8.1).
+    /// `None`: it has. The transport keeps this account too, but quiche 0.30 leaves the padding of its packets out of it.
+    pub(super) credit: Option<usize>,
+    /// It is closing, and there is no credit to say so: nothing will ever be sent.
+    pub(super) mute: bool,
 
     goaway: Goaway,
     aborted: bool,
@@ -184,6 +195,8 @@ impl Connection {
             pacer,
             black_hole: BlackHole::default(),
             release: None,
+            credit: Some(0),
+            mute: false,
             goaway: Goaway::No,
             aborted: false,
             client,
@@ -198,14 +211,23 @@ impl Connection {
 
     /// One datagram of this connection.
     pub(super) fn receive(&mut self, packet: &mut [u8], from: SocketAddr, to: SocketAddr) {
+        if let Some(credit) = &mut self.credit {
+            *credit += AMPLIFICATION_MAX * packet.len();
+        }
         // An error closes the connection inside the transport; `close_cause` tells it.
         let _ = self.quic.recv(packet, quiche::RecvInfo { from, to });
         self.fresh = true;
         self.poll = true;
     }
 
+    /// The client has proved its address: by a token, or by a completed handshake.
+    pub(super) fn prove_address(&mut self) {
+        self.credit = None;
+    }
+
     /// The handshake is done: HTTP/3 starts.
     pub(super) fn establish(&mut self, now: Instant) {
+        self.prove_address();
         self.handshake = Some(now.saturating_duration_since(self.created));
         self.tls = Rc::new(boring_context::settle(self.quic.as_mut()));
         if self.tls.resumed {
@@ -408,9 +430,15 @@ impl Connection {
         self.fresh = true;
     }
 
+    /// Closes a connection that its address may not have (CONNECTION_REFUSED, RFC 9000 §20.1).
+    pub(super) fn close_refused(&mut self) {
+        let _ = self.quic.close(false, CONNECTION_REFUSED, b"");
+        self.fresh = true;
+    }
+
     /// Whether it can be removed.
     pub fn is_closed(&self) -> bool {
-        self.quic.is_closed()
+        self.quic.is_closed() || self.mute
     }
 
     /// Why it ended; `None` while it has not.

@@ -104,6 +104,30 @@ counters! {
     datagrams,
     /// Version Negotiation packets made.
     negotiations,
+    /// Retry packets made.
+    retries,
+    /// Tokens that proved an address.
+    tokens_valid,
+    /// Genuine tokens that were too old.
+    tokens_expired,
+    /// Genuine tokens that came from another address.
+    tokens_other_address,
+    /// Tokens that were changed, or sent to another ID.
+    tokens_altered,
+    /// Tokens of no kind that we issue.
+    tokens_unknown,
+    /// Stateless resets made.
+    resets,
+    /// Packets of unknown connections too small to be answered with one.
+    resets_too_small,
+    /// Packets of unknown connections not answered because enough were in this second.
+    resets_limited,
+    /// Connections refused because their address has as many as it may.
+    refused_address_connections,
+    /// Connections refused because their address opens them too fast.
+    refused_address_rate,
+    /// Connections whose address found no room in the table of addresses.
+    addresses_untracked,
     /// Connections accepted.
     accepted,
     /// Handshakes completed.

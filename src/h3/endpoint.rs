@@ -4,13 +4,17 @@
 //! A short header is decoded to a slot of the table without a map. Only packets with an ID the client made up (its first
 //! ones) go through one, which forgets them when the handshake is done.
 
+use super::addresses::AddressKey;
+use super::admission::{Admission, Entry, First};
 use super::boring_context::TlsContexts;
-use super::cid::{CID_LEN, Cid, CidCoder, CidKeys};
+use super::cid::{CID_LEN, Cid, CidCoder};
 use super::connection::{Connection, Shared};
 use super::counters::{Counters, DropReason};
+use super::keys::EndpointKeys;
 use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
 use super::settings::{self, QuicSettings, StartError};
+use crate::telemetry::WallClock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -55,6 +59,8 @@ struct Slot {
     first_id: Option<FirstId>,
     /// Sequence of the next ID of ours.
     next_sequence: u32,
+    /// The address that was charged for the connection.
+    charged: Option<AddressKey>,
 }
 
 /// A connection ID that a client made up.
@@ -69,6 +75,10 @@ impl FirstId {
         let mut bytes = [0; ID_LEN_MAX];
         bytes.get_mut(..id.len())?.copy_from_slice(id);
         Some(Self { bytes, len: id.len() as u8 })
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
     }
 }
 
@@ -86,8 +96,7 @@ pub struct Endpoint {
     first_ids: HashMap<FirstId, u32>,
     accepting: bool,
     reply: Vec<u8>,
-    /// For bits without meaning in answers.
-    noise: u32,
+    admission: Admission,
 }
 
 impl Endpoint {
@@ -98,7 +107,7 @@ impl Endpoint {
     pub fn new(
         settings: &QuicSettings,
         contexts: &Arc<TlsContexts>,
-        keys: &CidKeys,
+        keys: &EndpointKeys,
         worker: u16,
         epoch: u16,
     ) -> Result<Self, StartError> {
@@ -112,7 +121,7 @@ impl Endpoint {
                 pool_free: Cell::new(usize::MAX),
                 contexts: RefCell::new(Arc::clone(contexts)),
             }),
-            coder: CidCoder::new(keys).ok_or_else(no_aes)?,
+            coder: CidCoder::new(&keys.cid).ok_or_else(no_aes)?,
             worker,
             epoch,
             slots: Vec::new(),
@@ -120,28 +129,29 @@ impl Endpoint {
             first_ids: HashMap::new(),
             accepting: true,
             reply: Vec::new(),
-            noise: 0x9e37_79b9,
+            admission: Admission::new(settings, keys, worker, epoch),
         })
     }
 
     /// Takes one datagram, decrypted in place. Never panics, whatever the bytes are.
     pub fn receive(&mut self, datagram: &mut [u8], from: SocketAddr, to: SocketAddr, now: Instant) -> Received {
-        match self.find(datagram) {
+        match self.find(datagram, now) {
             Found::Slot(slot) => self.deliver(slot, datagram, from, to, now),
             Found::New(first_id) => self.accept(first_id, datagram, from, to, now),
-            Found::Negotiate => {
-                self.shared.counters.negotiations.add(1);
-                Received::Reply { len: self.reply.len() }
-            }
+            Found::Answered => Received::Reply { len: self.reply.len() },
             Found::Nothing(reason) => self.drop(reason),
         }
     }
 
-    fn find(&mut self, datagram: &[u8]) -> Found {
+    fn find(&mut self, datagram: &[u8], now: Instant) -> Found {
         match Invariant::parse(datagram) {
             None => Found::Nothing(DropReason::Truncated),
             Some(Invariant::Short { dcid }) => match self.find_ours(dcid) {
                 Ok(slot) => Found::Slot(slot),
+                Err(reason) if self.reset(dcid, datagram.len(), now) => {
+                    debug_assert_ne!(reason, DropReason::ForeignId);
+                    Found::Answered
+                }
                 Err(reason) => Found::Nothing(reason),
             },
             Some(Invariant::Long { version: 0, .. }) => Found::Nothing(DropReason::VersionNegotiation),
@@ -149,9 +159,9 @@ impl Endpoint {
                 if datagram.len() < INITIAL_LEN_MIN {
                     return Found::Nothing(DropReason::VersionTooSmall);
                 }
-                self.noise = self.noise.wrapping_mul(0x9e37_79b1).wrapping_add(version);
-                packet::negotiate(dcid, scid, self.noise, &mut self.reply);
-                Found::Negotiate
+                packet::negotiate(dcid, scid, self.admission.noise(), &mut self.reply);
+                self.shared.counters.negotiations.add(1);
+                Found::Answered
             }
             Some(Invariant::Long { first, dcid, scid, .. }) => {
                 self.find_long(LongType::of(first), dcid, scid, datagram.len())
@@ -200,6 +210,19 @@ impl Endpoint {
         }
     }
 
+    /// Answers a packet of a connection that was ours, in this process or an earlier one with the same secret, with a
+    /// stateless reset; one that is another worker's is not ours to reset. `false`: it is not answered.
+    fn reset(&mut self, dcid: &[u8], asked: usize, now: Instant) -> bool {
+        let (Some(cid), Some(wire)) = (self.coder.decode(dcid), dcid.first_chunk()) else {
+            return false;
+        };
+        if cid.epoch == self.epoch && cid.worker != self.worker {
+            return false;
+        }
+        let token = self.coder.reset_token(wire);
+        self.admission.reset(token, asked, now, &self.shared.counters, &mut self.reply)
+    }
+
     fn deliver(&mut self, index: u32, datagram: &mut [u8], from: SocketAddr, to: SocketAddr, now: Instant) -> Received {
         let Some(slot) = self.slots.get_mut(index as usize) else {
             return self.drop(DropReason::NoConnection);
@@ -227,6 +250,15 @@ impl Endpoint {
             self.first_ids.remove(&first_id);
         }
         if let Some(connection) = &mut slot.connection {
+            if slot.charged.is_none() {
+                // A completed handshake proves the address.
+                let client = connection.client();
+                if !self.admission.check(client, now, &self.shared.counters) {
+                    connection.close_refused();
+                    return;
+                }
+                slot.charged = self.admission.charge(client, now, &self.shared.counters);
+            }
             connection.establish(now);
             self.shared.counters.established.add(1);
         }
@@ -276,6 +308,12 @@ impl Endpoint {
         if self.first_ids.len() >= self.shared.settings.half_open {
             return self.drop(DropReason::HalfOpenLimit);
         }
+        let original = match self.enter(datagram, from, now) {
+            Entry::Unproved => None,
+            Entry::Proved(original) => Some(original),
+            Entry::Answered => return Received::Reply { len: self.reply.len() },
+            Entry::Invalid => return self.drop(DropReason::InitialInvalid),
+        };
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -288,13 +326,28 @@ impl Endpoint {
         let tag = slot.tag;
         let wire: [u8; CID_LEN] =
             self.coder.encode(Cid { epoch: self.epoch, worker: self.worker, slot: index, tag, sequence: 0 });
+        // The handshake's ID can be reset too: its token goes with the transport parameters.
+        self.config.set_stateless_reset_token(Some(self.coder.reset_token(&wire)));
         let id = quiche::ConnectionId::from_ref(&wire);
-        let accepted = quiche::accept_with_buf_factory::<PayloadFactory>(&id, None, to, from, &mut self.config);
+        let config = &mut self.config;
+        let accepted = match &original {
+            None => quiche::accept_with_buf_factory::<PayloadFactory>(&id, None, to, from, config),
+            Some(original) => {
+                let ids = quiche::RetryConnectionIds {
+                    original_destination_cid: &quiche::ConnectionId::from_ref(original.as_slice()),
+                    retry_source_cid: &quiche::ConnectionId::from_ref(first_id.as_slice()),
+                };
+                quiche::accept_with_retry::<PayloadFactory>(&id, ids, to, from, config)
+            }
+        };
         let Ok(quic) = accepted else {
             self.free.push(index);
             return self.drop(DropReason::Internal);
         };
         let mut connection = Box::new(Connection::new(quic, Rc::clone(&self.shared), from, to, now));
+        if original.is_some() {
+            connection.prove_address();
+        }
         connection.receive(datagram, from, to);
         // A handshake that TLS refuses (no common application protocol, say) is told so; its packet does not count as
         // received.
@@ -308,12 +361,25 @@ impl Endpoint {
             return self.drop(DropReason::InitialInvalid);
         }
         slot.next_sequence = 1;
+        if original.is_some() {
+            slot.charged = self.admission.charge(from, now, &self.shared.counters);
+        }
         slot.connection = Some(connection);
         slot.first_id = Some(first_id);
         self.first_ids.insert(first_id, index);
         self.shared.counters.accepted.add(1);
         self.shared.counters.datagrams.add(1);
         Received::Connection(ConnKey { slot: index, tag })
+    }
+
+    /// Whether a client's first packet may open a connection.
+    fn enter(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Entry {
+        let Some(Invariant::Long { dcid, scid, .. }) = Invariant::parse(datagram) else {
+            return Entry::Invalid;
+        };
+        let first = First { datagram, dcid, scid, from, now };
+        let half_open = self.first_ids.len();
+        self.admission.enter(&first, half_open, &mut self.coder, &self.shared.counters, &mut self.reply)
     }
 
     fn drop(&self, reason: DropReason) -> Received {
@@ -356,6 +422,9 @@ impl Endpoint {
         };
         if let Some(first_id) = slot.first_id.take() {
             self.first_ids.remove(&first_id);
+        }
+        if let Some(charged) = slot.charged.take() {
+            self.admission.release(charged);
         }
         self.free.push(key.slot);
         self.shared.counters.removed.add(1);
@@ -403,6 +472,11 @@ impl Endpoint {
         self.shared.pool_free.set(bytes);
     }
 
+    /// Tells the date, which tokens carry: before it is known, none are made or taken.
+    pub fn set_clock(&mut self, clock: WallClock) {
+        self.admission.set_clock(clock);
+    }
+
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
@@ -412,6 +486,7 @@ impl Endpoint {
 enum Found {
     Slot(u32),
     New(FirstId),
-    Negotiate,
+    /// The answer is written.
+    Answered,
     Nothing(DropReason),
 }

@@ -5,7 +5,8 @@
 //!
 //! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
 //! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), [`cid`] (what a connection ID says).
+//! kept of one request), [`cid`] (what a connection ID says). At the door stand `admission` (who may open a connection),
+//! `token`, `addresses` and `stateless`.
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
@@ -13,6 +14,8 @@
 //! train   <─ Connection::transmit <─────┴─────────────────────────┘
 //! ```
 
+mod addresses;
+mod admission;
 mod boring_context;
 mod boring_ffi;
 pub mod cid;
@@ -21,6 +24,7 @@ mod connection;
 mod counters;
 pub mod endpoint;
 mod flight;
+mod keys;
 mod mtu;
 mod pace;
 pub mod packet;
@@ -29,19 +33,23 @@ mod qpack;
 mod receive;
 mod send;
 mod settings;
+mod stateless;
 mod streams;
 pub mod tickets;
+mod token;
 mod transmit;
 pub mod versions;
 
 #[cfg(test)]
 mod tests;
 
+pub use addresses::{AddressLimits, Rate};
 pub use boring_context::TlsContexts;
 pub use connection::{CloseCause, Closer, Connection, ConnectionFacts};
 pub use counters::{Counters, DropReason};
 pub use endpoint::{ConnKey, Endpoint, Received};
-pub use settings::{CongestionControl, QuicSettings, StartError};
+pub use keys::EndpointKeys;
+pub use settings::{CongestionControl, QuicSettings, Retry, StartError};
 pub use streams::{NO_OWNER, StreamRef};
 pub use transmit::Train;
 

@@ -74,6 +74,18 @@ impl<'a> Invariant<'a> {
     }
 }
 
+/// The token of a client's Initial packet of version 1 (RFC 9000 §17.2.2), empty if it has none; `None` if the packet is too
+/// short for what it says.
+pub fn initial_token(packet: &[u8]) -> Option<&[u8]> {
+    let (&dcid_len, rest) = packet.get(5..)?.split_first()?;
+    let (&scid_len, rest) = rest.get(usize::from(dcid_len)..)?.split_first()?;
+    let rest = rest.get(usize::from(scid_len)..)?;
+    let (&first, _) = rest.split_first()?;
+    let (number, rest) = rest.split_at_checked(1 << (first >> 6))?;
+    let len = number.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)) & ((1 << (8 * number.len() - 2)) - 1);
+    rest.get(..usize::try_from(len).ok()?)
+}
+
 /// Bytes of the longest Version Negotiation packet: first byte, version, two IDs of 255 bytes with their lengths, two
 /// versions. Under half of [`INITIAL_LEN_MIN`], so an answer never amplifies.
 pub const NEGOTIATION_LEN_MAX: usize = 1 + 4 + 2 * (1 + 255) + 2 * 4;
@@ -124,6 +136,23 @@ mod tests {
         );
         for len in 0..packet.len() {
             assert_eq!(Invariant::parse(&packet[..len]), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn the_token_of_a_first_packet_is_found_and_every_truncation_refused() {
+        let with = |number: &[u8], token: &[u8]| {
+            let head = [0xc3, 0, 0, 0, 1, 8, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2];
+            [&head, number, token].concat()
+        };
+        assert_eq!(initial_token(&with(&[0], &[])), Some(&[][..]));
+        assert_eq!(initial_token(&with(&[2], &[7, 8, 9])), Some(&[7, 8][..]));
+        let long = with(&[0x40, 100], &[5; 100]);
+        assert_eq!(initial_token(&long), Some(&[5; 100][..]));
+        assert_eq!(initial_token(&with(&[0x80, 0, 0, 3], &[1, 2, 3])), Some(&[1, 2, 3][..]));
+        assert_eq!(initial_token(&with(&[0xff; 8], &[1, 2, 3])), None);
+        for len in 0..long.len() {
+            assert_eq!(initial_token(&long[..len]), None, "{len}");
         }
     }
 

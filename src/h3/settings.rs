@@ -1,5 +1,6 @@
 //! Owns what an operator can set on the QUIC side, and how it becomes a quiche configuration.
 
+use super::addresses::AddressLimits;
 use super::boring_context;
 use super::packet::VERSION_1;
 use super::tickets::TicketKeys;
@@ -49,6 +50,18 @@ impl CongestionControl {
     }
 }
 
+/// When a client has to prove its address before we keep anything of it (RFC 9000 §8.1.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retry {
+    /// While many handshakes of unproved addresses are open: see [`limits::quic::RETRY_SHARE`].
+    #[default]
+    Auto,
+    /// Every time; costs each new client a round trip.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// The settings of one endpoint.
 #[derive(Clone, Debug)]
 pub struct QuicSettings {
@@ -85,6 +98,10 @@ pub struct QuicSettings {
     pub connections: usize,
     /// Of these, in handshake at most.
     pub half_open: usize,
+    /// When a client has to prove its address first.
+    pub retry: Retry,
+    /// What one address may open.
+    pub address_limits: AddressLimits,
     /// Bounds on request heads and trailers.
     pub head: HeadLimits,
 }
@@ -108,6 +125,8 @@ impl Default for QuicSettings {
             flight_bytes: limits::quic::FLIGHT_BYTES,
             connections: limits::quic::CONNECTIONS,
             half_open: limits::quic::HALF_OPEN,
+            retry: Retry::default(),
+            address_limits: AddressLimits::default(),
             head: HeadLimits::REQUEST,
         }
     }

@@ -70,8 +70,16 @@ impl Connection {
             if out.len() - filled < usual {
                 break;
             }
-            let (len, info) = match self.quic.send(&mut out[filled..]) {
-                Ok(sent) => sent,
+            let room = self.credit.map_or(out.len(), |credit| out.len().min(filled + credit));
+            if room == filled {
+                // All that an unproved address may get: the next packet from it brings more.
+                break;
+            }
+            let (len, info) = match self.quic.send(&mut out[filled..room]) {
+                Ok((len, info)) => {
+                    self.credit = self.credit.map(|credit| credit.saturating_sub(len));
+                    (len, info)
+                }
                 Err(quiche::Error::Done) => {
                     if self.flush() {
                         continue;
@@ -120,6 +128,9 @@ impl Connection {
                 break;
             }
         }
+        // The transport waits for its close to leave before it is closed.
+        let unsaid = self.quic.local_error().is_some() && !self.quic.is_draining();
+        self.mute |= train.is_none() && self.credit.is_some() && self.release.is_none() && unsaid;
         train.map(|train| self.count(train))
     }
 

@@ -34,6 +34,8 @@ pub struct Demand {
     pub udp_receive_buffer: u64,
     /// Kernel send buffer of one UDP socket.
     pub udp_send_buffer: u64,
+    /// Whether connections are limited by address.
+    pub limits_addresses: bool,
 }
 
 /// The worst-case memory of the process, item by item.
@@ -41,6 +43,8 @@ pub struct Demand {
 pub struct Budget {
     /// One line each.
     pub items: Vec<Item>,
+    /// The client connections that can be in handshake; the items have them among all connections.
+    pub handshakes: Item,
 }
 
 /// One line of a [`Budget`].
@@ -81,6 +85,12 @@ impl Budget {
         // Clients announce heads of every stream at once; the library holds one head per stream until it is whole.
         let head =
             demand.request_head.saturating_mul(u64::from(LIBRARY_HEAD_FACTOR)).saturating_add(demand.response_head);
+        let endpoints = workers.saturating_mul(demand.listeners);
+        let handshakes = Item {
+            what: "of the connections, in handshake",
+            count: endpoints.saturating_mul(quic::HALF_OPEN as u64).min(connections),
+            each: u64::from(HALF_OPEN_BYTES),
+        };
         let items = vec![
             Item { what: "client connections", count: connections, each: u64::from(CONNECTION_BYTES) },
             Item { what: "exchanges", count: exchanges, each: u64::from(EXCHANGE_BYTES) },
@@ -119,6 +129,11 @@ impl Budget {
                 count: (ACCESS_QUEUE_BATCHES as u64).saturating_add(workers),
                 each: (ACCESS_BATCH_BYTES + ACCESS_BATCH_RECORDS * ACCESS_RECORD_BYTES) as u64,
             },
+            Item {
+                what: "addresses of clients with limits",
+                count: if demand.limits_addresses { endpoints.saturating_mul(quic::ADDRESSES as u64) } else { 0 },
+                each: u64::from(quic::ADDRESS_BYTES),
+            },
             Item { what: "log lines being written", count: 2, each: JOURNAL_BYTES as u64 },
             Item {
                 what: "metrics and control connections",
@@ -131,7 +146,7 @@ impl Budget {
                 each: demand.udp_receive_buffer.saturating_add(demand.udp_send_buffer),
             },
         ];
-        Self { items }
+        Self { items, handshakes }
     }
 
     /// Bytes of all items.
@@ -144,11 +159,13 @@ impl Budget {
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "worst-case memory at these limits")?;
-        for item in &self.items {
+        let line = |f: &mut fmt::Formatter<'_>, item: &Item| {
             let sum = format!("{} × {}", item.count, human(item.each));
-            writeln!(f, "  {:<40} {:>24} = {:>12}", item.what, sum, human(item.bytes()))?;
-        }
+            writeln!(f, "  {:<40} {:>24} = {:>12}", item.what, sum, human(item.bytes()))
+        };
+        self.items.iter().try_for_each(|item| line(f, item))?;
         writeln!(f, "  {:<40} {:>24}   {:>12}", "together", "", human(self.bytes()))?;
+        line(f, &self.handshakes)?;
         writeln!(f, "  not counted: the kernel's buffers of TCP sockets (net.ipv4.tcp_mem bounds them)")
     }
 }
@@ -187,6 +204,7 @@ mod tests {
             idle_connections: 4,
             udp_receive_buffer: 8 * MIB,
             udp_send_buffer: 8 * MIB,
+            limits_addresses: false,
         }
     }
 
@@ -202,6 +220,24 @@ mod tests {
         let narrow = Budget::of(&Demand { connection_window: MIB, ..demand() });
         assert_eq!(bytes(&narrow, "request bytes sent ahead"), 10 * MIB);
         assert_eq!(bytes(&budget, "connections to backends"), (20 + 12) * u64::from(BACKEND_CONNECTION_BYTES));
+    }
+
+    #[test]
+    fn handshakes_are_bounded_and_among_the_connections() {
+        let budget = Budget::of(&demand());
+        assert_eq!(budget.handshakes.count, 10);
+        let wide = Budget::of(&Demand { connections: 100_000, workers: 2, listeners: 3, ..demand() });
+        assert_eq!(wide.handshakes.count, 6 * 4096);
+        let text = wide.to_string();
+        assert!(text.contains("in handshake") && text.contains("24576 × 32 KiB = "), "{text}");
+        assert!(wide.items.iter().all(|item| item.what != wide.handshakes.what), "counted twice");
+    }
+
+    #[test]
+    fn addresses_cost_something_only_with_limits() {
+        assert_eq!(bytes(&Budget::of(&demand()), "addresses"), 0);
+        let limited = Budget::of(&Demand { limits_addresses: true, workers: 2, ..demand() });
+        assert_eq!(bytes(&limited, "addresses"), 2 * quic::ADDRESSES as u64 * u64::from(quic::ADDRESS_BYTES));
     }
 
     #[test]

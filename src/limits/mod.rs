@@ -37,6 +37,9 @@ pub const EXCHANGE_BYTES: u32 = 4_096;
 
 /// An idle QUIC connection with HTTP/3, our state included; measured as resident memory, rounded up.
 pub const CONNECTION_BYTES: u32 = 36 * 1024;
+/// A QUIC connection in handshake, of a client that fell silent; measured as resident memory, rounded up.
+pub const HALF_OPEN_BYTES: u32 = 32 * 1024;
+const _: () = assert!(HALF_OPEN_BYTES <= CONNECTION_BYTES, "the worst case is that all are established");
 /// An idle connection to a backend: our state, without the kernel's socket.
 pub const BACKEND_CONNECTION_BYTES: u32 = 2_048;
 

@@ -2,6 +2,8 @@
 //! case of a worker is `connections × (max_data + QUEUE_BYTES × streams)`, and of its receive pool
 //! `connections × POOLED_BYTES` until the pool itself is dry.
 
+use std::time::Duration;
+
 /// Response bytes one stream queues before its upstream has to wait. One more chunk may be taken above it.
 pub const QUEUE_BYTES: usize = 64 << 10;
 
@@ -15,12 +17,33 @@ pub const BODY_PIECE_BYTES: usize = 64 << 10;
 /// Connections of one worker.
 pub const CONNECTIONS: usize = 100_000;
 
-/// Of these, in handshake. Each costs some 30 KiB and 150 µs of a core.
+/// Of these, in handshake. Each costs [`super::HALF_OPEN_BYTES`] and 150 µs of a core.
 pub const HALF_OPEN: usize = 4096;
 
 /// Bytes of the certificates a client may show. A usual chain of three has under 4 KiB; as fields for a backend they are a
 /// third longer, and origins take heads of 8 to 32 KiB.
 pub const CLIENT_CERTIFICATES_BYTES: usize = 16 << 10;
+/// The part of them, one in so many, above which `retry = "auto"` wants addresses proved first: 512 of 4096, which is
+/// 6,800 new connections per second at a round-trip time of 75 ms, what one core can do.
+pub const RETRY_SHARE: usize = 8;
+
+/// How long a client may take to come back after a Retry: several round trips of the slowest path.
+pub const RETRY_TOKEN_LIFE: Duration = Duration::from_secs(10);
+
+/// How far the clocks of two processes that share a secret may differ.
+pub const TOKEN_CLOCK_SKEW: Duration = Duration::from_secs(2);
+
+/// Stateless resets one listener of one worker sends in a second; what is above goes unanswered. A crash leaves so many
+/// clients that each has an answer within some of its retransmissions, and noise is not answered without end.
+pub const RESETS_PER_SECOND: u32 = 1_000;
+
+/// Addresses one listener of one worker keeps account of, when limits per address are set. When all of them matter,
+/// connections of further addresses are not limited by address.
+pub const ADDRESSES: usize = 65_536;
+
+/// Memory of one of them: key and entry are 33 bytes, the table is half full at worst, and holds both its old and its new
+/// memory while it grows.
+pub const ADDRESS_BYTES: u32 = 100;
 
 /// Packets of one train: what one send with UDP_SEGMENT can carry on every kernel.
 pub const TRAIN_PACKETS: usize = 64;

@@ -246,8 +246,6 @@ pub struct QuicCells {
     pub send_failures: Counter,
     /// Datagrams dropped.
     pub drops: DatagramDrops,
-    /// Version negotiation packets sent.
-    pub version_negotiations: Counter,
     /// What the QUIC side counts by itself.
     pub events: NamedCells,
     /// Handshakes that did not complete.

@@ -143,7 +143,28 @@ metrics! {
         |s, out| latency(s, out, |c| &c.quic.round_trip);
     Counter "spooky_quic_version_negotiations_total" WORKER,
         "Version negotiation packets sent.",
-        |s, out| workers(s, out, |c| c.quic.version_negotiations.get());
+        |s, out| workers(s, out, |c| c.quic.events.get("negotiations"));
+    Counter "spooky_quic_retries_total" WORKER,
+        "Retry packets sent.",
+        |s, out| workers(s, out, |c| c.quic.events.get("retries"));
+    Counter "spooky_quic_tokens_total" &["worker", "verdict"],
+        "Address validation tokens that clients sent, by what they proved: valid, expired, other_address, altered, unknown.",
+        |s, out| events(s, out, &[
+            ("valid", "tokens_valid"),
+            ("expired", "tokens_expired"),
+            ("other_address", "tokens_other_address"),
+            ("altered", "tokens_altered"),
+            ("unknown", "tokens_unknown"),
+        ]);
+    Counter "spooky_quic_stateless_resets_total" &["worker", "outcome"],
+        "Packets of connections that are no more: sent a stateless reset, too_small for one, or over the rate (limited).",
+        |s, out| events(s, out, &[("sent", "resets"), ("too_small", "resets_too_small"), ("limited", "resets_limited")]);
+    Counter "spooky_quic_address_refusals_total" &["worker", "limit"],
+        "Connections refused because of their address: too many at once (connections), or too fast (rate).",
+        |s, out| events(s, out, &[("connections", "refused_address_connections"), ("rate", "refused_address_rate")]);
+    Counter "spooky_quic_addresses_untracked_total" WORKER,
+        "Connections not limited by address because the table of addresses was full.",
+        |s, out| workers(s, out, |c| c.quic.events.get("addresses_untracked"));
     // UDP.
     Counter "spooky_datagrams_received_total" WORKER,
         "Datagrams received.",
@@ -310,6 +331,15 @@ fn named(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &Na
     for worker in &s.workers {
         for (name, count) in cells(&worker.cells).named() {
             out.number(&[&worker.label, name], count);
+        }
+    }
+}
+
+/// A label value for each of some events.
+fn events(s: &Sources, out: &mut Samples<'_>, events: &[(&str, &str)]) {
+    for worker in &s.workers {
+        for (word, event) in events {
+            out.number(&[&worker.label, word], worker.cells.quic.events.get(event));
         }
     }
 }

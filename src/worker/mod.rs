@@ -192,11 +192,14 @@ impl<I: Io> Worker<I> {
         Ok(!self.is_done())
     }
 
-    /// Tells the endpoints what is left of the receive pool, and looks for what pins it while that is little.
+    /// Tells the endpoints the date and what is left of the receive pool, and looks for what pins it while that is little.
     fn note_pressure(&mut self) {
         let pressure = self.io.pressure();
         let free = pressure.free * limits::STREAM_RECEIVE_BUFFER_BYTES as usize;
-        self.listeners.iter().for_each(|listener| listener.endpoint.set_pool_free(free));
+        for listener in &mut self.listeners {
+            listener.endpoint.set_pool_free(free);
+            listener.endpoint.set_clock(self.clock);
+        }
         if pressure.free * limits::POOL_LOW_SHARE < pressure.total {
             self.arm_relief();
         }

@@ -47,7 +47,7 @@ impl<I: Io> Worker<I> {
         false
     }
 
-    /// Sends an answer that belongs to no connection (version negotiation).
+    /// Sends an answer that belongs to no connection.
     pub(super) fn send_reply(&mut self, listener: u16, from: SocketAddr, to: SocketAddr) {
         let Some(mut slot) = self.io.udp_slot() else {
             return;
@@ -56,7 +56,6 @@ impl<I: Io> Worker<I> {
         let len = at.endpoint.take_reply(&mut slot);
         let transmit = Transmit { len, segment: len as u16, to, from: Some(from) };
         self.io.udp_send(at.socket, slot, transmit);
-        self.cells.quic.version_negotiations.add(1);
     }
 
     fn forget_if_closed(&mut self, key: Downkey) {

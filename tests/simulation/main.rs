@@ -7,6 +7,7 @@
 spooky_uring::interpose_clock!();
 spooky_uring::interpose_randomness!(RAND_bytes);
 
+mod amplification;
 mod bodies;
 mod client;
 mod clients;

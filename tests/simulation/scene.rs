@@ -87,7 +87,7 @@ impl Scene {
             max_streams_bidi: listener.quic.max_streams_bidi,
             ..h3::QuicSettings::default()
         };
-        let keys = h3::cid::CidKeys::derive(b"simulation");
+        let keys = h3::EndpointKeys::derive(b"simulation");
         let tickets = h3::tickets::TicketKeys::derive(b"simulation", || 0);
         let contexts = Arc::new(h3::TlsContexts::single(&identity(), &tickets).expect("contexts"));
         let endpoint = h3::Endpoint::new(&settings, &contexts, &keys, 0, 0).expect("an endpoint");

@@ -69,6 +69,7 @@ pub(super) fn demo(listen: Option<SocketAddr>, once: bool) -> Result<(), Stop> {
     }
     generation.observability.control_api = Some(anywhere);
     generation.observability.access_log = None;
+    generation.secret = config::SecretSource::Memory;
 
     let running =
         start(Start { generation, identity: Some(identity), log: Some(log), features: features.clone(), started })?;

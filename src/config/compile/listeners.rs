@@ -193,5 +193,6 @@ fn quic(compiler: &mut Compiler<'_>, keys: &keys::Quic) -> Quic {
         congestion_control: keys.congestion_control.value,
         max_udp_payload: keys.max_udp_payload.value,
         initial_congestion_window: keys.initial_congestion_window.value,
+        retry: keys.retry.value,
     }
 }

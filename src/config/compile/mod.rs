@@ -36,10 +36,11 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
         table,
         routes,
         routing: routing(&root.routing.value),
-        performance: performance(&root.performance.value),
+        performance: performance(&mut compiler),
         protocol: service::protocol(&root.resilience.value.protocol.value),
         observability,
         log,
+        secret: service::secret(&root.security.value),
     }
 }
 
@@ -74,12 +75,23 @@ fn routing(keys: &keys::Routing) -> Routing {
     }
 }
 
-fn performance(keys: &keys::Performance) -> Performance {
+fn performance(compiler: &mut Compiler<'_>) -> Performance {
+    let keys = &compiler.root.performance.value;
+    let rate = keys.new_connections_per_sec.value.0;
+    if let (None, Some(burst)) = (rate, &keys.new_connections_burst) {
+        compiler.report(
+            Diagnostic::warning("`new_connections_burst` does nothing without `new_connections_per_sec`")
+                .at(burst.place, "")
+                .help("set the rate too, or remove this"),
+        );
+    }
     Performance {
         worker_threads: keys.worker_threads.value,
         pin_workers: keys.pin_workers.value,
         global_inflight_limit: keys.global_inflight_limit.value,
         max_active_connections: keys.max_active_connections.value,
+        max_connections_per_address: keys.max_connections_per_address.value.0,
+        new_connections: rate.map(|rate| (rate, keys.new_connections_burst.as_ref().map_or(rate, |burst| burst.value))),
         pool_idle_connections_per_worker: keys.pool_idle_connections_per_worker.value,
         pool_idle_timeout: keys.pool_idle_timeout.value,
         udp_receive_buffer_bytes: keys.udp_receive_buffer_bytes.value.to_u32(),

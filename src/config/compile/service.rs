@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::{Compiler, files};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::generation::{AllowedMethods, Log, LogTarget, MetricsEndpoint, Observability, ProtocolPolicy};
+use crate::config::generation::{
+    AllowedMethods, Log, LogTarget, MetricsEndpoint, Observability, ProtocolPolicy, SecretSource,
+};
 use crate::config::keys;
 use crate::config::schema::Located;
 
@@ -57,6 +59,13 @@ fn compile_log(keys: &keys::Log) -> Log {
         format: keys.format.value,
         target: keys.file.value.clone(),
     }
+}
+
+/// Compiles `[security] secret`.
+pub(super) fn secret(keys: &keys::Security) -> SecretSource {
+    let file = &keys.secret.value.file;
+    let path = file.value.0.as_path().into();
+    if file.is_written() { SecretSource::File(path) } else { SecretSource::Usual(path) }
 }
 
 /// Compiles `[resilience.protocol]`.

@@ -1,7 +1,7 @@
 //! Server names, client certificates and resumption, with clients that show and offer what they are told to.
 
 use super::support::*;
-use crate::h3::cid::CidKeys;
+use crate::h3::EndpointKeys;
 use crate::h3::tickets::{ROTATION, TicketKeys};
 use crate::h3::{Endpoint, QuicSettings, TlsContexts};
 use crate::identity::{ClientAuth, Identity, ServerName, Site, Trust, sites};
@@ -95,7 +95,7 @@ fn table_with(fallback: Site, named: &[(&str, &Site)], tickets: &TicketKeys) -> 
 }
 
 fn endpoint_of(worker: u16, contexts: &Arc<TlsContexts>) -> Endpoint {
-    let keys = CidKeys::derive(b"a secret of the tests");
+    let keys = EndpointKeys::derive(b"a secret of the tests");
     Endpoint::new(&QuicSettings::default(), contexts, &keys, worker, 9).unwrap()
 }
 

@@ -2,22 +2,8 @@
 
 use super::support::*;
 use crate::h3::packet::INITIAL_LEN_MIN;
-use crate::h3::{CloseCause, Closer, DropReason, QuicSettings, Received, code};
+use crate::h3::{CloseCause, Closer, DropReason, QuicSettings, Received, Retry, code};
 use std::time::{Duration, Instant};
-
-fn first_datagrams(seed: u64) -> Vec<Vec<u8>> {
-    let mut client = Client::new(seed, &ClientSettings::default());
-    let mut buffer = vec![0; 2000];
-    let mut datagrams = Vec::new();
-    while let Ok((len, _)) = client.quic.send(&mut buffer) {
-        datagrams.push(buffer[..len].to_vec());
-    }
-    datagrams
-}
-
-fn receive(endpoint: &mut crate::h3::Endpoint, datagram: &[u8]) -> Received {
-    endpoint.receive(&mut datagram.to_vec(), client_address(), server_address(), Instant::now())
-}
 
 #[test]
 fn a_handshake_tells_its_facts() {
@@ -46,7 +32,7 @@ fn doubled_first_packets_find_their_connection() {
 
 #[test]
 fn connections_and_handshakes_are_bounded() {
-    let settings = QuicSettings { half_open: 3, ..QuicSettings::default() };
+    let settings = QuicSettings { half_open: 3, retry: Retry::Never, ..QuicSettings::default() };
     let mut bounded = endpoint(&settings);
     for seed in 1..=3 {
         let received = receive(&mut bounded, &first_datagrams(seed)[0]);
@@ -67,35 +53,6 @@ fn connections_and_handshakes_are_bounded() {
     draining.set_accepting(false);
     let dropped = Received::Dropped(DropReason::Draining);
     assert_eq!(receive(&mut draining, &fourth[0]), dropped);
-}
-
-#[test]
-fn packets_of_a_removed_connection_find_nothing() {
-    let mut world = World::ready();
-    let key = world.key.unwrap();
-    world.recorded = Some(Vec::new());
-    world.client.get("/bytes/10");
-    world.settle();
-    world.endpoint.remove(key);
-    let packet = world.recorded.unwrap().pop().unwrap();
-    let dropped = Received::Dropped(DropReason::NoConnection);
-    assert_eq!(receive(&mut world.endpoint, &packet), dropped);
-    assert!(world.endpoint.is_empty());
-}
-
-#[test]
-fn packets_for_another_worker_or_process_are_told_apart() {
-    let mut world = World::ready();
-    world.recorded = Some(Vec::new());
-    world.client.get("/bytes/10");
-    world.settle();
-    let packet = world.recorded.unwrap().pop().unwrap();
-    let keys = crate::h3::cid::CidKeys::derive(b"a secret of the tests");
-    for (worker, epoch) in [(4, 9), (3, 8)] {
-        let mut other = crate::h3::Endpoint::new(&QuicSettings::default(), &contexts(), &keys, worker, epoch).unwrap();
-        let dropped = Received::Dropped(DropReason::Misdirected);
-        assert_eq!(receive(&mut other, &packet), dropped);
-    }
 }
 
 #[test]

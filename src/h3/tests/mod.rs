@@ -5,3 +5,4 @@ mod exchanges;
 mod identities;
 mod life;
 mod support;
+mod validation;

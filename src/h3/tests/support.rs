@@ -1,17 +1,17 @@
 //! A client on quiche, a network that loses, delays and doubles, and an origin that answers, all in memory.
 
-use crate::h3::cid::CidKeys;
 use crate::h3::tickets::TicketKeys;
-use crate::h3::{ConnKey, Connection, Endpoint, QuicSettings, Received, StreamRef, TlsContexts, Train};
+use crate::h3::{ConnKey, Connection, Endpoint, EndpointKeys, QuicSettings, Received, StreamRef, TlsContexts, Train};
 use crate::http::{Event, Method, RequestHead, ResponseHead};
 use crate::identity::Identity;
+use crate::telemetry::WallClock;
 use quiche::h3::NameValue as _;
 use rustc_hash::FxHashMap;
 use spooky_uring::Chunk;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub fn server_address() -> SocketAddr {
     "127.0.0.1:4433".parse().unwrap()
@@ -146,6 +146,22 @@ impl Client {
             reads: settings.reads,
             address: client_address(),
         }
+    }
+
+    /// Every datagram that it would send now.
+    pub fn flight(&mut self) -> Vec<Vec<u8>> {
+        let mut buffer = vec![0; 2000];
+        let mut datagrams = Vec::new();
+        while let Ok((len, _)) = self.quic.send(&mut buffer) {
+            datagrams.push(buffer[..len].to_vec());
+        }
+        datagrams
+    }
+
+    /// Takes one datagram of the server.
+    pub fn receive(&mut self, datagram: &[u8]) -> Result<usize, quiche::Error> {
+        let info = quiche::RecvInfo { from: server_address(), to: client_address() };
+        self.quic.recv(&mut datagram.to_vec(), info)
     }
 
     pub fn head(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<quiche::h3::Header> {
@@ -448,6 +464,16 @@ impl Origin {
     }
 }
 
+/// The datagrams of a new client's first flight.
+pub fn first_datagrams(seed: u64) -> Vec<Vec<u8>> {
+    Client::new(seed, &ClientSettings::default()).flight()
+}
+
+/// One datagram of the usual client.
+pub fn receive(endpoint: &mut Endpoint, datagram: &[u8]) -> Received {
+    endpoint.receive(&mut datagram.to_vec(), client_address(), server_address(), Instant::now())
+}
+
 /// How the network treats datagrams, in percent.
 #[derive(Clone, Copy, Default)]
 pub struct Weather {
@@ -483,8 +509,10 @@ pub fn contexts() -> Arc<TlsContexts> {
 }
 
 pub fn endpoint(settings: &QuicSettings) -> Endpoint {
-    let keys = CidKeys::derive(b"a secret of the tests");
-    Endpoint::new(settings, &contexts(), &keys, 3, 9).unwrap()
+    let keys = EndpointKeys::derive(b"a secret of the tests");
+    let mut endpoint = Endpoint::new(settings, &contexts(), &keys, 3, 9).unwrap();
+    endpoint.set_clock(WallClock::new(Instant::now(), SystemTime::now()));
+    endpoint
 }
 
 impl World {
@@ -651,8 +679,14 @@ impl World {
         if to_server {
             let from = self.client.address;
             let received = self.endpoint.receive(&mut bytes, from, server_address(), Instant::now());
-            if let Received::Connection(key) = received {
-                self.key = Some(key);
+            match received {
+                Received::Connection(key) => self.key = Some(key),
+                Received::Reply { len } => {
+                    let mut reply = vec![0; len];
+                    assert_eq!(self.endpoint.take_reply(&mut reply), len);
+                    self.travel(false, reply);
+                }
+                Received::Dropped(_) => {}
             }
         } else {
             let info = quiche::RecvInfo { from: server_address(), to: self.client.address };

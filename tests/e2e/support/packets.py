@@ -6,14 +6,38 @@ from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
+# What a client without a socket takes for its server.
+SERVER = ("127.0.0.1", 1)
 
-def first_flight(certificate, server_name="localhost"):
-    """The datagrams of a new client's first flight (Initial packets, padded)."""
+
+def connecting(certificate, server_name="localhost"):
+    """A new client without a socket, and the time it began."""
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=server_name)
     configuration.load_verify_locations(str(certificate.cert))
     connection = QuicConnection(configuration=configuration)
-    connection.connect(("127.0.0.1", 1), now=0.0)
-    return [data for data, _ in connection.datagrams_to_send(now=0.0)]
+    connection.connect(SERVER, now=0.0)
+    return connection, 0.0
+
+
+def first_flight(certificate, server_name="localhost"):
+    """The datagrams of a new client's first flight (Initial packets, padded)."""
+    connection, now = connecting(certificate, server_name)
+    return [data for data, _ in connection.datagrams_to_send(now)]
+
+
+def is_retry(packet):
+    """Whether it is a Retry packet of version 1."""
+    return packet[0] & 0xF0 == 0xF0
+
+
+def token_at(packet):
+    """Where the token of an Initial packet begins (RFC 9000 17.2.2)."""
+    buffer = Buffer(data=bytes(packet))
+    buffer.seek(5)
+    buffer.pull_bytes(buffer.pull_uint8())
+    buffer.pull_bytes(buffer.pull_uint8())
+    assert buffer.pull_uint_var() > 0, "no token"
+    return buffer.tell()
 
 
 def long_header(version, destination, source, rest=b"", first=0xC0):

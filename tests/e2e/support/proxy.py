@@ -59,9 +59,12 @@ class Upstream:
 class Proxy:
     """One running `spooky`."""
 
-    def __init__(self, folder, certificate, upstreams, performance=None, name="spooky", extra="", listen=None, tls=None):
+    def __init__(
+        self, folder, certificate, upstreams, performance=None, name="spooky", extra="", listen=None, tls=None,
+        secret=None, port=None,
+    ):
         self.folder, self.certificate = folder, certificate
-        self.port, self.metrics_port, self.control_port = free_both(), free(), free()
+        self.port, self.metrics_port, self.control_port = port or free_both(), free(), free()
         self.path = folder / f"{name}.toml"
         self.access_path = folder / f"{name}.access.log"
         performance = {"worker_threads": 1, "pin_workers": False, **(performance or {})}
@@ -74,7 +77,10 @@ class Proxy:
         lines += ["", "[performance]", *(f"{key} = {quoted(value)}" for key, value in performance.items())]
         lines += ["", "[observability]", f"metrics = {quoted({'port': self.metrics_port})}"]
         lines += [f"control_api = {quoted({'port': self.control_port})}"]
-        lines += [f"access_log = {quoted({'file': str(self.access_path)})}", "", extra]
+        lines += [f"access_log = {quoted({'file': str(self.access_path)})}"]
+        # Not the machine's: a test leaves nothing behind.
+        self.secret_path = secret or folder / f"{name}.secret"
+        lines += ["", "[security]", f"secret = {quoted({'file': str(self.secret_path)})}", "", extra]
         self.path.write_text("\n".join(lines))
         self.child = Child(name, [binary(), "-c", self.path], folder, environment={"RUST_BACKTRACE": "1"})
         try:

@@ -1,8 +1,8 @@
 //! What happens to a datagram before a connection is known, and to connection IDs of a stranger's making.
 
-use spooky::h3::cid::{CidCoder, CidKeys};
+use spooky::h3::cid::CidCoder;
 use spooky::h3::tickets::TicketKeys;
-use spooky::h3::{Endpoint, QuicSettings, Received, TlsContexts};
+use spooky::h3::{Endpoint, EndpointKeys, QuicSettings, Received, TlsContexts};
 use spooky::identity::Identity;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -18,12 +18,12 @@ struct World {
 
 thread_local! {
     static WORLD: RefCell<World> = RefCell::new({
-        let keys = CidKeys::derive(b"a secret for fuzzing");
+        let keys = EndpointKeys::derive(b"a secret for fuzzing");
         let identity = Identity::self_signed(&["fuzz.test"]).expect("a certificate");
         let tickets = TicketKeys::derive(b"a secret for fuzzing", || 0);
         let contexts = Arc::new(TlsContexts::single(&identity, &tickets).expect("contexts"));
         World {
-            coder: CidCoder::new(&keys).expect("AES"),
+            coder: CidCoder::new(&keys.cid).expect("AES"),
             endpoint: Endpoint::new(&QuicSettings::default(), &contexts, &keys, 3, 7).expect("an endpoint"),
             client: "192.0.2.1:4433".parse().expect("an address"),
             server: "192.0.2.2:443".parse().expect("an address"),
