@@ -11,6 +11,7 @@ use crate::http::HeadLimits;
 use crate::identity::Identity;
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
+use crate::worker::forward::Lines;
 use crate::worker::token::Owner;
 use crate::worker::{Command, Report, Setup, Worker};
 use spooky_uring::mailbox::{self, Receiver, Sender};
@@ -96,7 +97,8 @@ impl Workers {
         let cpus = host::allowed_cpus().unwrap_or_default();
         let pin = shared.generation.performance.pin_workers;
         let mut lines = Vec::with_capacity(count);
-        for (number, sockets) in sockets.into_iter().enumerate() {
+        let between = Lines::between(count).map_err(failed)?;
+        for (number, (sockets, between)) in sockets.into_iter().zip(between).enumerate() {
             let (commands, orders) = mailbox::channel(limits::MAILBOX_MESSAGES as usize).map_err(failed)?;
             let cells = Arc::new(WorkerCells::new(Arc::clone(&shared.scope)));
             let start = Start {
@@ -107,6 +109,7 @@ impl Workers {
                 cells: Arc::clone(&cells),
                 orders,
                 report: report.clone(),
+                lines: between,
             };
             let tell = tell.clone();
             let thread = std::thread::Builder::new()
@@ -143,6 +146,7 @@ struct Start {
     cells: Arc<WorkerCells>,
     orders: Receiver<Command>,
     report: Sender<Report>,
+    lines: Lines,
 }
 
 impl Start {
@@ -177,6 +181,9 @@ impl Start {
             listeners.push((endpoint, ring.add_udp(socket, token)));
         }
         ring.watch(self.orders.doorbell(), Owner::Mailbox.token());
+        if let Some(doorbell) = self.lines.doorbell() {
+            ring.watch(doorbell, Owner::Forwards.token());
+        }
         let access = match &shared.access {
             Some(sender) => AccessSender::new(Arc::clone(&shared.scope), sender.clone()),
             None => AccessSender::off(),
@@ -190,6 +197,7 @@ impl Start {
                 access,
                 commands: self.orders,
                 reports: self.report,
+                lines: self.lines,
                 seed: random()?,
             },
         ))
@@ -229,7 +237,6 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
     let performance = &generation.performance;
     let protocol = &generation.protocol;
     let quic = &listener.quic;
-    let workers = u32::from(performance.worker_threads.max(1));
     QuicSettings {
         idle_timeout: quic.idle_timeout,
         max_data: quic.max_data,
@@ -242,7 +249,7 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
         },
         max_udp_payload: quic.max_udp_payload,
         initial_window_packets: usize::from(quic.initial_congestion_window),
-        connections: performance.max_active_connections.div_ceil(workers) as usize,
+        connections: performance.share(performance.max_active_connections) as usize,
         head: HeadLimits {
             fields: protocol.max_headers_count as usize,
             bytes: protocol.max_headers_bytes as usize,

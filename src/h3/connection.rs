@@ -1,17 +1,18 @@
 //! Owns one connection: the transport, its HTTP/3 layer, its streams, and the connection's own life: handshake, GOAWAY,
 //! drain, close, deadlines, the client's address.
 //!
-//! It refuses to know other connections. The halves that move bytes stand beside it: `receive`, `send`, `transmit`.
+//! It refuses to know other connections. The halves that move bytes stand beside it: `receive`, `send`, `transmit`;
+//! `paths` follows the client to another address.
 
 use super::boring_ffi;
 use super::code;
 use super::counters::Counters;
 use super::flight::Flight;
+use super::paths::Paths;
 use super::payload::{Held, PayloadFactory};
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
 use super::transmit::Aside;
-use quiche::PathEvent;
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -135,10 +136,9 @@ pub struct Connection {
 
     goaway: Goaway,
     aborted: bool,
-    client: SocketAddr,
-    local: SocketAddr,
-    /// Where the client sends from but has not proved to be.
-    candidate: Option<(SocketAddr, SocketAddr)>,
+    pub(super) client: SocketAddr,
+    pub(super) local: SocketAddr,
+    pub(super) paths: Paths,
     created: Instant,
     handshake: Option<Duration>,
 }
@@ -170,7 +170,7 @@ impl Connection {
             aborted: false,
             client,
             local,
-            candidate: None,
+            paths: Paths::default(),
             created: now,
             handshake: None,
         }
@@ -253,33 +253,6 @@ impl Connection {
                 self.news.push_back(id);
             }
         }
-    }
-
-    /// Follows the client to a new address, but only after it proved to be there.
-    fn follow_paths(&mut self) {
-        while let Some(event) = self.quic.path_event_next() {
-            match event {
-                PathEvent::PeerMigrated(local, client) => {
-                    if self.quic.is_path_validated(local, client) == Ok(true) {
-                        self.move_to(local, client);
-                    } else {
-                        self.candidate = Some((local, client));
-                    }
-                }
-                PathEvent::Validated(local, client) if self.candidate == Some((local, client)) => {
-                    self.candidate = None;
-                    self.move_to(local, client);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn move_to(&mut self, local: SocketAddr, client: SocketAddr) {
-        if (self.local, self.client) != (local, client) {
-            self.shared.counters.migrations.add(1);
-        }
-        (self.local, self.client) = (local, client);
     }
 
     /// Lets the HTTP/3 layer forget streams that the transport has forgotten.
@@ -417,6 +390,7 @@ impl Connection {
     pub fn handle_deadline(&mut self, now: Instant) {
         if self.quic.timeout_instant().is_some_and(|at| at <= now) {
             self.quic.on_timeout();
+            self.paths.look_again();
         }
         if self.release.is_some_and(|at| at <= now) {
             self.release = None;

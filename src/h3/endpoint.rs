@@ -11,6 +11,7 @@ use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
 use super::settings::{self, QuicSettings, StartError};
 use crate::identity::Identity;
+use crate::limits;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -40,6 +41,11 @@ pub enum Received {
     Reply {
         /// Bytes of the answer.
         len: usize,
+    },
+    /// It is of a connection that another worker of this process made.
+    Elsewhere {
+        /// The worker.
+        worker: u16,
     },
     /// Nothing happens.
     Dropped(DropReason),
@@ -131,6 +137,7 @@ impl Endpoint {
                 self.shared.counters.negotiations.add(1);
                 Received::Reply { len: self.reply.len() }
             }
+            Found::Elsewhere(worker) => Received::Elsewhere { worker },
             Found::Nothing(reason) => self.drop(reason),
         }
     }
@@ -138,10 +145,7 @@ impl Endpoint {
     fn find(&mut self, datagram: &[u8]) -> Found {
         match Invariant::parse(datagram) {
             None => Found::Nothing(DropReason::Truncated),
-            Some(Invariant::Short { dcid }) => match self.find_ours(dcid) {
-                Ok(slot) => Found::Slot(slot),
-                Err(reason) => Found::Nothing(reason),
-            },
+            Some(Invariant::Short { dcid }) => self.find_ours(dcid),
             Some(Invariant::Long { version: 0, .. }) => Found::Nothing(DropReason::VersionNegotiation),
             Some(Invariant::Long { version, dcid, scid, .. }) if version != VERSION_1 => {
                 if datagram.len() < INITIAL_LEN_MIN {
@@ -168,10 +172,9 @@ impl Endpoint {
             return Found::Slot(slot);
         }
         match self.find_ours(dcid) {
-            Ok(slot) => return Found::Slot(slot),
-            Err(DropReason::ForeignId) => {}
-            Err(reason) if kind != LongType::Initial => return Found::Nothing(reason),
-            Err(_) => {}
+            Found::Nothing(DropReason::ForeignId) => {}
+            Found::Nothing(_) if kind == LongType::Initial => {}
+            found => return found,
         }
         if kind != LongType::Initial {
             return Found::Nothing(DropReason::NoConnection);
@@ -185,16 +188,21 @@ impl Endpoint {
         Found::New(first_id)
     }
 
-    /// The slot that an ID of ours names.
+    /// Where the connection is that an ID of ours names.
     #[inline]
-    fn find_ours(&mut self, dcid: &[u8]) -> Result<u32, DropReason> {
-        let cid = self.coder.decode(dcid).ok_or(DropReason::ForeignId)?;
-        if cid.epoch != self.epoch || cid.worker != self.worker {
-            return Err(DropReason::Misdirected);
+    fn find_ours(&mut self, dcid: &[u8]) -> Found {
+        let Some(cid) = self.coder.decode(dcid) else {
+            return Found::Nothing(DropReason::ForeignId);
+        };
+        if cid.epoch != self.epoch {
+            return Found::Nothing(DropReason::OtherProcess);
+        }
+        if cid.worker != self.worker {
+            return Found::Elsewhere(cid.worker);
         }
         match self.slots.get(cid.slot as usize) {
-            Some(slot) if slot.tag == cid.tag && slot.connection.is_some() => Ok(cid.slot),
-            _ => Err(DropReason::NoConnection),
+            Some(slot) if slot.tag == cid.tag && slot.connection.is_some() => Found::Slot(cid.slot),
+            _ => Found::Nothing(DropReason::NoConnection),
         }
     }
 
@@ -231,7 +239,7 @@ impl Endpoint {
         self.issue_ids(index);
     }
 
-    /// Gives the client as many IDs as it takes, for its next paths.
+    /// Gives the client as many IDs as it takes and we keep, for its next paths.
     fn issue_ids(&mut self, index: u32) {
         let Some(slot) = self.slots.get_mut(index as usize) else {
             return;
@@ -240,7 +248,7 @@ impl Endpoint {
             return;
         };
         while connection.quic.retired_scid_next().is_some() {}
-        while connection.quic.scids_left() > 0 {
+        while connection.quic.scids_left() > 0 && connection.quic.active_scids() < limits::quic::CONNECTION_IDS {
             let wire = self.coder.encode(Cid {
                 epoch: self.epoch,
                 worker: self.worker,
@@ -406,5 +414,6 @@ enum Found {
     Slot(u32),
     New(FirstId),
     Negotiate,
+    Elsewhere(u16),
     Nothing(DropReason),
 }

@@ -5,7 +5,7 @@
 //!
 //! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
 //! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), [`cid`] (what a connection ID says).
+//! kept of one request), `paths` (clients that move), [`cid`] (what a connection ID says), [`steering`] (how the kernel reads it).
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
@@ -22,11 +22,13 @@ mod counters;
 pub mod endpoint;
 mod flight;
 pub mod packet;
+mod paths;
 mod payload;
 mod qpack;
 mod receive;
 mod send;
 mod settings;
+pub mod steering;
 mod streams;
 mod transmit;
 pub mod versions;

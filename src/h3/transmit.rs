@@ -119,6 +119,7 @@ impl Connection {
                 break;
             }
         }
+        let train = train.or_else(|| self.send_for_left_path(out));
         train.map(|train| self.count(train))
     }
 

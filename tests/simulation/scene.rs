@@ -6,6 +6,7 @@ use crate::origin::{Door, Log, Reaction, Scripted, Seen};
 use spooky::config::{self, Generation};
 use spooky::h3;
 use spooky::telemetry::{AccessSender, BackendName, RouteName, Scope, WorkerCells};
+use spooky::worker::forward::Lines;
 use spooky::worker::token::Owner;
 use spooky::worker::{Command, Report, Setup, Worker};
 use spooky_uring::mailbox::{self, Receiver, Sender};
@@ -76,8 +77,10 @@ impl Scene {
         lend(Some(seed));
         let mut host = SimulatedHost::new(seed, plan);
         assert!(host.has_interposed_clock(), "quiche would not see virtual time");
-        let (generation, _) =
+        let (mut generation, _) =
             config::from_str("simulation.toml", text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        // Limits are the one worker's, however many CPUs the machine has that runs the test.
+        generation.performance.worker_threads = 1;
         let generation = Arc::new(generation);
         let listener = &generation.listeners[0];
         let settings = h3::QuicSettings {
@@ -101,6 +104,7 @@ impl Scene {
             access: AccessSender::off(),
             commands: inbox,
             reports: outbox,
+            lines: Lines::none(),
             seed: [7; 16],
         };
         Self {

@@ -3,4 +3,5 @@
 mod bad_input;
 mod exchanges;
 mod life;
-mod support;
+mod paths;
+pub(super) mod support;
