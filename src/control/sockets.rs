@@ -216,3 +216,114 @@ fn beside(failure: Failure, inherited: usize, count: usize) -> Failure {
 fn listen(address: SocketAddr, key: &str) -> Result<Listener, Failure> {
     Listener::tcp(address, BACKLOG, false).map_err(|error| Failure::bind(Protocol::Tcp, address, key, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h3::cid::{CID_LEN, Cid, CidCoder};
+    use std::collections::HashSet;
+    use std::net::UdpSocket as Plain;
+    use std::os::fd::AsFd;
+
+    const WORKERS: u16 = 5;
+
+    fn generation(more: &str) -> Generation {
+        let text = format!(
+            "version = 1\n[listen]\naddress = \"127.0.0.1\"\nport = 0\n[upstream.a]\nroute = {{ path_prefix = \"/\" }}\n\
+             backends = [{{ id = \"b\", address = \"http://127.0.0.1:1\" }}]\n[observability]\n\
+             metrics = {{ enabled = false }}\ncontrol_api = {{ enabled = false }}\n[performance]\n{more}"
+        );
+        crate::config::from_str("t", &text).expect("right").0
+    }
+
+    fn given_sockets(sockets: Vec<Plain>, name: &str) -> Vec<Inherited> {
+        let one = |socket: Plain| Inherited { name: name.to_owned(), descriptor: socket.into() };
+        sockets.into_iter().map(one).collect()
+    }
+
+    #[test]
+    fn the_kernel_gives_a_datagram_to_the_worker_in_its_connection_id() {
+        let generation = generation(&format!("worker_threads = {WORKERS}\nudp_receive_buffer_bytes = \"1MiB\""));
+        let sockets = Sockets::bind(&generation).unwrap();
+        let keys = CidKeys::derive(b"a secret of the tests");
+        assert_eq!(sockets.steer(&generation, &keys), [Steering::Kernel]);
+        let to = sockets.addresses.public[0];
+        let group: Vec<Plain> =
+            sockets.workers.iter().map(|own| own[0].as_fd().try_clone_to_owned().unwrap().into()).collect();
+        group.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+        let take = |packet: &[u8]| {
+            Plain::bind("127.0.0.1:0").unwrap().send_to(packet, to).unwrap();
+            let mut bytes = [0; 100];
+            // On loopback a datagram has arrived when it is sent.
+            group.iter().position(|socket| socket.recv(&mut bytes).is_ok())
+        };
+        let mut coder = CidCoder::new(&keys).unwrap();
+        let mut initials = HashSet::new();
+        for tag in 0..100 {
+            let worker = tag as u16 % WORKERS;
+            let id = coder.encode(Cid { epoch: 1, worker, slot: tag, tag, sequence: 0 });
+            let there = Some(usize::from(worker));
+            let long = |first| [&[first, 0, 0, 0, 1, CID_LEN as u8], &id[..], &[0; 30]].concat();
+            assert_eq!(take(&[&[0x40], &id[..], &[0; 9]].concat()), there);
+            assert_eq!(take(&long(0xe0)), there);
+            initials.insert(take(&long(0xc0)));
+        }
+        assert!(!initials.contains(&None) && initials.len() > 1, "Initial packets go by the hash: {initials:?}");
+        // The port stays ours.
+        assert!(Plain::bind(to).is_err());
+    }
+
+    #[test]
+    fn one_worker_needs_no_steering_and_shares_its_port_with_nobody() {
+        let generation = generation("worker_threads = 1");
+        let sockets = Sockets::bind(&generation).unwrap();
+        assert_eq!(sockets.steer(&generation, &CidKeys::derive(b"s")), [Steering::OneWorker]);
+        let beside = UdpOptions { reuse_port: true, ..UdpOptions::new(sockets.addresses.public[0]) };
+        assert!(UdpSocket::bind(&beside).is_err());
+    }
+
+    #[test]
+    fn steering_that_is_refused_is_told_with_its_cause() {
+        let generation = generation("worker_threads = 2");
+        // Sockets in no group: the kernel takes no program for them.
+        let options = UdpOptions { reuse_port: false, ..UdpOptions::new("127.0.0.1:0".parse().unwrap()) };
+        let workers = (0..2).map(|_| vec![UdpSocket::bind(&options).unwrap()]).collect();
+        let sockets = Sockets { workers, hosts: Vec::new(), addresses: Addresses::default() };
+        let steering = sockets.steer(&generation, &CidKeys::derive(b"s"));
+        assert!(matches!(&steering[..], [Steering::Forwarding(why)] if !why.is_empty()), "{steering:?}");
+        assert!(steering[0].to_string().starts_with("none: "));
+    }
+
+    #[test]
+    fn inherited_sockets_come_first_and_the_rest_beside_them() {
+        let generation = generation("worker_threads = 3");
+        let listener = &generation.listeners[0];
+        let bound = Plain::bind("127.0.0.1:0").unwrap();
+        let address = bound.local_addr().unwrap();
+        let probe = bound.try_clone().unwrap();
+        let options = UdpOptions { reuse_port: false, ..UdpOptions::new(listener.address) };
+        let group = group(listener, 3, given_sockets(vec![bound], "listen"), options).unwrap();
+        assert!(group.iter().all(|socket| socket.local_address() == address));
+        // The program's position 0 is the inherited one.
+        group[0].steer(&[spooky_uring::Instruction::choose(0)]).unwrap();
+        Plain::bind("127.0.0.1:0").unwrap().send_to(b"x", address).unwrap();
+        probe.set_nonblocking(true).unwrap();
+        assert_eq!(probe.recv(&mut [0; 4]).unwrap(), 1);
+    }
+
+    #[test]
+    fn inherited_sockets_that_do_not_fit_are_refused_with_the_fix() {
+        let generation = generation("worker_threads = 1");
+        let listener = &generation.listeners[0];
+        let plain = || Plain::bind("127.0.0.1:0").unwrap();
+        let options = UdpOptions::new(listener.address);
+        let many = group(listener, 1, given_sockets(vec![plain(), plain()], "listen"), options).unwrap_err();
+        assert_eq!(many.exit, Exit::Configuration);
+        assert!(many.fix.contains("worker_threads = 2"), "{many}");
+        let elsewhere = Plain::bind("127.0.0.2:0").unwrap();
+        let elsewhere = group(listener, 1, given_sockets(vec![elsewhere], "listen"), options).unwrap_err();
+        assert!(elsewhere.cause.contains("127.0.0.2:"), "{elsewhere}");
+        let stranger = given(&generation, given_sockets(vec![plain()], "web")).unwrap_err();
+        assert!(stranger.cause.contains("listen") && stranger.fix.contains("FileDescriptorName="), "{stranger}");
+    }
+}

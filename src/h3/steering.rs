@@ -111,8 +111,6 @@ mod tests {
     use super::super::packet::{Invariant, LongType};
     use super::super::tests::support::Random;
     use super::*;
-    use spooky_uring::{UdpOptions, UdpSocket};
-    use std::os::fd::AsFd;
 
     const WORKERS: u16 = 5;
 
@@ -259,39 +257,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn the_kernel_follows_the_program() {
-        let (keys, mut coder) = (keys(), CidCoder::new(&keys()).unwrap());
-        let mut options = UdpOptions { receive_buffer: 1 << 20, ..UdpOptions::new("127.0.0.1:0".parse().unwrap()) };
-        let group: Vec<UdpSocket> = (0..WORKERS)
-            .map(|_| {
-                let socket = UdpSocket::bind(&options).unwrap();
-                options.address = socket.local_address();
-                socket
-            })
-            .collect();
-        group[0].steer(&program(&keys, WORKERS)).unwrap();
-        let sockets: Vec<std::net::UdpSocket> =
-            group.iter().map(|socket| socket.as_fd().try_clone_to_owned().unwrap().into()).collect();
-        sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
-        let take = |packet: &[u8]| {
-            let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            sender.send_to(packet, options.address).unwrap();
-            let mut bytes = [0; 100];
-            // On loopback a datagram has arrived when it is sent.
-            sockets.iter().position(|socket| socket.recv(&mut bytes).is_ok())
-        };
-        let mut initials = std::collections::HashSet::new();
-        for tag in 0..100 {
-            let worker = tag as u16 % WORKERS;
-            let id = id(&mut coder, worker, tag);
-            let there = Some(usize::from(worker));
-            assert_eq!(take(&[&[0x40], &id[..], &[0; 9]].concat()), there);
-            assert_eq!(take(&long(0xe0, 1, &id)), there);
-            initials.insert(take(&long(0xc0, 1, &id)));
-        }
-        assert!(!initials.contains(&None) && initials.len() > 1, "Initial packets go by the hash: {initials:?}");
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the proxy listens.
-const PROXY: &str = "192.0.2.1:443";
+pub const PROXY: &str = "192.0.2.1:443";
 
 /// Turns without the awaited thing before a run counts as hung: many times what the longest story takes.
 const TURNS_MAX: u64 = 3_000_000;
@@ -74,6 +74,11 @@ pub struct Scene {
 impl Scene {
     /// A worker with this configuration. Everything that is drawn in it comes from `seed`.
     pub fn new(seed: u64, plan: Plan, text: &str) -> Self {
+        Self::with_lines(seed, plan, text, Lines::none())
+    }
+
+    /// The same with lines to other workers; this one is the first.
+    pub fn with_lines(seed: u64, plan: Plan, text: &str, lines: Lines) -> Self {
         lend(Some(seed));
         let mut host = SimulatedHost::new(seed, plan);
         assert!(host.has_interposed_clock(), "quiche would not see virtual time");
@@ -96,6 +101,9 @@ impl Scene {
         let (commands, inbox) = mailbox::channel(16).expect("a mailbox");
         let (outbox, reports) = mailbox::channel(16).expect("a mailbox");
         host.watch(inbox.doorbell(), Owner::Mailbox.token());
+        if let Some(doorbell) = lines.doorbell() {
+            host.watch(doorbell, Owner::Forwards.token());
+        }
         let cells = Arc::new(WorkerCells::new(Arc::new(scope(&generation))));
         let setup = Setup {
             generation,
@@ -104,7 +112,7 @@ impl Scene {
             access: AccessSender::off(),
             commands: inbox,
             reports: outbox,
-            lines: Lines::none(),
+            lines,
             seed: [7; 16],
         };
         Self {
