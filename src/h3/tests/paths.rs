@@ -17,6 +17,16 @@ fn offer_ids(world: &mut World) {
     while world.client.quic.retired_scid_next().is_some() {}
 }
 
+/// The client acknowledges what it has, and all that the server sends then is lost.
+fn lose_a_flight(world: &mut World) {
+    let before = world.trains.iter().map(|train| train.packets).sum::<usize>();
+    world.deaf = true;
+    world.turn();
+    world.deaf = false;
+    let lost = world.trains.iter().map(|train| train.packets).sum::<usize>() - before;
+    assert!(lost > 5, "only {lost} packets were on their way");
+}
+
 /// A download during which the NAT gives the client that many addresses, one after the other.
 fn download_through_a_nat(world: &mut World, rebindings: u16, offers: bool) {
     let len = 200_000 * (u64::from(rebindings) + 1);
@@ -28,10 +38,7 @@ fn download_through_a_nat(world: &mut World, rebindings: u16, offers: bool) {
         let before = 200_000 * u64::from(at) - 100_000;
         world.run(|world| world.client.answers.get(&stream).is_some_and(|answer| answer.len > before));
         assert!(!world.client.answers[&stream].is_over(), "it is over before rebinding {at}");
-        // What is on its way when the NAT forgets is lost.
-        world.weather.lose = 100;
-        world.serve();
-        world.weather.lose = 0;
+        lose_a_flight(world);
         world.nat = Some(outside(at));
         // As soon as the client has something to say.
         world.client.quic.send_ack_eliciting().unwrap();
@@ -74,10 +81,9 @@ fn download_while_migrating(world: &mut World, moves: u16) {
         offer_ids(world);
         let before = 300_000 * u64::from(at) - 150_000;
         world.run(|world| world.client.answers.get(&stream).is_some_and(|answer| answer.len > before));
-        world.weather.lose = 100;
-        world.serve();
-        world.weather.lose = 0;
+        lose_a_flight(world);
         world.client.quic.migrate(there, server_address()).unwrap();
+        world.client.quic.send_ack_eliciting().unwrap();
         world.nat = Some(there);
         world.run(|world| world.connection().client() == there);
     }

@@ -472,6 +472,8 @@ pub struct World {
     pub turns: u64,
     /// The address that a NAT gives the client, which knows nothing of it; what is sent to an earlier one is lost.
     pub nat: Option<SocketAddr>,
+    /// Nothing reaches the client.
+    pub deaf: bool,
 }
 
 pub fn identity() -> Identity {
@@ -502,6 +504,7 @@ impl World {
             mss: usize::from(settings.max_udp_payload),
             turns: 0,
             nat: None,
+            deaf: false,
         }
     }
 
@@ -611,7 +614,7 @@ impl World {
             };
             moved = true;
             self.check_train(&train, &slot);
-            if self.nat.is_some_and(|address| address != train.to) {
+            if self.deaf || self.nat.is_some_and(|address| address != train.to) {
                 continue;
             }
             for packet in slot[..train.len].chunks(usize::from(train.segment)) {
