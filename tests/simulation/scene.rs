@@ -163,11 +163,25 @@ impl Scene {
         handle
     }
 
+    /// The NAT before a client forgets it and gives it another port.
+    pub fn rebind(&self, client: &ClientHandle, port: u16) {
+        let outside: SocketAddr = ([198, 51, 100, 1], port).into();
+        self.host.add_peer_address(client.peer, outside);
+        client.get_mut().outside = outside;
+        client.get_mut().speak();
+        self.host.poke(client.peer);
+    }
+
     /// Adds a request to a client and wakes it.
     pub fn ask(&self, client: &ClientHandle, request: Request) -> usize {
         let number = client.get_mut().ask(request);
         self.host.poke(client.peer);
         number
+    }
+
+    /// Body bytes that a client has of one response.
+    pub fn clients_received(&self, client: usize, exchange: usize) -> u64 {
+        self.clients[client].get().exchanges[exchange].received
     }
 
     /// One turn.
