@@ -112,15 +112,15 @@ impl Sockets {
     pub fn steer(&self, generation: &Generation, keys: &CidKeys) -> Vec<Steering> {
         let count = self.workers.len();
         let program = steering::program(keys, count as u16);
-        let Some((first, true)) = self.workers.first().map(|first| (first, count > 1)) else {
-            return generation.listeners.iter().map(|_| Steering::OneWorker).collect();
-        };
-        let listeners = generation.listeners.iter().zip(first);
+        let listeners = generation.listeners.iter().zip(self.workers.first().into_iter().flatten());
         listeners
             .map(|(listener, socket)| {
-                let steering = match socket.steer(&program) {
-                    Ok(()) => Steering::Kernel,
-                    Err(error) => Steering::Forwarding(error.to_string()),
+                let steering = match count {
+                    1 => Steering::OneWorker,
+                    _ => socket.steer(&program).map_or_else(
+                        |error| Steering::Forwarding(error.to_string()),
+                        |()| Steering::Kernel,
+                    ),
                 };
                 match &steering {
                     Steering::Forwarding(_) => tracing::warn!(
