@@ -299,7 +299,7 @@ pub struct Performance {
     pub worker_threads: u16,
     /// Whether each worker stays on one CPU.
     pub pin_workers: bool,
-    /// Exchanges at once in the process.
+    /// Exchanges at once in the process; see [`Self::share`].
     pub global_inflight_limit: u32,
     /// Client connections at once in the process.
     pub max_active_connections: u32,
@@ -317,6 +317,15 @@ pub struct Performance {
     pub udp_send_buffer_bytes: u32,
     /// How long a drain waits for running exchanges.
     pub shutdown_drain_timeout: Duration,
+}
+
+impl Performance {
+    /// One worker's share of a limit of the process, rounded up: no limit becomes 0, and together they exceed it by less
+    /// than one for each worker.
+    #[must_use]
+    pub fn share(&self, limit: u32) -> u32 {
+        limit.div_ceil(u32::from(self.worker_threads.max(1)))
+    }
 }
 
 /// `[resilience.protocol]`.

@@ -283,8 +283,8 @@ schema! {
 
     /// Limits, times and sizes.
     Performance of "process" {
-        /// Worker threads.
-        worker_threads: default u16 = "1", 1..=1;
+        /// Worker threads; left out, one for each CPU that the process may use.
+        worker_threads: optional u16, 1..=4_096;
         /// Keep each worker on one CPU.
         pin_workers: default bool = "true";
         /// Exchanges at once; more are answered 503.

@@ -224,7 +224,7 @@ fn address_validation_is_off_the_way_unless_it_is_asked_for() {
 #[test]
 fn planned_keys_and_words_say_so() {
     let text = format!(
-        "{SMALLEST}load_balancing = {{ type = \"least-connections\", key = \"path\" }}\n[resilience.retry]\nmax = 1\n[performance]\nworker_threads = 4\n"
+        "{SMALLEST}load_balancing = {{ type = \"least-connections\", key = \"path\" }}\n[resilience.retry]\nmax = 1\n[performance]\nworker_threads = 5000\n"
     );
     let messages: Vec<String> = refuse(&text).into_iter().map(|(_, _, message)| message).collect();
     assert_eq!(
@@ -233,9 +233,20 @@ fn planned_keys_and_words_say_so() {
             "\"least-connections\" is not available in this version",
             "`key` in `upstream.default.load_balancing` is not available in this version",
             "`retry` in `resilience` is not available in this version",
-            "`worker_threads` is out of range: only 1 is possible",
+            "`worker_threads` is out of range: from 1 to 4096",
         ]
     );
+}
+
+#[test]
+fn workers_are_as_many_as_cpus_unless_written() {
+    let workers = |more: &str| {
+        let (generation, _) = from_str("t", &format!("{SMALLEST}{more}")).expect("right");
+        generation.performance.worker_threads
+    };
+    let cpus = spooky_uring::host::allowed_cpus().unwrap().len();
+    assert_eq!(usize::from(workers("")), cpus.min(4096));
+    assert_eq!(workers("[performance]\nworker_threads = 3\n"), 3);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::failure::{Exit, Failure};
 use super::identities;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
 use super::secret;
-use super::sockets::{Addresses, Sockets};
+use super::sockets::{Addresses, Sockets, Steering};
 use super::workers::{Shared, Workers, random};
 use crate::config::{self, Generation};
 use crate::h3::tickets::TicketKeys;
@@ -106,18 +106,23 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         None => (None, None),
     };
     let (asks, asked) = mailbox::channel(2).map_err(machine)?;
+    let keys = EndpointKeys::derive(secret.as_bytes());
+    let steering = sockets.steer(&generation, &keys.cid);
     let shared = Arc::new(Shared {
         generation: Arc::clone(&generation),
         scope,
         contexts,
-        keys: EndpointKeys::derive(secret.as_bytes()),
+        keys,
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,
         access: access_sender,
     });
     let features = shared.features.clone();
     let workers = Workers::start(shared, sockets.workers)?;
-    let sources = sources(&generation, &workers, &features);
+    let mut sources = sources(&generation, &workers, &features);
+    let steered = generation.listeners.iter().zip(&steering);
+    sources.steering =
+        steered.map(|(listener, steering)| (listener.name.clone(), *steering == Steering::Kernel)).collect();
     let (tell, told) = sync_channel(1);
     let observability = &generation.observability;
     let metrics_path = observability.metrics.as_ref().map_or("/metrics".into(), |metrics| metrics.path.clone());
@@ -168,8 +173,10 @@ pub fn start(start: Start) -> Result<Running, Failure> {
 /// Client connections share one UDP socket; a descriptor is needed for each connection to a backend and each of control.
 fn raise_descriptors(generation: &Generation) {
     const OTHERS: u64 = 256;
+    // Sockets, two mailboxes and a ring of each worker.
+    let workers = u64::from(generation.performance.worker_threads) * (generation.listeners.len() as u64 + 3);
     let backends = u64::from(generation.performance.global_inflight_limit);
-    let wanted = backends + u64::from(limits::CONTROL_CONNECTIONS) + OTHERS;
+    let wanted = backends + u64::from(limits::CONTROL_CONNECTIONS) + workers + OTHERS;
     match host::raise_descriptor_limit(wanted) {
         Ok(limit) if limit < wanted => tracing::warn!(
             limit,

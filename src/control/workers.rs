@@ -9,6 +9,7 @@ use crate::h3::{self, AddressLimits, Endpoint, EndpointKeys, QuicSettings, Rate,
 use crate::http::HeadLimits;
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
+use crate::worker::forward::Lines;
 use crate::worker::token::Owner;
 use crate::worker::{Command, Report, Setup, Worker};
 use spooky_uring::mailbox::{self, Receiver, Sender};
@@ -94,7 +95,8 @@ impl Workers {
         let cpus = host::allowed_cpus().unwrap_or_default();
         let pin = shared.generation.performance.pin_workers;
         let mut lines = Vec::with_capacity(count);
-        for (number, sockets) in sockets.into_iter().enumerate() {
+        let between = Lines::between(count).map_err(failed)?;
+        for (number, (sockets, between)) in sockets.into_iter().zip(between).enumerate() {
             let (commands, orders) = mailbox::channel(limits::MAILBOX_MESSAGES as usize).map_err(failed)?;
             let cells = Arc::new(WorkerCells::new(Arc::clone(&shared.scope)));
             let start = Start {
@@ -105,6 +107,7 @@ impl Workers {
                 cells: Arc::clone(&cells),
                 orders,
                 report: report.clone(),
+                lines: between,
             };
             let tell = tell.clone();
             let thread = std::thread::Builder::new()
@@ -141,6 +144,7 @@ struct Start {
     cells: Arc<WorkerCells>,
     orders: Receiver<Command>,
     report: Sender<Report>,
+    lines: Lines,
 }
 
 impl Start {
@@ -175,6 +179,9 @@ impl Start {
             listeners.push((endpoint, ring.add_udp(socket, token)));
         }
         ring.watch(self.orders.doorbell(), Owner::Mailbox.token());
+        if let Some(doorbell) = self.lines.doorbell() {
+            ring.watch(doorbell, Owner::Forwards.token());
+        }
         let access = match &shared.access {
             Some(sender) => AccessSender::new(Arc::clone(&shared.scope), sender.clone()),
             None => AccessSender::off(),
@@ -188,6 +195,7 @@ impl Start {
                 access,
                 commands: self.orders,
                 reports: self.report,
+                lines: self.lines,
                 seed: random()?,
             },
         ))
@@ -227,7 +235,6 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
     let performance = &generation.performance;
     let protocol = &generation.protocol;
     let quic = &listener.quic;
-    let workers = u32::from(performance.worker_threads.max(1));
     QuicSettings {
         idle_timeout: quic.idle_timeout,
         max_data: quic.max_data,
@@ -240,17 +247,17 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
         },
         max_udp_payload: quic.max_udp_payload,
         initial_window_packets: usize::from(quic.initial_congestion_window),
-        connections: performance.max_active_connections.div_ceil(workers) as usize,
+        connections: performance.share(performance.max_active_connections) as usize,
         retry: match quic.retry {
             RetryMode::Auto => Retry::Auto,
             RetryMode::Always => Retry::Always,
             RetryMode::Never => Retry::Never,
         },
         address_limits: AddressLimits {
-            connections: performance.max_connections_per_address.map(|most| most.div_ceil(workers)),
+            connections: performance.max_connections_per_address.map(|most| performance.share(most)),
             rate: performance.new_connections.map(|(per_second, burst)| Rate {
-                per_second: per_second.div_ceil(workers),
-                burst: burst.div_ceil(workers),
+                per_second: performance.share(per_second),
+                burst: performance.share(burst),
             }),
         },
         head: HeadLimits {

@@ -1,4 +1,6 @@
 //! Exchanges in flight: counted for the process, each upstream and each backend, and held until the exchange ends.
+//!
+//! Limits are the process's; each worker admits its share of them, so that no request waits for another thread's count.
 
 use crate::config::{BackendId, Generation, UpstreamId};
 use crate::http::Reason;
@@ -38,7 +40,7 @@ impl Inflight {
 
     /// Whether `backend` has room for one more.
     pub fn backend_has_room(&self, generation: &Generation, backend: BackendId) -> bool {
-        self.on_backend(backend) < generation.backend(backend).inflight_limit
+        self.on_backend(backend) < generation.performance.share(generation.backend(backend).inflight_limit)
     }
 
     /// Takes a unit of the process and of the upstream, or says which limit is reached.
@@ -46,11 +48,12 @@ impl Inflight {
     /// # Errors
     /// The limit that is full.
     pub fn admit(&mut self, generation: &Generation, upstream: UpstreamId) -> Result<Permits, Reason> {
-        if self.total >= generation.performance.global_inflight_limit {
+        let performance = &generation.performance;
+        if self.total >= performance.share(performance.global_inflight_limit) {
             return Err(Reason::LimitGlobal);
         }
         let count = &mut self.upstreams[upstream.0 as usize];
-        if *count >= generation.upstream(upstream).inflight_limit {
+        if *count >= performance.share(generation.upstream(upstream).inflight_limit) {
             return Err(Reason::LimitUpstream);
         }
         *count += 1;
@@ -81,5 +84,43 @@ impl Inflight {
         if permits.total {
             self.total -= 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_str;
+
+    #[test]
+    fn a_worker_admits_its_share_of_each_limit() {
+        let upstream = |name, path| {
+            format!(
+                "[upstream.{name}]\nroute = {{ path_prefix = \"{path}\" }}\n\
+                 backends = [{{ id = \"b\", address = \"http://127.0.0.1:1\" }}]\n"
+            )
+        };
+        let text = format!(
+            "version = 1\n[listen]\n{}{}[performance]\nworker_threads = 3\nglobal_inflight_limit = 10\n\
+             per_upstream_inflight_limit = 7\nper_backend_inflight_limit = 2\n",
+            upstream("one", "/"),
+            upstream("two", "/two")
+        );
+        let (generation, _) = from_str("t", &text).expect("right");
+        let (one, two, backend) = (UpstreamId(0), UpstreamId(1), BackendId(0));
+        let mut inflight = Inflight::new(&generation);
+        // ⌈2 ÷ 3⌉ for the backend: no worker is left without.
+        assert!(inflight.backend_has_room(&generation, backend));
+        let mut first = inflight.admit(&generation, one).unwrap();
+        inflight.enter(&mut first, backend);
+        assert!(!inflight.backend_has_room(&generation, backend));
+        // ⌈7 ÷ 3⌉ for the upstream, then ⌈10 ÷ 3⌉ for the process.
+        let mut held = vec![first];
+        held.extend((0..2).map(|_| inflight.admit(&generation, one).unwrap()));
+        assert_eq!(inflight.admit(&generation, one), Err(Reason::LimitUpstream));
+        held.push(inflight.admit(&generation, two).unwrap());
+        assert_eq!(inflight.admit(&generation, two), Err(Reason::LimitGlobal));
+        held.into_iter().for_each(|permits| inflight.release(permits));
+        assert_eq!((inflight.total(), inflight.on_backend(backend)), (0, 0));
     }
 }

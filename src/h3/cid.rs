@@ -2,23 +2,32 @@
 //!
 //! ```text
 //! plain, 16 bytes:  layout 8 | epoch 16 | worker 16 | slot 32 | tag 32 | sequence 24
-//! on the wire:      AES-128 of that one block
+//! on the wire, 18:  block = AES-128 of the plain bytes | steering 16 = worker XOR mask(block)
 //! ```
 //! * `layout` tells this layout from later ones.
 //! * `epoch` is the process's: a packet for the process before us is known as such.
-//! * `worker` owns the connection (room for 65,536; the kernel steering needs at least 12 bits).
+//! * `worker` owns the connection (room for 65,536).
 //! * `slot` and `tag` find the connection in the worker's table without a map; the tag is the use of the slot, so that a
 //!   late packet finds nothing instead of a stranger.
 //! * `sequence` counts the IDs of one connection.
+//! * `steering` tells the kernel the worker: it chooses the socket of a datagram, and cannot do AES. The mask is a keyed
+//!   mix of the block that a program of classic BPF can compute too, see [`super::steering`].
 //!
-//! One block, one key: two IDs of a connection look unrelated to everybody without the key, and decoding costs one AES
-//! block and no memory. A guessed ID decodes to noise, which `layout`, `epoch`, `worker` and `tag` reject.
+//! Two IDs of a connection look unrelated to everybody without the keys, and decoding costs one AES block and no memory. A
+//! guessed ID decodes to noise, which the steering, `layout`, `epoch`, `worker` and `tag` reject. The mask is no cipher;
+//! what is behind it is only the number of the worker (docs/adr/0005-steering-bits.md).
 
 use boring::symm::{Cipher, Crypter, Mode};
 use ring::{hkdf, hmac};
 
 /// Bytes of every connection ID we make.
-pub const CID_LEN: usize = 16;
+pub const CID_LEN: usize = BLOCK_LEN + STEERING_LEN;
+
+/// Bytes of the encrypted part, which stands first.
+pub const BLOCK_LEN: usize = 16;
+
+/// Bytes of the masked number of the worker behind it, big-endian.
+pub const STEERING_LEN: usize = 2;
 
 /// Layouts known. A new one gets a new number, so that packets of both can be told apart during an upgrade.
 const LAYOUT: u8 = 0x51;
@@ -39,8 +48,8 @@ pub struct Cid {
 }
 
 impl Cid {
-    fn to_block(self) -> [u8; CID_LEN] {
-        let mut block = [0; CID_LEN];
+    fn to_block(self) -> [u8; BLOCK_LEN] {
+        let mut block = [0; BLOCK_LEN];
         block[0] = LAYOUT;
         block[1..3].copy_from_slice(&self.epoch.to_be_bytes());
         block[3..5].copy_from_slice(&self.worker.to_be_bytes());
@@ -67,8 +76,29 @@ impl Cid {
 /// The keys that connection IDs and reset tokens are made with; the same on all workers of a process.
 #[derive(Clone)]
 pub struct CidKeys {
-    block: [u8; 16],
+    block: [u8; BLOCK_LEN],
     reset: [u8; 32],
+    pub(super) mask: Mask,
+}
+
+/// The mix that hides the number of the worker from who has not the keys: for each 32-bit word of the block,
+/// `h = (h ^ word) * factor; h ^= h >> 16`, and the low half of it in the end.
+#[derive(Clone, Copy)]
+pub(super) struct Mask {
+    pub(super) start: u32,
+    /// Odd, or the low bits of `h` would be lost.
+    pub(super) factors: [u32; BLOCK_LEN / 4],
+}
+
+impl Mask {
+    fn of(self, block: &[u8; BLOCK_LEN]) -> u16 {
+        let (words, _) = block.as_chunks::<4>();
+        let mixed = words.iter().zip(self.factors).fold(self.start, |mixed, (word, factor)| {
+            let mixed = (mixed ^ u32::from_be_bytes(*word)).wrapping_mul(factor);
+            mixed ^ (mixed >> 16)
+        });
+        mixed as u16
+    }
 }
 
 impl std::fmt::Debug for CidKeys {
@@ -81,10 +111,13 @@ impl CidKeys {
     /// Derives the keys from the process's secret (HKDF-SHA-256).
     pub fn derive(secret: &[u8]) -> Self {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"spooky connection id").extract(secret);
-        let mut keys = Self { block: [0; 16], reset: [0; 32] };
-        expand(&root, b"block v1", &mut keys.block);
-        expand(&root, b"reset v1", &mut keys.reset);
-        keys
+        let (mut block, mut reset, mut mask) = ([0; BLOCK_LEN], [0; 32], [0; 4 + BLOCK_LEN]);
+        expand(&root, b"block v1", &mut block);
+        expand(&root, b"reset v1", &mut reset);
+        expand(&root, b"steering v1", &mut mask);
+        let (words, _) = mask.as_chunks::<4>();
+        let word = |at: usize| words.get(at).map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        Self { block, reset, mask: Mask { start: word(0), factors: std::array::from_fn(|at| word(1 + at) | 1) } }
     }
 }
 
@@ -107,6 +140,7 @@ pub struct CidCoder {
     encrypt: Crypter,
     decrypt: Crypter,
     reset: hmac::Key,
+    mask: Mask,
 }
 
 impl CidCoder {
@@ -122,27 +156,32 @@ impl CidCoder {
             encrypt: cipher(Mode::Encrypt)?,
             decrypt: cipher(Mode::Decrypt)?,
             reset: hmac::Key::new(hmac::HMAC_SHA256, &keys.reset),
+            mask: keys.mask,
         })
     }
 
     /// The ID on the wire.
     pub fn encode(&mut self, cid: Cid) -> [u8; CID_LEN] {
-        let mut out = [0; 2 * CID_LEN];
+        let mut out = [0; 2 * BLOCK_LEN];
         let written = self.encrypt.update(&cid.to_block(), &mut out);
-        assert!(matches!(written, Ok(CID_LEN)), "AES of one block");
+        assert!(matches!(written, Ok(BLOCK_LEN)), "AES of one block");
+        let mut block = [0; BLOCK_LEN];
+        block.copy_from_slice(&out[..BLOCK_LEN]);
+        let steering = cid.worker ^ self.mask.of(&block);
         let mut wire = [0; CID_LEN];
-        wire.copy_from_slice(&out[..CID_LEN]);
+        wire[..BLOCK_LEN].copy_from_slice(&block);
+        wire[BLOCK_LEN..].copy_from_slice(&steering.to_be_bytes());
         wire
     }
 
     /// What an ID says; `None` if it is not one of ours. The caller still compares epoch, worker and tag.
     pub fn decode(&mut self, wire: &[u8]) -> Option<Cid> {
-        if wire.len() != CID_LEN {
-            return None;
-        }
-        let mut out = [0; 2 * CID_LEN];
-        match self.decrypt.update(wire, &mut out) {
-            Ok(CID_LEN) => Cid::from_block(&out[..CID_LEN]),
+        let (block, steering) = wire.split_first_chunk::<BLOCK_LEN>()?;
+        let steered = self.mask.of(block) ^ u16::from_be_bytes(*steering.as_array::<STEERING_LEN>()?);
+        let mut out = [0; 2 * BLOCK_LEN];
+        match self.decrypt.update(block, &mut out) {
+            // The kernel went by the one, we go by the other: an ID of ours says the same in both.
+            Ok(BLOCK_LEN) => Cid::from_block(&out[..BLOCK_LEN]).filter(|cid| cid.worker == steered),
             _ => None,
         }
     }
@@ -191,9 +230,46 @@ mod tests {
         for (i, a) in ids.iter().enumerate() {
             for b in &ids[i + 1..] {
                 let different = a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
-                // 128 fair coins: 64 expected, 6 sigma is 34.
-                assert!((30..=98).contains(&different), "{different} of 128 bits differ");
+                // 144 fair coins: 72 expected, 6 sigma is 36.
+                assert!((36..=108).contains(&different), "{different} of 144 bits differ");
             }
+        }
+    }
+
+    #[test]
+    fn the_steering_of_one_worker_looks_like_noise_and_depends_on_the_key() {
+        let steering = |coder: &mut CidCoder, sequence| {
+            let wire = coder.encode(sample(sequence));
+            u16::from_be_bytes([wire[BLOCK_LEN], wire[BLOCK_LEN + 1]])
+        };
+        let (mut one, mut other) = (coder(b"secret"), coder(b"another"));
+        let count = 4096;
+        let mut ones = [0_u32; 16];
+        let mut seen = std::collections::HashSet::new();
+        for sequence in 0..count {
+            let value = steering(&mut one, sequence);
+            seen.insert(value);
+            assert_eq!(steering(&mut one, sequence), value);
+            for (bit, ones) in ones.iter_mut().enumerate() {
+                *ones += u32::from(value >> bit & 1);
+            }
+        }
+        // 4096 fair coins: 2048 expected, 6 sigma is 192.
+        assert!(ones.iter().all(|ones| (1856..=2240).contains(ones)), "{ones:?}");
+        // 65,536 values, 4096 draws: 3970 different ones expected.
+        assert!(seen.len() > 3900, "{} different", seen.len());
+        let same = (0..count).filter(|&at| steering(&mut one, at) == steering(&mut other, at)).count();
+        assert!(same < 5, "{same}");
+    }
+
+    #[test]
+    fn an_id_whose_steering_was_changed_is_not_ours() {
+        let mut coder = coder(b"secret");
+        let wire = coder.encode(sample(3));
+        for bit in 0..8 * CID_LEN {
+            let mut changed = wire;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(coder.decode(&changed), None, "bit {bit}");
         }
     }
 
@@ -204,7 +280,8 @@ mod tests {
         let wire = theirs.encode(sample(1));
         assert_ne!(ours.decode(&wire), Some(sample(1)));
         assert_eq!(ours.decode(&[]), None);
-        assert_eq!(ours.decode(&wire[..15]), None);
+        assert_eq!(ours.decode(&wire[..CID_LEN - 1]), None);
+        assert_eq!(ours.decode(&[&wire[..], &[0]].concat()), None);
         assert_eq!(ours.decode(&[0; 20]), None);
     }
 
@@ -226,8 +303,8 @@ mod tests {
                 assert_ne!((cid.slot, cid.tag), (sample(0).slot, sample(0).tag));
             }
         }
-        // One byte of layout: 1 in 256.
-        assert!(decoded < 200, "{decoded} of 20000");
+        // A byte of layout and the steering: 1 in 2^24.
+        assert!(decoded < 3, "{decoded} of 20000");
     }
 
     #[test]

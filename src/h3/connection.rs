@@ -1,7 +1,8 @@
 //! Owns one connection: the transport, its HTTP/3 layer, its streams, and the connection's own life: handshake, GOAWAY,
 //! drain, close, deadlines, the client's address.
 //!
-//! It refuses to know other connections. The halves that move bytes stand beside it: `receive`, `send`, `transmit`.
+//! It refuses to know other connections. The halves that move bytes stand beside it: `receive`, `send`, `transmit`;
+//! `paths` follows the client to another address.
 
 use super::boring_context::{self, TlsContexts};
 use super::boring_ffi;
@@ -10,12 +11,12 @@ use super::counters::Counters;
 use super::flight::Flight;
 use super::mtu::BlackHole;
 use super::pace::Pacer;
+use super::paths::Paths;
 use super::payload::{Held, PayloadFactory};
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
 use super::transmit::Aside;
 use crate::identity::{Handshake, ShownCertificate};
-use quiche::PathEvent;
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -155,10 +156,9 @@ pub struct Connection {
 
     goaway: Goaway,
     aborted: bool,
-    client: SocketAddr,
-    local: SocketAddr,
-    /// Where the client sends from but has not proved to be.
-    candidate: Option<(SocketAddr, SocketAddr)>,
+    pub(super) client: SocketAddr,
+    pub(super) local: SocketAddr,
+    pub(super) paths: Paths,
     created: Instant,
     handshake: Option<Duration>,
     /// What the handshake ended with.
@@ -201,7 +201,7 @@ impl Connection {
             aborted: false,
             client,
             local,
-            candidate: None,
+            paths: Paths::default(),
             created: now,
             handshake: None,
             tls: Rc::default(),
@@ -302,33 +302,6 @@ impl Connection {
                 self.news.push_back(id);
             }
         }
-    }
-
-    /// Follows the client to a new address, but only after it proved to be there.
-    fn follow_paths(&mut self) {
-        while let Some(event) = self.quic.path_event_next() {
-            match event {
-                PathEvent::PeerMigrated(local, client) => {
-                    if self.quic.is_path_validated(local, client) == Ok(true) {
-                        self.move_to(local, client);
-                    } else {
-                        self.candidate = Some((local, client));
-                    }
-                }
-                PathEvent::Validated(local, client) if self.candidate == Some((local, client)) => {
-                    self.candidate = None;
-                    self.move_to(local, client);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn move_to(&mut self, local: SocketAddr, client: SocketAddr) {
-        if (self.local, self.client) != (local, client) {
-            self.shared.counters.migrations.add(1);
-        }
-        (self.local, self.client) = (local, client);
     }
 
     /// Lets the HTTP/3 layer forget streams that the transport has forgotten.
@@ -477,6 +450,7 @@ impl Connection {
                 self.quic.revalidate_pmtu();
                 self.shared.counters.black_holes.add(1);
             }
+            self.paths.look_again();
         }
         if self.release.is_some_and(|at| at <= now) {
             self.release = None;

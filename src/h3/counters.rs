@@ -12,7 +12,7 @@ pub enum DropReason {
     Truncated,
     /// A connection ID that is not one of ours.
     ForeignId,
-    /// A connection ID of another process or worker.
+    /// A connection ID of another worker, which the datagram could not be given to.
     Misdirected,
     /// A connection that is gone.
     NoConnection,
@@ -34,11 +34,13 @@ pub enum DropReason {
     Draining,
     /// The library could not make a connection.
     Internal,
+    /// A connection ID of another process: most likely the one before us.
+    OtherProcess,
 }
 
 impl DropReason {
     /// Every reason, in the order of the variants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Truncated,
         Self::ForeignId,
         Self::Misdirected,
@@ -52,6 +54,7 @@ impl DropReason {
         Self::HalfOpenLimit,
         Self::Draining,
         Self::Internal,
+        Self::OtherProcess,
     ];
 
     /// How many reasons there are.
@@ -73,6 +76,7 @@ impl DropReason {
             Self::HalfOpenLimit => "half_open_limit",
             Self::Draining => "draining",
             Self::Internal => "internal",
+            Self::OtherProcess => "other_process",
         }
     }
 }

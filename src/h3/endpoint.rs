@@ -14,6 +14,7 @@ use super::keys::EndpointKeys;
 use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
 use super::settings::{self, QuicSettings, StartError};
+use crate::limits;
 use crate::telemetry::WallClock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -45,6 +46,11 @@ pub enum Received {
     Reply {
         /// Bytes of the answer.
         len: usize,
+    },
+    /// It is of a connection that another worker of this process made.
+    Elsewhere {
+        /// The worker.
+        worker: u16,
     },
     /// Nothing happens.
     Dropped(DropReason),
@@ -139,6 +145,7 @@ impl Endpoint {
             Found::Slot(slot) => self.deliver(slot, datagram, from, to, now),
             Found::New(first_id) => self.accept(first_id, datagram, from, to, now),
             Found::Answered => Received::Reply { len: self.reply.len() },
+            Found::Elsewhere(worker) => Received::Elsewhere { worker },
             Found::Nothing(reason) => self.drop(reason),
         }
     }
@@ -147,12 +154,12 @@ impl Endpoint {
         match Invariant::parse(datagram) {
             None => Found::Nothing(DropReason::Truncated),
             Some(Invariant::Short { dcid }) => match self.find_ours(dcid) {
-                Ok(slot) => Found::Slot(slot),
-                Err(reason) if self.reset(dcid, datagram.len(), now) => {
-                    debug_assert_ne!(reason, DropReason::ForeignId);
+                Found::Nothing(DropReason::NoConnection | DropReason::OtherProcess)
+                    if self.reset(dcid, datagram.len(), now) =>
+                {
                     Found::Answered
                 }
-                Err(reason) => Found::Nothing(reason),
+                found => found,
             },
             Some(Invariant::Long { version: 0, .. }) => Found::Nothing(DropReason::VersionNegotiation),
             Some(Invariant::Long { version, dcid, scid, .. }) if version != VERSION_1 => {
@@ -180,10 +187,9 @@ impl Endpoint {
             return Found::Slot(slot);
         }
         match self.find_ours(dcid) {
-            Ok(slot) => return Found::Slot(slot),
-            Err(DropReason::ForeignId) => {}
-            Err(reason) if kind != LongType::Initial => return Found::Nothing(reason),
-            Err(_) => {}
+            Found::Nothing(DropReason::ForeignId) => {}
+            Found::Nothing(_) if kind == LongType::Initial => {}
+            found => return found,
         }
         if kind != LongType::Initial {
             return Found::Nothing(DropReason::NoConnection);
@@ -197,28 +203,30 @@ impl Endpoint {
         Found::New(first_id)
     }
 
-    /// The slot that an ID of ours names.
+    /// Where the connection is that an ID of ours names.
     #[inline]
-    fn find_ours(&mut self, dcid: &[u8]) -> Result<u32, DropReason> {
-        let cid = self.coder.decode(dcid).ok_or(DropReason::ForeignId)?;
-        if cid.epoch != self.epoch || cid.worker != self.worker {
-            return Err(DropReason::Misdirected);
+    fn find_ours(&mut self, dcid: &[u8]) -> Found {
+        let Some(cid) = self.coder.decode(dcid) else {
+            return Found::Nothing(DropReason::ForeignId);
+        };
+        if cid.epoch != self.epoch {
+            return Found::Nothing(DropReason::OtherProcess);
+        }
+        if cid.worker != self.worker {
+            return Found::Elsewhere(cid.worker);
         }
         match self.slots.get(cid.slot as usize) {
-            Some(slot) if slot.tag == cid.tag && slot.connection.is_some() => Ok(cid.slot),
-            _ => Err(DropReason::NoConnection),
+            Some(slot) if slot.tag == cid.tag && slot.connection.is_some() => Found::Slot(cid.slot),
+            _ => Found::Nothing(DropReason::NoConnection),
         }
     }
 
-    /// Answers a packet of a connection that was ours, in this process or an earlier one with the same secret, with a
-    /// stateless reset; one that is another worker's is not ours to reset. `false`: it is not answered.
+    /// Answers a packet whose connection is gone, in this process or an earlier one with the same secret, with a stateless
+    /// reset. `false`: it is not answered.
     fn reset(&mut self, dcid: &[u8], asked: usize, now: Instant) -> bool {
-        let (Some(cid), Some(wire)) = (self.coder.decode(dcid), dcid.first_chunk()) else {
+        let Some(wire) = dcid.first_chunk() else {
             return false;
         };
-        if cid.epoch == self.epoch && cid.worker != self.worker {
-            return false;
-        }
         let token = self.coder.reset_token(wire);
         self.admission.reset(token, asked, now, &self.shared.counters, &mut self.reply)
     }
@@ -265,7 +273,7 @@ impl Endpoint {
         self.issue_ids(index);
     }
 
-    /// Gives the client as many IDs as it takes, for its next paths.
+    /// Gives the client as many IDs as it takes and we keep, for its next paths.
     fn issue_ids(&mut self, index: u32) {
         let Some(slot) = self.slots.get_mut(index as usize) else {
             return;
@@ -274,7 +282,7 @@ impl Endpoint {
             return;
         };
         while connection.quic.retired_scid_next().is_some() {}
-        while connection.quic.scids_left() > 0 {
+        while connection.quic.scids_left() > 0 && connection.quic.active_scids() < limits::quic::CONNECTION_IDS {
             let wire = self.coder.encode(Cid {
                 epoch: self.epoch,
                 worker: self.worker,
@@ -488,5 +496,6 @@ enum Found {
     New(FirstId),
     /// The answer is written.
     Answered,
+    Elsewhere(u16),
     Nothing(DropReason),
 }

@@ -5,8 +5,8 @@
 //!
 //! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
 //! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), [`cid`] (what a connection ID says). At the door stand `admission` (who may open a connection),
-//! `token`, `addresses` and `stateless`.
+//! kept of one request), `paths` (clients that move), [`cid`] (what a connection ID says), [`steering`] (how the kernel reads
+//! it). At the door stand `admission` (who may open a connection), `token`, `addresses` and `stateless`.
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
@@ -28,12 +28,14 @@ mod keys;
 mod mtu;
 mod pace;
 pub mod packet;
+mod paths;
 mod payload;
 mod qpack;
 mod receive;
 mod send;
 mod settings;
 mod stateless;
+pub mod steering;
 mod streams;
 pub mod tickets;
 mod token;

@@ -119,8 +119,8 @@ mod tests {
         let Some(Invariant::Short { dcid }) = Invariant::parse(&packet) else {
             panic!("not short");
         };
-        assert_eq!(dcid, &packet[1..17]);
-        assert_eq!(Invariant::parse(&packet[..16]), None);
+        assert_eq!(dcid, &packet[1..=CID_LEN]);
+        assert_eq!(Invariant::parse(&packet[..CID_LEN]), None);
         assert_eq!(Invariant::parse(&[]), None);
     }
 

@@ -168,6 +168,9 @@ pub(super) fn transport(settings: &QuicSettings, tickets: &TicketKeys) -> Result
     let millis = u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(u64::MAX);
     config.set_max_idle_timeout(millis);
     config.set_max_send_udp_payload_size(usize::from(settings.max_udp_payload));
+    // Also how many addresses of a client the transport remembers.
+    config.set_active_connection_id_limit(limits::quic::PATHS as u64);
+    config.set_max_recv_udp_payload_size(limits::quic::DATAGRAM_BYTES);
     config.discover_pmtu(settings.max_udp_payload > limits::quic::SAFE_UDP_PAYLOAD);
     config.grease(settings.grease);
 

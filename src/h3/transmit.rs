@@ -128,6 +128,7 @@ impl Connection {
                 break;
             }
         }
+        let train = train.or_else(|| self.send_for_left_path(out));
         // The transport waits for its close to leave before it is closed.
         let unsaid = self.quic.local_error().is_some() && !self.quic.is_draining();
         self.mute |= train.is_none() && self.credit.is_some() && self.release.is_none() && unsaid;

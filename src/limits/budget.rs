@@ -125,6 +125,11 @@ impl Budget {
                 each: times(u64::from(STREAM_RECEIVE_BUFFERS), STREAM_RECEIVE_BUFFER_BYTES),
             },
             Item {
+                what: "datagrams between workers",
+                count: if workers > 1 { workers } else { 0 },
+                each: (FORWARDS * FORWARD_BYTES) as u64,
+            },
+            Item {
                 what: "access-log batches",
                 count: (ACCESS_QUEUE_BATCHES as u64).saturating_add(workers),
                 each: (ACCESS_BATCH_BYTES + ACCESS_BATCH_RECORDS * ACCESS_RECORD_BYTES) as u64,

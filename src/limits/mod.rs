@@ -48,6 +48,10 @@ pub const LIBRARY_HEAD_FACTOR: u32 = 2;
 
 /// Messages a mailbox between control and a worker holds.
 pub const MAILBOX_MESSAGES: u32 = 64;
+/// Datagrams on their way to one worker that reached another; more are dropped. 256 × 1664 B = 416 KiB.
+pub const FORWARDS: usize = 256;
+/// One of them with its addresses and the mailbox's own bytes.
+pub const FORWARD_BYTES: usize = 1_664;
 /// Connections to the metrics and control endpoints at once.
 pub const CONTROL_CONNECTIONS: u32 = 64;
 /// One of them: a request head and a piece of the answer.

@@ -51,6 +51,18 @@ pub const TRAIN_PACKETS: usize = 64;
 /// Bytes of one train: the largest UDP payload over IPv4 is 65,507.
 pub const TRAIN_BYTES: usize = 65_000;
 
+/// The largest datagram a client may send (`max_udp_payload_size`, RFC 9000 §18.2): what an Ethernet frame holds, since
+/// one that reached the wrong worker is copied whole.
+pub const DATAGRAM_BYTES: usize = 1_500;
+
+/// Addresses that one client may have in the life of a connection, each some 3 KiB (quiche 0.30 forgets none), and
+/// connection IDs of the client's. Packets from further ones are dropped.
+pub const PATHS: usize = 8;
+
+/// Connection IDs of ours that a client has at once: the one it uses and some to move with.
+pub const CONNECTION_IDS: usize = 4;
+const _: () = assert!(CONNECTION_IDS <= PATHS, "the transport counts both against one limit");
+
 /// Unidirectional streams a client may open: control, two for QPACK, and a few greased ones.
 pub const UNI_STREAMS: u64 = 16;
 

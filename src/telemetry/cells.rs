@@ -246,6 +246,10 @@ pub struct QuicCells {
     pub send_failures: Counter,
     /// Datagrams dropped.
     pub drops: DatagramDrops,
+    /// Datagrams given to the worker they were for.
+    pub forwarded_out: Counter,
+    /// Datagrams that other workers gave to this one.
+    pub forwarded_in: Counter,
     /// What the QUIC side counts by itself.
     pub events: NamedCells,
     /// Handshakes that did not complete.

@@ -46,7 +46,7 @@ kinds! {
         Truncated = "truncated",
         /// A connection ID that is not one of ours.
         ForeignId = "foreign_id",
-        /// A connection ID of another process or worker.
+        /// A connection ID of another worker, which the datagram could not be given to.
         Misdirected = "misdirected",
         /// A connection that is gone.
         NoConnection = "no_connection",
@@ -68,6 +68,8 @@ kinds! {
         Draining = "draining",
         /// The library could not make a connection.
         Internal = "internal",
+        /// A connection ID of another process.
+        OtherProcess = "other_process",
     }
 }
 
@@ -134,6 +136,8 @@ kinds! {
         Completions = "completion_queue",
         /// Access-log batches from a worker to control.
         AccessLog = "access_log",
+        /// Datagrams from one worker to another.
+        Forwards = "forwarded_datagrams",
     }
 }
 

@@ -93,6 +93,8 @@ pub struct Sources {
     pub config: ConfigFacts,
     /// Versions.
     pub build: BuildInfo,
+    /// Public listeners, and whether the kernel steers their datagrams by connection ID.
+    pub steering: Vec<(Box<str>, bool)>,
     /// Whether `/ready` says yes.
     pub ready: bool,
     /// Time since the process started.

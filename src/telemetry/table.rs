@@ -181,6 +181,12 @@ metrics! {
     Counter "spooky_datagrams_dropped_total" &["worker", "reason"],
         "Datagrams received and dropped.",
         |s, out| kinds(s, out, DatagramDrop::ALL, DatagramDrop::word, |c, k| c.quic.drops.get(k));
+    Counter "spooky_datagrams_forwarded_total" &["worker", "direction"],
+        "Datagrams that reached another worker than their connection's: out, given on by the worker they reached; in, taken in by the one they were for.",
+        |s, out| forwarded(s, out);
+    Gauge "spooky_kernel_steering" &["listener"],
+        "1 while the kernel chooses the worker of a datagram by its connection ID; 0 while it goes by addresses alone and clients that move are forwarded (or there is one worker).",
+        |s, out| for (listener, steered) in &s.steering { out.number(&[listener], u64::from(*steered)) };
     Counter "spooky_datagram_send_failures_total" WORKER,
         "Sends of datagrams that the kernel refused.",
         |s, out| workers(s, out, |c| c.quic.send_failures.get());
@@ -300,6 +306,15 @@ fn kinds<K: Copy>(
     for worker in &s.workers {
         for kind in all {
             out.number(&[&worker.label, word(*kind)], value(&worker.cells, *kind));
+        }
+    }
+}
+
+fn forwarded(s: &Sources, out: &mut Samples<'_>) {
+    for worker in &s.workers {
+        let quic = &worker.cells.quic;
+        for (direction, count) in [("out", &quic.forwarded_out), ("in", &quic.forwarded_in)] {
+            out.number(&[&worker.label, direction], count.get());
         }
     }
 }

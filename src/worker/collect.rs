@@ -42,7 +42,10 @@ impl<I: Io> Worker<I> {
                 }
             }
             Event::DatagramsRefused { .. } => self.cells.quic.send_failures.add(1),
-            Event::Doorbell { .. } => self.read_commands(),
+            Event::Doorbell { token } => match Owner::of(token) {
+                Some(Owner::Forwards) => self.read_forwarded(),
+                _ => self.read_commands(),
+            },
             Event::Accepted { .. } | Event::Signal { .. } | Event::Written { .. } => {}
         }
     }
@@ -57,19 +60,26 @@ impl<I: Io> Worker<I> {
                 return;
             };
             match at.endpoint.receive(datagram, from, to, now) {
-                Received::Connection(connection) => {
-                    // A train of datagrams is of one sender, so mostly of one connection.
-                    if last != Some(connection) {
-                        last = Some(connection);
-                        let key = Downkey { listener, connection };
-                        if at.mark(connection) {
-                            self.touched.push_back(key);
-                        }
-                    }
+                // A train of datagrams is of one sender, so mostly of one connection.
+                received @ Received::Connection(_) if last == Some(received) => {}
+                Received::Elsewhere { worker } => self.forward(worker, listener, from, to, datagram),
+                received => {
+                    last = Some(received);
+                    self.received(listener, received, from, to);
                 }
-                Received::Reply { .. } => self.send_reply(listener, to, from),
-                Received::Dropped(reason) => self.cells.quic.drops.count(drop_kind(reason)),
             }
+        }
+    }
+
+    /// Does what a datagram that is not forwarded asks for.
+    #[inline]
+    pub(super) fn received(&mut self, listener: u16, received: Received, from: SocketAddr, to: SocketAddr) {
+        match received {
+            Received::Connection(connection) => self.touch(Downkey { listener, connection }),
+            Received::Reply { .. } => self.send_reply(listener, to, from),
+            Received::Dropped(reason) => self.cells.quic.drops.count(drop_kind(reason)),
+            // Forwarded once already: two workers that disagree about an ID must not play ball with it.
+            Received::Elsewhere { .. } => self.cells.quic.drops.count(DatagramDrop::Misdirected),
         }
     }
 

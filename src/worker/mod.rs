@@ -4,12 +4,13 @@
 //! A turn is: wait, collect, act, flush. [`collect`] notes each completion on its owner and puts the owner on a ready
 //! list; [`downstream`] and [`upstream`] run each ready owner once, within a budget; [`transmit`] lets every touched
 //! connection send; one system call of the next wait submits it all. [`timers`] is the one place that arms the wheel,
-//! [`drain`] the one that ends things.
+//! [`drain`] the one that ends things, [`forward`] the one that speaks to other workers.
 
 pub mod census;
 pub mod collect;
 pub mod downstream;
 pub mod drain;
+pub mod forward;
 pub mod host;
 pub mod origins;
 pub mod record;
@@ -54,6 +55,8 @@ pub struct Setup {
     pub commands: Receiver<Command>,
     /// To control.
     pub reports: Sender<Report>,
+    /// To and from the other workers.
+    pub lines: forward::Lines,
     /// Seeds request identifiers; unpredictable in production, fixed in simulation.
     pub seed: [u8; 16],
 }
@@ -107,6 +110,7 @@ pub struct Worker<I: Io> {
     access: AccessSender,
     commands: Receiver<Command>,
     reports: Sender<Report>,
+    lines: forward::Lines,
     drain: drain::Drain,
     cut_exchanges: usize,
     pool_timer: Option<TimerKey>,
@@ -150,6 +154,7 @@ impl<I: Io> Worker<I> {
             access: setup.access,
             commands: setup.commands,
             reports: setup.reports,
+            lines: setup.lines,
             drain: drain::Drain::default(),
             cut_exchanges: 0,
             relief_timer: None,

@@ -37,8 +37,9 @@ pub(super) fn capacity(generation: &Generation) -> usize {
     let performance = &generation.performance;
     // An exchange that was refused holds an entry too, until the client has its answer.
     let streams: u64 = generation.listeners.iter().map(|listener| listener.quic.max_streams_bidi).max().unwrap_or(0);
-    let exchanges = u64::from(performance.max_active_connections) * streams.max(1);
-    let clients = performance.max_active_connections as usize;
+    let clients = performance.share(performance.max_active_connections);
+    let exchanges = u64::from(clients) * streams.max(1);
+    let clients = clients as usize;
     clients + usize::try_from(exchanges).unwrap_or(usize::MAX - clients - 8) + 8
 }
 

@@ -13,6 +13,8 @@ pub enum Owner {
     Origin(u32),
     /// The worker's mailbox.
     Mailbox,
+    /// The box for datagrams that other workers forward.
+    Forwards,
 }
 
 impl Owner {
@@ -22,6 +24,7 @@ impl Owner {
             Self::Listener(index) => (1, u64::from(index)),
             Self::Origin(slot) => (2, u64::from(slot)),
             Self::Mailbox => (3, 0),
+            Self::Forwards => (4, 0),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -33,6 +36,7 @@ impl Owner {
             1 => u16::try_from(index).ok().map(Self::Listener),
             2 => u32::try_from(index).ok().map(Self::Origin),
             3 => Some(Self::Mailbox),
+            4 => Some(Self::Forwards),
             _ => None,
         }
     }
@@ -44,9 +48,14 @@ mod tests {
 
     #[test]
     fn every_owner_survives_the_way_through_a_token() {
-        for owner in
-            [Owner::Listener(0), Owner::Listener(u16::MAX), Owner::Origin(0), Owner::Origin(u32::MAX), Owner::Mailbox]
-        {
+        for owner in [
+            Owner::Listener(0),
+            Owner::Listener(u16::MAX),
+            Owner::Origin(0),
+            Owner::Origin(u32::MAX),
+            Owner::Mailbox,
+            Owner::Forwards,
+        ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));
         }
         assert_eq!(Owner::of(Token(0)), None);

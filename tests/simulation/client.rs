@@ -117,6 +117,8 @@ pub struct Client {
     quic: quiche::Connection,
     http: Option<h3::Connection>,
     local: SocketAddr,
+    /// The address that a NAT gives this client, which knows nothing of it; what comes to an earlier one is lost.
+    pub outside: SocketAddr,
     start: Instant,
     now: Instant,
     pub exchanges: Vec<Exchange>,
@@ -156,6 +158,7 @@ impl Client {
             quic,
             http: None,
             local,
+            outside: local,
             start: now,
             now,
             exchanges: Vec::new(),
@@ -185,6 +188,11 @@ impl Client {
             reads_at: None,
         });
         self.exchanges.len() - 1
+    }
+
+    /// Says something, if only that it is there.
+    pub fn speak(&mut self) {
+        let _ = self.quic.send_ack_eliciting();
     }
 
     pub fn is_done(&self) -> bool {
@@ -440,16 +448,19 @@ impl Client {
 impl Peer for Client {
     fn receive(&mut self, bytes: &mut [u8], from: SocketAddr, to: SocketAddr, now: Instant) {
         self.now = now;
-        debug_assert_eq!(to, self.local);
+        if to != self.outside {
+            return;
+        }
         // An error closes the connection inside.
-        let _ = self.quic.recv(bytes, quiche::RecvInfo { from, to });
+        let _ = self.quic.recv(bytes, quiche::RecvInfo { from, to: self.local });
         self.run();
         self.flush();
     }
 
     fn transmit(&mut self, now: Instant) -> Option<Outgoing> {
         self.now = now;
-        self.outgoing.pop_front()
+        let outgoing = self.outgoing.pop_front()?;
+        Some(Outgoing { from: self.outside, ..outgoing })
     }
 
     fn deadline(&self) -> Option<Instant> {

@@ -12,6 +12,7 @@ mod bodies;
 mod client;
 mod clients;
 mod determinism;
+mod forwarding;
 mod identity;
 mod origin;
 mod origins;

@@ -6,6 +6,7 @@ use crate::origin::{Door, Log, Reaction, Scripted, Seen};
 use spooky::config::{self, Generation};
 use spooky::h3;
 use spooky::telemetry::{AccessSender, BackendName, RouteName, Scope, WorkerCells};
+use spooky::worker::forward::Lines;
 use spooky::worker::token::Owner;
 use spooky::worker::{Command, Report, Setup, Worker};
 use spooky_uring::mailbox::{self, Receiver, Sender};
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Where the proxy listens.
-const PROXY: &str = "192.0.2.1:443";
+pub const PROXY: &str = "192.0.2.1:443";
 
 /// Turns without the awaited thing before a run counts as hung: many times what the longest story takes.
 const TURNS_MAX: u64 = 3_000_000;
@@ -73,11 +74,18 @@ pub struct Scene {
 impl Scene {
     /// A worker with this configuration. Everything that is drawn in it comes from `seed`.
     pub fn new(seed: u64, plan: Plan, text: &str) -> Self {
+        Self::with_lines(seed, plan, text, Lines::none())
+    }
+
+    /// The same with lines to other workers; this one is the first.
+    pub fn with_lines(seed: u64, plan: Plan, text: &str, lines: Lines) -> Self {
         lend(Some(seed));
         let mut host = SimulatedHost::new(seed, plan);
         assert!(host.has_interposed_clock(), "quiche would not see virtual time");
-        let (generation, _) =
+        let (mut generation, _) =
             config::from_str("simulation.toml", text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        // Limits are the one worker's, however many CPUs the machine has that runs the test.
+        generation.performance.worker_threads = 1;
         let generation = Arc::new(generation);
         let listener = &generation.listeners[0];
         let settings = h3::QuicSettings {
@@ -95,6 +103,9 @@ impl Scene {
         let (commands, inbox) = mailbox::channel(16).expect("a mailbox");
         let (outbox, reports) = mailbox::channel(16).expect("a mailbox");
         host.watch(inbox.doorbell(), Owner::Mailbox.token());
+        if let Some(doorbell) = lines.doorbell() {
+            host.watch(doorbell, Owner::Forwards.token());
+        }
         let cells = Arc::new(WorkerCells::new(Arc::new(scope(&generation))));
         let setup = Setup {
             generation,
@@ -103,6 +114,7 @@ impl Scene {
             access: AccessSender::off(),
             commands: inbox,
             reports: outbox,
+            lines,
             seed: [7; 16],
         };
         Self {
@@ -153,11 +165,25 @@ impl Scene {
         handle
     }
 
+    /// The NAT before a client forgets it and gives it another port.
+    pub fn rebind(&self, client: &ClientHandle, port: u16) {
+        let outside: SocketAddr = ([198, 51, 100, 1], port).into();
+        self.host.add_peer_address(client.peer, outside);
+        client.get_mut().outside = outside;
+        client.get_mut().speak();
+        self.host.poke(client.peer);
+    }
+
     /// Adds a request to a client and wakes it.
     pub fn ask(&self, client: &ClientHandle, request: Request) -> usize {
         let number = client.get_mut().ask(request);
         self.host.poke(client.peer);
         number
+    }
+
+    /// Body bytes that a client has of one response.
+    pub fn clients_received(&self, client: usize, exchange: usize) -> u64 {
+        self.clients[client].get().exchanges[exchange].received
     }
 
     /// One turn.

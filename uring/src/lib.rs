@@ -25,9 +25,11 @@
 //! Read next: [`io`] (what can be asked and what is told), [`chunk`] (who holds bytes), then `ring.rs`.
 
 mod address;
+pub mod bpf;
 pub mod chunk;
 pub mod features;
 pub mod host;
+pub mod inherited;
 pub mod io;
 pub mod mailbox;
 mod map;
@@ -40,6 +42,7 @@ pub mod socket;
 mod stats;
 pub mod wheel;
 
+pub use bpf::Instruction;
 pub use chunk::{Chunk, ChunkMut, Lease};
 pub use features::{FeatureMask, Features, StartError};
 pub use io::{End, Event, FileId, Io, ListenerId, Pressure, StreamAddress, StreamId, Token, Transmit, UdpId};

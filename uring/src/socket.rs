@@ -4,6 +4,7 @@
 //! sizes) is reported with the sysctl that raises it; what an option's absence only slows down is not an error.
 
 use crate::address::{RawAddress, as_ipv6, parse_address};
+use crate::bpf::{Instruction, PROGRAM_LEN_MAX};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -89,13 +90,56 @@ impl UdpSocket {
         Self::finish(descriptor, options)
     }
 
-    /// Takes over a bound socket (inherited from systemd or an earlier process) and sets the options on it.
+    /// Takes over a bound socket (inherited from systemd or an earlier process) and sets the options on it. Its address is
+    /// the one it has, whatever `options` say.
     ///
     /// # Errors
     /// When it is no UDP socket.
     pub fn from_inherited(descriptor: OwnedFd, options: &UdpOptions) -> io::Result<Self> {
-        prepare_udp(&descriptor, options)?;
-        Self::finish(descriptor, options)
+        let local = local_address(&descriptor)?;
+        if get(&descriptor, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_DGRAM {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a datagram socket"));
+        }
+        // The ring waits by itself, and answers EAGAIN on sockets that do not block.
+        // SAFETY: takes no pointers.
+        let flags = check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_GETFL) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
+        let options = UdpOptions { address: local, ..*options };
+        prepare_udp(&descriptor, &options)?;
+        Self::finish(descriptor, &options)
+    }
+
+    /// Lets further sockets of the same user bind beside this one, which stays the first of their group.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn share_port(&self) -> io::Result<()> {
+        set(&self.descriptor, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+    }
+
+    /// Lets `program` choose, for every datagram to this socket's group, which of its sockets gets it. Positions count
+    /// from the first socket that was bound. An earlier program of the group is replaced.
+    ///
+    /// # Errors
+    /// When the socket is in no group, or the kernel refuses the program.
+    pub fn steer(&self, program: &[Instruction]) -> io::Result<()> {
+        if program.len() > PROGRAM_LEN_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut raw: Vec<libc::sock_filter> = program.iter().map(|instruction| instruction.raw()).collect();
+        let program = libc::sock_fprog { len: raw.len() as u16, filter: raw.as_mut_ptr() };
+        // SAFETY: the kernel reads `len` instructions during the call and keeps a copy of its own.
+        check(unsafe {
+            libc::setsockopt(
+                self.descriptor.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_REUSEPORT_CBPF,
+                (&raw const program).cast(),
+                size_of::<libc::sock_fprog>() as u32,
+            )
+        })
+        .map(drop)
     }
 
     fn finish(descriptor: OwnedFd, options: &UdpOptions) -> io::Result<Self> {
@@ -393,6 +437,61 @@ mod tests {
         options.reuse_port = false;
         assert!(UdpSocket::bind(&options).is_err());
         assert!(first.buffers().receive > 0);
+    }
+
+    /// Which socket of the group gets a datagram with this first byte.
+    fn reached(group: &[UdpSocket], first: u8) -> Option<usize> {
+        let to = group[0].local_address();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(&[first], to).unwrap();
+        let mut bytes = [0_u8; 4];
+        // On loopback a datagram has arrived when it is sent.
+        group.iter().position(|socket| {
+            // SAFETY: the kernel writes at most `len` bytes.
+            unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) == 1 }
+        })
+    }
+
+    #[test]
+    fn a_program_chooses_by_the_order_of_binding_and_leaves_the_rest_to_the_hash() {
+        let mut options = UdpOptions { reuse_port: false, ..UdpOptions::new("127.0.0.1:0".parse().unwrap()) };
+        // The first one is alone on its port until others are let in.
+        let first = UdpSocket::bind(&options).unwrap();
+        options.address = first.local_address();
+        options.reuse_port = true;
+        assert!(UdpSocket::bind(&options).is_err());
+        assert!(first.steer(&[Instruction::choose(0)]).is_err(), "it is in no group");
+        first.share_port().unwrap();
+        let mut group = vec![first];
+        group.extend((0..2).map(|_| UdpSocket::bind(&options).unwrap()));
+        group[0].steer(&[Instruction::load_byte(0), Instruction::choose_a()]).unwrap();
+        for (byte, socket) in [(0, 0), (1, 1), (2, 2), (2, 2), (0, 0)] {
+            assert_eq!(reached(&group, byte), Some(socket));
+        }
+        let hashed: Vec<_> = (0..32).map(|_| reached(&group, 3)).collect();
+        assert!(hashed.iter().all(Option::is_some));
+        assert!(hashed.iter().any(|socket| *socket != hashed[0]), "the hash spreads: {hashed:?}");
+        // A later program replaces the first, through whichever socket it comes.
+        group[2].steer(&[Instruction::choose(1)]).unwrap();
+        assert_eq!(reached(&group, 0), Some(1));
+        let endless = vec![Instruction::choose(0); PROGRAM_LEN_MAX + 1];
+        assert!(group[0].steer(&endless).is_err());
+        assert!(group[0].steer(&[]).is_err(), "a program ends with a choice");
+    }
+
+    #[test]
+    fn an_inherited_socket_keeps_its_address_and_must_be_one_for_datagrams() {
+        let options = UdpOptions::new("[::1]:1".parse().unwrap());
+        let bound = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        bound.set_nonblocking(true).unwrap();
+        let address = bound.local_addr().unwrap();
+        let socket = UdpSocket::from_inherited(bound.into(), &options).unwrap();
+        assert_eq!(socket.local_address(), address);
+        // SAFETY: takes no pointers.
+        let flags = unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) };
+        assert_eq!(flags & libc::O_NONBLOCK, 0);
+        let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(UdpSocket::from_inherited(stream.into(), &options).is_err());
     }
 
     #[test]

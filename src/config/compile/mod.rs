@@ -17,6 +17,9 @@ use super::generation::{Generation, Performance, Routing};
 use super::keys::{self, Root};
 use super::source::Place;
 
+/// Worker threads at most: what the key's row in `keys` says.
+const WORKERS_MAX: u16 = 4_096;
+
 /// Compiles what the schema read. `whole` says that all of the text was understood.
 pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findings: &mut Findings) -> Generation {
     // Two keys have acted before: the schema held `version` to what this program reads, and `include` was followed.
@@ -75,6 +78,12 @@ fn routing(keys: &keys::Routing) -> Routing {
     }
 }
 
+/// One worker for each CPU that this process may use.
+fn usual_workers() -> u16 {
+    let cpus = spooky_uring::host::allowed_cpus().map_or(1, |cpus| cpus.len());
+    cpus.clamp(1, usize::from(WORKERS_MAX)) as u16
+}
+
 fn performance(compiler: &mut Compiler<'_>) -> Performance {
     let keys = &compiler.root.performance.value;
     let rate = keys.new_connections_per_sec.value.0;
@@ -86,7 +95,7 @@ fn performance(compiler: &mut Compiler<'_>) -> Performance {
         );
     }
     Performance {
-        worker_threads: keys.worker_threads.value,
+        worker_threads: keys.worker_threads.as_ref().map_or_else(usual_workers, |written| written.value),
         pin_workers: keys.pin_workers.value,
         global_inflight_limit: keys.global_inflight_limit.value,
         max_active_connections: keys.max_active_connections.value,

@@ -4,5 +4,6 @@ mod bad_input;
 mod exchanges;
 mod identities;
 mod life;
-mod support;
+mod paths;
+pub(super) mod support;
 mod validation;

@@ -125,6 +125,8 @@ impl Client {
         config.set_max_stream_window(settings.stream_window);
         config.set_initial_max_stream_data_uni(64 << 10);
         config.set_initial_max_streams_uni(8);
+        // Room to move.
+        config.set_active_connection_id_limit(4);
         // So that heads of any size go in one piece, as its HTTP/3 layer wants.
         config.set_initial_congestion_window_packets(100);
         Self::with_config(seed, settings, config)
@@ -496,6 +498,10 @@ pub struct World {
     pub trains: Vec<Train>,
     pub mss: usize,
     pub turns: u64,
+    /// The address that a NAT gives the client, which knows nothing of it; what is sent to an earlier one is lost.
+    pub nat: Option<SocketAddr>,
+    /// Nothing reaches the client.
+    pub deaf: bool,
 }
 
 pub fn identity() -> Identity {
@@ -533,6 +539,8 @@ impl World {
             trains: Vec::new(),
             mss: usize::from(settings.max_udp_payload),
             turns: 0,
+            nat: None,
+            deaf: false,
         }
     }
 
@@ -573,8 +581,9 @@ impl World {
         }
         assert!(
             done(self),
-            "stuck after {} turns: {:?} {:?} client {:?} {:?}",
+            "stuck after {} turns: {:?} {:?} {:?} client {:?} {:?}",
             self.turns,
+            self.key.and_then(|key| self.endpoint.get_mut(key)?.close_cause()),
             self.origin.log,
             self.origin.tasks,
             self.client.answers,
@@ -641,6 +650,9 @@ impl World {
             };
             moved = true;
             self.check_train(&train, &slot);
+            if self.deaf || self.nat.is_some_and(|address| address != train.to) {
+                continue;
+            }
             for packet in slot[..train.len].chunks(usize::from(train.segment)) {
                 self.travel(false, packet.to_vec());
             }
@@ -677,7 +689,7 @@ impl World {
 
     fn arrive(&mut self, to_server: bool, mut bytes: Vec<u8>) {
         if to_server {
-            let from = self.client.address;
+            let from = self.nat.unwrap_or(self.client.address);
             let received = self.endpoint.receive(&mut bytes, from, server_address(), Instant::now());
             match received {
                 Received::Connection(key) => self.key = Some(key),
@@ -686,7 +698,7 @@ impl World {
                     assert_eq!(self.endpoint.take_reply(&mut reply), len);
                     self.travel(false, reply);
                 }
-                Received::Dropped(_) => {}
+                Received::Dropped(_) | Received::Elsewhere { .. } => {}
             }
         } else {
             let info = quiche::RecvInfo { from: server_address(), to: self.client.address };

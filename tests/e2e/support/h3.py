@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import socket
 import time
 
 import pylsqpack
@@ -187,8 +188,8 @@ class Protocol(QuicConnectionProtocol):
 class Client:
     """One connection: `async with Client(proxy) as client`. `raw=True` leaves HTTP/3 to the test."""
 
-    def __init__(self, proxy, raw=False, port=None, control=True, **configuration):
-        self.proxy, self.is_raw, self.with_control = proxy, raw, control
+    def __init__(self, proxy, raw=False, port=None, control=True, local_port=0, **configuration):
+        self.proxy, self.is_raw, self.with_control, self.local_port = proxy, raw, control, local_port
         self.port = port or proxy.port
         self.configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost")
         self.configuration.load_verify_locations(str(proxy.certificate.cert))
@@ -208,6 +209,7 @@ class Client:
             configuration=self.configuration,
             create_protocol=Protocol,
             session_ticket_handler=self.tickets.append,
+            local_port=self.local_port,
             wait_connected=False,
         )
         self.protocol = await self.connecting.__aenter__()
@@ -227,6 +229,22 @@ class Client:
 
     def transmit(self):
         self.protocol.transmit()
+
+    async def move(self, port=0, new_id=False):
+        """Goes on from another local port: as behind a NAT that forgot us, or on purpose with a connection ID of its own."""
+        moved = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        moved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        moved.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        moved.bind(("::", port))
+        before = self.protocol._transport
+        # The protocol takes the new transport as its own.
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self.protocol, sock=moved)
+        before.close()
+        if new_id:
+            self.quic.change_connection_id()
+        self.quic.send_ping(0)
+        self.transmit()
+        return moved.getsockname()[1]
 
     @property
     def authority(self):

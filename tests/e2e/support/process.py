@@ -10,7 +10,7 @@ import time
 class Child:
     """A running program and its log file."""
 
-    def __init__(self, name, arguments, folder, stdin=subprocess.DEVNULL, stdout=None, environment=None):
+    def __init__(self, name, arguments, folder, stdin=subprocess.DEVNULL, stdout=None, environment=None, pass_fds=()):
         self.name = name
         self.log_path = folder / f"{name}.log"
         self.log_file = self.log_path.open("wb")
@@ -20,6 +20,7 @@ class Child:
             stdout=self.log_file if stdout is None else stdout,
             stderr=self.log_file,
             env={**os.environ, **(environment or {})},
+            pass_fds=pass_fds,
         )
 
     @property

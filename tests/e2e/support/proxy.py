@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -57,11 +58,22 @@ class Upstream:
 
 
 class Proxy:
-    """One running `spooky`."""
+    """One running `spooky`. `sockets(port)` makes UDP sockets that it inherits as from systemd, under `socket_name`."""
 
     def __init__(
-        self, folder, certificate, upstreams, performance=None, name="spooky", extra="", listen=None, tls=None,
-        secret=None, port=None,
+        self,
+        folder,
+        certificate,
+        upstreams,
+        performance=None,
+        name="spooky",
+        extra="",
+        listen=None,
+        tls=None,
+        secret=None,
+        port=None,
+        sockets=None,
+        socket_name="listen",
     ):
         self.folder, self.certificate = folder, certificate
         self.port, self.metrics_port, self.control_port = port or free_both(), free(), free()
@@ -82,7 +94,17 @@ class Proxy:
         self.secret_path = secret or folder / f"{name}.secret"
         lines += ["", "[security]", f"secret = {quoted({'file': str(self.secret_path)})}", "", extra]
         self.path.write_text("\n".join(lines))
-        self.child = Child(name, [binary(), "-c", self.path], folder, environment={"RUST_BACKTRACE": "1"})
+        command, descriptors, given = [binary(), "-c", self.path], (), []
+        if sockets:
+            given = sockets(self.port)
+            descriptors = [one.fileno() for one in given]
+            numbers = ",".join(map(str, descriptors))
+            command = [sys.executable, "-m", "support.handover", socket_name, numbers, *command]
+        environment = {"RUST_BACKTRACE": "1", "PYTHONPATH": str(REPOSITORY / "tests" / "e2e")}
+        self.child = Child(name, command, folder, environment=environment, pass_fds=descriptors)
+        # Its copies are its own; one left open here would be a socket of the group that nobody reads.
+        for one in given:
+            one.close()
         try:
             until(self.ready, 20)
         except AssertionError as error:
