@@ -14,7 +14,9 @@ use crate::h3::steering;
 use spooky_uring::inherited::{self, Inherited};
 use spooky_uring::{Listener, UdpOptions, UdpSocket};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Connections the kernel keeps until control accepts them.
 const BACKLOG: i32 = 128;
@@ -185,7 +187,8 @@ fn group(
         group.push(socket);
     }
     let bind = |options: &UdpOptions| {
-        UdpSocket::bind(options).map_err(|error| Failure::bind(Protocol::Udp, options.address, &key, &error))
+        patiently(|| UdpSocket::bind(options))
+            .map_err(|error| Failure::bind(Protocol::Udp, options.address, &key, &error))
     };
     if group.is_empty() {
         group.push(bind(&options)?);
@@ -214,7 +217,22 @@ fn beside(failure: Failure, inherited: usize, count: usize) -> Failure {
 }
 
 fn listen(address: SocketAddr, key: &str) -> Result<Listener, Failure> {
-    Listener::tcp(address, BACKLOG, false).map_err(|error| Failure::bind(Protocol::Tcp, address, key, &error))
+    patiently(|| Listener::tcp(address, BACKLOG, false))
+        .map_err(|error| Failure::bind(Protocol::Tcp, address, key, &error))
+}
+
+/// Asks again for an address that is in use. The kernel takes a ring apart after its process has ended, some 30 ms in
+/// which the process's ports stay bound: whoever starts us again at once must not be told that another process has them.
+fn patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    const STEP: Duration = Duration::from_millis(10);
+    const STEPS: u32 = 50;
+    for _ in 0..STEPS {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(STEP),
+            done => return done,
+        }
+    }
+    bind()
 }
 
 #[cfg(test)]

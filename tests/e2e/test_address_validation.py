@@ -188,7 +188,7 @@ def test_after_a_crash_old_clients_are_reset_at_once(start):
                     answer = sender.receive(10)
                     assert answer and answer[-16:] == cid.stateless_reset_token
                     assert 21 <= len(answer) < len(question)
-                sender.send(bytes([0x41]) + held[0].cid + bytes(4))
+                sender.send((bytes([0x41]) + held[0].cid + bytes(21))[:21])
                 assert sender.receive(0.3) is None, "a packet of 21 bytes was answered"
             assert count(second, RESETS, "sent") >= len(held) + 1
             assert count(second, RESETS, "too_small") == 1

@@ -97,6 +97,8 @@ async def test_kernel_steers_a_client_that_moves(start, h3, origins, new_id):
     assert forwarded(proxy) == (0, 0)
     assert dropped(proxy) == 0
     assert per_worker(proxy, "spooky_quic_events_total", 'event="migrations"') == {0: 2, 1: 0}
+    # A line is written when its client has acknowledged everything.
+    until(lambda: any(line["response_bytes"] == SIZE for line in proxy.access()), 10)
     (line,) = [line for line in proxy.access() if line["response_bytes"] == SIZE]
     assert line["client"].startswith("127.0.0.1:")
 

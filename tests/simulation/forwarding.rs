@@ -50,7 +50,7 @@ fn send(datagrams: impl IntoIterator<Item = Vec<u8>>) -> (Scene, Lines) {
     let mut scene = Scene::with_lines(1, Plan::calm(), &configuration(1, ""), lines.pop().expect("two"));
     let from = ([198, 51, 100, 9], 9).into();
     let datagrams: VecDeque<_> = datagrams.into_iter().collect();
-    let link = Link { bytes_per_second: 0, ..Link::clean() };
+    let link = Link { bytes_per_second: 0, payload_max: 2000, ..Link::clean() };
     scene.host.add_peer(Sender { from, datagrams }, from, link.clone(), link);
     scene.run_for(SECOND);
     (scene, other)
