@@ -7,6 +7,7 @@
 use super::cid::{CID_LEN, Cid, CidCoder, CidKeys};
 use super::connection::{Connection, Shared};
 use super::counters::{Counters, DropReason};
+use super::glitches::Glitch;
 use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
 use super::settings::{self, QuicSettings, StartError};
@@ -207,6 +208,7 @@ impl Endpoint {
             return self.drop(DropReason::NoConnection);
         };
         self.shared.counters.datagrams.add(1);
+        connection.tick(now);
         connection.receive(datagram, from, to);
         let handshaking = slot.first_id.is_some();
         if handshaking && connection.quic.is_established() {
@@ -239,7 +241,9 @@ impl Endpoint {
         let Some(connection) = &mut slot.connection else {
             return;
         };
-        while connection.quic.retired_scid_next().is_some() {}
+        while connection.quic.retired_scid_next().is_some() {
+            connection.glitches.charge(Glitch::ConnectionIds, 1);
+        }
         while connection.quic.scids_left() > 0 {
             let wire = self.coder.encode(Cid {
                 epoch: self.epoch,

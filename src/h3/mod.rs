@@ -5,7 +5,7 @@
 //!
 //! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
 //! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), [`cid`] (what a connection ID says).
+//! kept of one request), `glitches` (what a client does too often), [`cid`] (what a connection ID says).
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
@@ -21,6 +21,7 @@ mod connection;
 mod counters;
 pub mod endpoint;
 mod flight;
+mod glitches;
 mod mtu;
 mod pace;
 pub mod packet;
@@ -39,6 +40,7 @@ mod tests;
 pub use connection::{CloseCause, Closer, Connection, ConnectionFacts};
 pub use counters::{Counters, DropReason};
 pub use endpoint::{ConnKey, Endpoint, Received};
+pub use glitches::Glitch;
 pub use settings::{CongestionControl, QuicSettings, StartError};
 pub use streams::{NO_OWNER, StreamRef};
 pub use transmit::Train;
