@@ -217,12 +217,13 @@ impl Connection {
         }
         self.fresh = false;
         self.follow_paths();
-        self.account();
+        let stats = self.quic.stats();
+        self.account(&stats);
         if self.is_closing() {
             self.abort_streams();
             return;
         }
-        self.note_stops();
+        self.note_stops(stats.stopped_stream_count_remote);
         self.measure_path();
         // Acknowledgements and windows came: what waits may go on, and upstreams may be asked for more.
         self.flush();
@@ -236,11 +237,10 @@ impl Connection {
     }
 
     /// Once per turn with packets: charges what they brought.
-    fn account(&mut self) {
+    fn account(&mut self, stats: &quiche::Stats) {
         if self.http.is_none() || self.is_closing() {
             return;
         }
-        let stats = self.quic.stats();
         self.glitches.count(Totals {
             packets: stats.recv as u64,
             bytes: stats.recv_bytes,

@@ -384,12 +384,8 @@ impl Connection {
     }
 
     /// Finds the streams whose responses the client wants no more of.
-    pub(super) fn note_stops(&mut self) {
-        if self.streams.is_empty() {
-            return;
-        }
-        let stops = self.quic.stats().stopped_stream_count_remote;
-        if stops == self.stops_seen {
+    pub(super) fn note_stops(&mut self, stops: u64) {
+        if self.streams.is_empty() || stops == self.stops_seen {
             return;
         }
         self.stops_seen = stops;

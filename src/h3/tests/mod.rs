@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod exchanges;
+mod floods;
 mod life;
 mod support;
