@@ -7,15 +7,13 @@ use super::boring_ffi;
 use super::code;
 use super::counters::Counters;
 use super::flight::Flight;
-use super::glitches::{Glitch, Glitches, Totals};
+use super::glitches::{Glitch, Glitches};
 use super::mtu::BlackHole;
 use super::pace::Pacer;
 use super::payload::{Held, PayloadFactory};
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
 use super::transmit::Aside;
-use crate::limits::quic::BODY_PIECE_BYTES;
-use crate::limits::quic::glitch::WINDOWS as GLITCH_WINDOWS;
 use quiche::PathEvent;
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
@@ -138,7 +136,7 @@ pub struct Connection {
     pub(super) pacer: Pacer,
     pub(super) glitches: Glitches,
     /// What the client did too often.
-    flood: Option<Glitch>,
+    pub(super) flood: Option<Glitch>,
     black_hole: BlackHole,
     /// A packet may leave from then on.
     pub(super) release: Option<Instant>,
@@ -149,7 +147,7 @@ pub struct Connection {
     local: SocketAddr,
     /// Where the client sends from but has not proved to be.
     candidate: Option<(SocketAddr, SocketAddr)>,
-    created: Instant,
+    pub(super) created: Instant,
     handshake: Option<Duration>,
 }
 
@@ -228,63 +226,6 @@ impl Connection {
         // Acknowledgements and windows came: what waits may go on, and upstreams may be asked for more.
         self.flush();
         self.sweep();
-    }
-
-    /// Leaks the accounts of what the client does too often; called with its packets.
-    #[inline]
-    pub(super) fn tick(&mut self, now: Instant) {
-        self.glitches.tick(now.saturating_duration_since(self.created).as_secs());
-    }
-
-    /// Once per turn with packets: charges what they brought.
-    fn account(&mut self, stats: &quiche::Stats) {
-        if self.http.is_none() || self.is_closing() {
-            return;
-        }
-        self.glitches.count(Totals {
-            packets: stats.recv as u64,
-            bytes: stats.recv_bytes,
-            acknowledged: stats.acked_bytes,
-            challenges: stats.path_challenge_rx_count,
-        });
-        if self.glitches.wants_look() {
-            self.glitches.look(self.readable_bytes());
-        }
-        self.judge(None);
-    }
-
-    /// Everything of a turn was taken. Whether the connection was closed for it.
-    pub(super) fn account_taken(&mut self) -> bool {
-        let over = match self.glitches.looks() {
-            true => {
-                let limit = GLITCH_WINDOWS * self.shared.settings.max_data;
-                self.glitches.looked(self.readable_bytes(), limit)
-            }
-            false => None,
-        };
-        self.judge(over)
-    }
-
-    fn judge(&mut self, over: Option<Glitch>) -> bool {
-        let Some(kind) = over.or_else(|| self.glitches.overflow()) else {
-            return false;
-        };
-        if self.flood.is_some() || self.is_closing() {
-            return false;
-        }
-        self.flood = Some(kind);
-        self.close(code::EXCESSIVE_LOAD, kind.token().as_bytes());
-        true
-    }
-
-    /// Bytes that streams have for us.
-    fn readable_bytes(&self) -> usize {
-        self.quic.readable().map(|id| self.quic.stream_readable_len(id, BODY_PIECE_BYTES)).sum()
-    }
-
-    /// What the client did too often, if that closed the connection.
-    pub fn flood(&self) -> Option<Glitch> {
-        self.flood
     }
 
     fn measure_path(&mut self) {

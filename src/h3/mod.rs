@@ -13,6 +13,7 @@
 //! train   <─ Connection::transmit <─────┴─────────────────────────┘
 //! ```
 
+mod account;
 mod boring_context;
 mod boring_ffi;
 pub mod cid;

@@ -15,7 +15,7 @@ PADDING, PING, NEW_CONNECTION_ID, PATH_CHALLENGE = b"\x00", b"\x01", b"\x18", b"
 PROTOCOL_VIOLATION = 0x0A
 
 # What a process may grow by under one flood: one connection's windows, and the allocator's first uses.
-GROWTH = 8 << 20
+GROWTH = 4 << 20
 
 
 async def breathe(client):
