@@ -5,7 +5,7 @@
 //!
 //! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
 //! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), `glitches` (what a client does too often), [`cid`] (what a connection ID says).
+//! kept of one request), `glitches` and `account` (what a client does too often), [`cid`] (what a connection ID says).
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
