@@ -9,6 +9,7 @@ use super::boring_ffi;
 use super::code;
 use super::counters::Counters;
 use super::flight::Flight;
+use super::glitches::{Glitch, Glitches};
 use super::mtu::BlackHole;
 use super::pace::Pacer;
 use super::paths::Paths;
@@ -145,6 +146,9 @@ pub struct Connection {
     pub(super) aside: Option<Box<Aside>>,
     pub(super) flight: Flight,
     pub(super) pacer: Pacer,
+    pub(super) glitches: Glitches,
+    /// What the client did too often.
+    pub(super) flood: Option<Glitch>,
     black_hole: BlackHole,
     /// A packet may leave from then on.
     pub(super) release: Option<Instant>,
@@ -159,7 +163,7 @@ pub struct Connection {
     pub(super) client: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) paths: Paths,
-    created: Instant,
+    pub(super) created: Instant,
     handshake: Option<Duration>,
     /// What the handshake ended with.
     tls: Rc<Handshake>,
@@ -193,6 +197,8 @@ impl Connection {
             aside: None,
             flight,
             pacer,
+            glitches: Glitches::default(),
+            flood: None,
             black_hole: BlackHole::default(),
             release: None,
             credit: Some(0),
@@ -247,11 +253,13 @@ impl Connection {
         }
         self.fresh = false;
         self.follow_paths();
+        let stats = self.quic.stats();
+        self.account(&stats);
         if self.is_closing() {
             self.abort_streams();
             return;
         }
-        self.note_stops();
+        self.note_stops(stats.stopped_stream_count_remote);
         self.measure_path();
         // Acknowledgements and windows came: what waits may go on, and upstreams may be asked for more.
         self.flush();

@@ -10,6 +10,7 @@ use super::boring_context::TlsContexts;
 use super::cid::{CID_LEN, Cid, CidCoder};
 use super::connection::{Connection, Shared};
 use super::counters::{Counters, DropReason};
+use super::glitches::Glitch;
 use super::keys::EndpointKeys;
 use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
@@ -240,6 +241,7 @@ impl Endpoint {
             return self.drop(DropReason::NoConnection);
         };
         self.shared.counters.datagrams.add(1);
+        connection.tick(now);
         connection.receive(datagram, from, to);
         let handshaking = slot.first_id.is_some();
         if handshaking && connection.quic.is_established() {
@@ -281,7 +283,9 @@ impl Endpoint {
         let Some(connection) = &mut slot.connection else {
             return;
         };
-        while connection.quic.retired_scid_next().is_some() {}
+        while connection.quic.retired_scid_next().is_some() {
+            connection.glitches.charge(Glitch::ConnectionIds, 1);
+        }
         while connection.quic.scids_left() > 0 && connection.quic.active_scids() < limits::quic::CONNECTION_IDS {
             let wire = self.coder.encode(Cid {
                 epoch: self.epoch,

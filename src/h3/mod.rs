@@ -5,8 +5,9 @@
 //!
 //! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
 //! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), `paths` (clients that move), [`cid`] (what a connection ID says), [`steering`] (how the kernel reads
-//! it). At the door stand `admission` (who may open a connection), `token`, `addresses` and `stateless`.
+//! kept of one request), `paths` (clients that move), `glitches` and `account` (what a client does too often), [`cid`] (what
+//! a connection ID says), [`steering`] (how the kernel reads it). At the door stand `admission` (who may open a connection),
+//! `token`, `addresses` and `stateless`.
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
@@ -14,6 +15,7 @@
 //! train   <─ Connection::transmit <─────┴─────────────────────────┘
 //! ```
 
+mod account;
 mod addresses;
 mod admission;
 mod boring_context;
@@ -24,6 +26,7 @@ mod connection;
 mod counters;
 pub mod endpoint;
 mod flight;
+mod glitches;
 mod keys;
 mod mtu;
 mod pace;
@@ -50,6 +53,7 @@ pub use boring_context::TlsContexts;
 pub use connection::{CloseCause, Closer, Connection, ConnectionFacts};
 pub use counters::{Counters, DropReason};
 pub use endpoint::{ConnKey, Endpoint, Received};
+pub use glitches::Glitch;
 pub use keys::EndpointKeys;
 pub use settings::{CongestionControl, QuicSettings, Retry, StartError};
 pub use streams::{NO_OWNER, StreamRef};

@@ -2,6 +2,7 @@
 
 use super::code;
 use super::connection::Connection;
+use super::glitches::Glitch;
 use super::streams::{Receiving, Sending, Stream, StreamRef};
 use crate::http::normalize::{self, WireRequest};
 use crate::http::{Event, Method, Refusal, RequestHead, Scheme, WireVersion};
@@ -35,6 +36,11 @@ impl Connection {
                 return Some(told);
             }
             if !self.poll && self.news.is_empty() {
+                if self.account_taken() {
+                    // Tells every stream.
+                    self.settle();
+                    continue;
+                }
                 return None;
             }
         }
@@ -79,6 +85,7 @@ impl Connection {
             stream.readable = false;
             // `Done`: the client has ended it already.
             let _ = self.quic.stream_shutdown(id, Shutdown::Read, code);
+            self.glitches.refused(self.shared.settings.max_stream_data);
         }
         stream.reset = None;
         self.forget_if_over(id);
@@ -176,6 +183,7 @@ impl Connection {
 
     fn take_head(&mut self, id: u64, list: &[h3::Header], end: bool) -> Option<Told> {
         self.next_request = self.next_request.max(id + 4);
+        self.glitches.head(wire_bytes(list));
         if self.rejects(id) {
             self.shared.counters.requests_rejected.add(1);
             self.refuse(id, code::REQUEST_REJECTED);
@@ -192,6 +200,7 @@ impl Connection {
             Ok(head) => head,
             Err(refusal) if refusal.malformed => {
                 self.shared.counters.requests_malformed.add(1);
+                self.glitches.charge(Glitch::Malformed, 1);
                 self.refuse(id, code::MESSAGE_ERROR);
                 return Some((told, Event::Refused(refusal)));
             }
@@ -205,6 +214,7 @@ impl Connection {
         };
         if end && head.content_length.is_some_and(|length| length > 0) {
             self.shared.counters.request_length_mismatches.add(1);
+            self.glitches.charge(Glitch::Malformed, 1);
             self.refuse(id, code::MESSAGE_ERROR);
             let refusal = Refusal::new(crate::http::Reason::LengthMismatch);
             return Some((told, Event::Refused(refusal)));
@@ -221,6 +231,7 @@ impl Connection {
     }
 
     fn take_trailers(&mut self, id: u64, list: &[h3::Header]) -> Option<Told> {
+        self.glitches.head(wire_bytes(list));
         let stream = self.streams.get(&id)?;
         if stream.receiving == Receiving::Closed {
             return None;
@@ -243,6 +254,7 @@ impl Connection {
             // A stream that ended without a head; or one that is over, whose end nobody waits for.
             if self.is_unseen(id) {
                 self.shared.counters.requests_incomplete.add(1);
+                self.glitches.charge(Glitch::Malformed, 1);
                 self.refuse(id, code::REQUEST_INCOMPLETE);
             }
             return None;
@@ -269,9 +281,11 @@ impl Connection {
     }
 
     fn take_reset(&mut self, id: u64, code: u64) -> Option<Told> {
+        self.glitches.look_away();
         let Some(stream) = self.streams.get_mut(&id) else {
             // Reset before its head was seen: our half must end too, or the transport keeps the stream.
             if self.is_unseen(id) {
+                self.glitches.charge(Glitch::Resets, 1);
                 self.refuse(id, code::REQUEST_CANCELLED);
             }
             return None;
@@ -282,6 +296,9 @@ impl Connection {
         }
         stream.receiving = Receiving::Closed;
         let told = StreamRef { stream: id, owner: stream.owner };
+        if stream.sending != Sending::Closed {
+            self.glitches.charge(Glitch::Resets, 1);
+        }
         self.forget_if_over(id);
         Some((told, Event::Reset(code)))
     }
@@ -297,6 +314,7 @@ impl Connection {
         self.next_request = self.next_request.max(id + 4);
         let _ = self.quic.stream_shutdown(id, Shutdown::Write, code);
         let _ = self.quic.stream_shutdown(id, Shutdown::Read, code);
+        self.glitches.refused(self.shared.settings.max_stream_data);
         self.closing.push(id);
     }
 
@@ -307,6 +325,8 @@ impl Connection {
         stream.receiving = Receiving::Closed;
         stream.readable = false;
         let _ = self.quic.stream_shutdown(id, Shutdown::Read, code);
+        self.glitches.charge(Glitch::Malformed, 1);
+        self.glitches.refused(self.shared.settings.max_stream_data);
         self.reset(id, code);
         Some((told, Event::Reset(code)))
     }
@@ -334,6 +354,7 @@ impl Connection {
                 Ok(count) => {
                     debug_assert_eq!(count, bytes.len());
                     stream.credit -= count;
+                    self.glitches.body(count);
                     if let Some(left) = &mut stream.request_left {
                         let Some(rest) = left.checked_sub(count as u64) else {
                             self.shared.counters.request_length_mismatches.add(1);
@@ -363,12 +384,8 @@ impl Connection {
     }
 
     /// Finds the streams whose responses the client wants no more of.
-    pub(super) fn note_stops(&mut self) {
-        if self.streams.is_empty() {
-            return;
-        }
-        let stops = self.quic.stats().stopped_stream_count_remote;
-        if stops == self.stops_seen {
+    pub(super) fn note_stops(&mut self, stops: u64) {
+        if self.streams.is_empty() || stops == self.stops_seen {
             return;
         }
         self.stops_seen = stops;
@@ -394,6 +411,7 @@ impl Connection {
             return;
         }
         self.shared.counters.client_stops.add(1);
+        self.glitches.charge(Glitch::Resets, 1);
         stream.sending = Sending::Closed;
         stream.stopped = Some(code);
         self.waiting -= stream.sealed();
@@ -405,6 +423,11 @@ impl Connection {
 /// Whether the method of a head that was refused is HEAD: its answer then has no body.
 fn is_head(list: &[h3::Header]) -> bool {
     list.iter().any(|field| field.name() == b":method" && field.value() == b"HEAD")
+}
+
+/// About how long a field section is on the wire: no shorter than it was.
+fn wire_bytes(list: &[h3::Header]) -> usize {
+    list.iter().map(|field| field.name().len() + field.value().len() + 8).sum::<usize>() + 16
 }
 
 /// The code of RFC 9114 for an error the layer reports.

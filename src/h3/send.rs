@@ -312,6 +312,7 @@ impl Connection {
             }
             if fin {
                 stream.sending = Sending::Closed;
+                self.glitches.answered();
             }
         };
         debug_assert!(

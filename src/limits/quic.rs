@@ -83,3 +83,50 @@ pub const SAFE_UDP_PAYLOAD: u16 = 1200;
 /// Timeouts in a row without an acknowledgement after which a path is taken for one that no longer carries large packets
 /// (RFC 8899 §4.3); the third probe is then a small one.
 pub const SILENT_TIMEOUTS: u8 = 2;
+
+/// What a client may do that has no use, before its connection is closed with H3_EXCESSIVE_LOAD. Each kind of `h3::Glitch`
+/// has a bucket; the arrays are in the order of its variants. Ordinary clients stay far below:
+///
+/// | kind | bucket | leaks per second | an ordinary client's most |
+/// |---|---|---|---|
+/// | resets before the answer is whole | 1,000 | 50, and one per answered request | a closed tab with 128 requests: 1/8 |
+/// | malformed requests | 500 | 20, and one per answered request | a faulty one among the many behind one proxy |
+/// | packets that bring nothing | 5,000 | 500 | some PINGs a minute, lost probes: 1/100 |
+/// | PATH_CHALLENGE frames | 200 | 5 | one or two each time it moves: 1/50 |
+/// | connection IDs retired | 200 | 5 | one each time it moves: 1/100 |
+/// | frames without content | 64 KiB | 1 KiB | greased frames and priorities, some KiB: 1/16 |
+/// | bytes that were neither body nor head | twice `max_data` | 256 KiB | a lost packet holds back one window: 1/2 |
+pub mod glitch {
+    /// What each bucket holds.
+    pub const LIMIT: [u16; 6] = [1_000, 500, 5_000, 200, 200, 4_096];
+
+    /// What leaks from each in a second.
+    pub const LEAK: [u16; 6] = [50, 20, 500, 5, 5, 64];
+
+    /// Bytes of empty frames in one unit of their bucket.
+    pub const FRAME_STEP: u32 = 16;
+
+    /// Unexplained bytes that are forgotten in a second.
+    pub const BYTES_LEAK: i32 = 256 << 10;
+
+    /// Unexplained bytes above which turns are looked at: 14 full packets.
+    pub const LOOK_BYTES: i32 = 16 << 10;
+
+    /// Connection windows of bytes that may stay unexplained: one is a gap in a stream, which a lost packet leaves.
+    pub const WINDOWS: u64 = 2;
+
+    /// Bytes that are excused in advance at most, for uploads that were refused while they came.
+    pub const BYTES_EXCUSED: i32 = 8 << 20;
+
+    /// A packet with so many bytes is paid for by them.
+    pub const FULL_PACKET_BYTES: u32 = 600;
+
+    /// Bytes of each packet that are its own: header, tag, an acknowledgement.
+    pub const PACKET_BYTES: u32 = 64;
+
+    /// Packets without much in them that come with a request: its own, and acknowledgements of a small answer.
+    pub const PACKETS_PER_REQUEST: u16 = 8;
+}
+
+/// Bytes of request bodies a connection may send ahead before we have read any; the window grows with what is read.
+pub const INITIAL_MAX_DATA: u64 = 512 << 10;

@@ -8,8 +8,8 @@
 //! What the cells are called outside stands in [`super::registry`].
 
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull, Side, StatusClass,
-    UpstreamClose,
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Protocol, QueueFull, Side,
+    StatusClass, UpstreamClose,
 };
 use super::latency::Latency;
 use super::scope::Scope;
@@ -185,6 +185,7 @@ per_kind! {
     Protocol => PerProtocol,
     DatagramDrop => DatagramDrops,
     HandshakeFailure => HandshakeFailures,
+    Flood => Floods,
     QueueFull => QueuesFull,
     CloseCode => CloseCodes,
     ConnectFailure => ConnectFailures,
@@ -268,6 +269,8 @@ pub struct QuicCells {
     pub closed_by_client: CloseCodes,
     /// Connections that ended because nobody spoke any more.
     pub closed_by_silence: Counter,
+    /// Connections we closed because their client did something too often.
+    pub floods: Floods,
 }
 
 /// Everything one worker counts.

@@ -74,6 +74,27 @@ kinds! {
 }
 
 kinds! {
+    /// What a client did too often. The variants, their order and their words are those of `h3::Glitch`, which telemetry
+    /// cannot see: `Flood::ALL[glitch as usize]`.
+    Flood {
+        /// Requests given up before they were answered.
+        Resets = "resets",
+        /// Malformed requests.
+        Malformed = "malformed",
+        /// Packets that brought nothing.
+        Packets = "packets",
+        /// PATH_CHALLENGE frames.
+        PathChallenges = "path_challenges",
+        /// Connection IDs retired.
+        ConnectionIds = "connection_ids",
+        /// Frames without content.
+        Frames = "frames",
+        /// Bytes that were neither body nor head.
+        Bytes = "bytes",
+    }
+}
+
+kinds! {
     /// Why a handshake did not complete.
     HandshakeFailure {
         /// The client showed no certificate, and one is required.
@@ -338,6 +359,7 @@ mod tests {
         check(QueueFull::ALL, |k| k as usize, QueueFull::word);
         check(CloseCode::ALL, |k| k as usize, CloseCode::word);
         check(HandshakeFailure::ALL, |k| k as usize, HandshakeFailure::word);
+        check(Flood::ALL, |k| k as usize, Flood::word);
         check(UpstreamClose::ALL, |k| k as usize, UpstreamClose::word);
     }
 

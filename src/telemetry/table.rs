@@ -5,8 +5,8 @@
 
 use super::cells::{BackendCells, Batches, NamedCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, HandshakeFailure, Protocol, QueueFull, Side, StatusClass,
-    UpstreamClose,
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Protocol, QueueFull, Side,
+    StatusClass, UpstreamClose,
 };
 use super::latency::{Latency, Merged};
 use super::registry::{Metric, Sources};
@@ -129,6 +129,9 @@ metrics! {
     Counter "spooky_quic_idle_closes_total" WORKER,
         "QUIC connections ended because nobody spoke any more.",
         |s, out| workers(s, out, |c| c.quic.closed_by_silence.get());
+    Counter "spooky_quic_floods_total" &["worker", "kind"],
+        "QUIC connections closed with H3_EXCESSIVE_LOAD, by what the client did too often.",
+        |s, out| kinds(s, out, Flood::ALL, Flood::word, |c, k| c.quic.floods.get(k));
     Counter "spooky_quic_events_total" &["worker", "event"],
         "What the QUIC and HTTP/3 side did and met, by name.",
         |s, out| named(s, out, |c| &c.quic.events);

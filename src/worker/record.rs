@@ -87,10 +87,18 @@ pub(super) fn connect_failure(errno: i32) -> (Reason, ConnectFailure) {
     }
 }
 
+/// The counter of a flood: the same words in the same order (a test compares them).
+fn flood_kind(glitch: h3::Glitch) -> kinds::Flood {
+    kinds::Flood::ALL[glitch as usize]
+}
+
 /// Counts how a client's connection ended.
 pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
     let facts = connection.facts();
     let cause = connection.close_cause();
+    if let Some(glitch) = connection.flood() {
+        cells.quic.floods.count(flood_kind(glitch));
+    }
     cells.quic_ended(&QuicEnd {
         side: cause.and_then(|cause| match cause.by {
             h3::Closer::Client => Some(kinds::Side::Remote),
@@ -114,8 +122,17 @@ pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
 #[cfg(test)]
 mod tests {
     use super::super::collect::drop_kind;
-    use crate::h3::DropReason;
-    use crate::telemetry::kinds::DatagramDrop;
+    use super::flood_kind;
+    use crate::h3::{DropReason, Glitch};
+    use crate::telemetry::kinds::{DatagramDrop, Flood};
+
+    #[test]
+    fn floods_have_the_same_words_on_both_sides() {
+        assert_eq!(Glitch::ALL.len(), Flood::COUNT);
+        for glitch in Glitch::ALL {
+            assert_eq!(flood_kind(glitch).word(), glitch.token());
+        }
+    }
 
     #[test]
     fn dropped_datagrams_have_the_same_words_on_both_sides() {

@@ -5,7 +5,7 @@ use crate::h3::{CloseCause, Closer, QuicSettings, code};
 use std::time::Instant;
 
 /// A client that does everything right is served.
-fn serves_the_next(endpoint: crate::h3::Endpoint) -> crate::h3::Endpoint {
+pub(super) fn serves_the_next(endpoint: crate::h3::Endpoint) -> crate::h3::Endpoint {
     let settings = QuicSettings::default();
     let client = Client::new(77, &ClientSettings::default());
     let mut world = World::over(endpoint, client, &settings);

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod exchanges;
+mod floods;
 mod identities;
 mod life;
 mod paths;

@@ -13,6 +13,9 @@ from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, StopSendingReceived, StreamDataReceived, StreamReset
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.tls import Epoch
 
 # Frame types, settings and codes of RFC 9114 and RFC 9204.
 DATA, HEADERS, CANCEL_PUSH, SETTINGS, PUSH_PROMISE, GOAWAY, MAX_PUSH_ID = 0x0, 0x1, 0x3, 0x4, 0x5, 0x7, 0xD
@@ -180,6 +183,12 @@ class Protocol(QuicConnectionProtocol):
 
     client = None
 
+    def datagram_received(self, data, addr):
+        super().datagram_received(data, addr)
+        # Windows, acknowledgements and connection IDs come without an event.
+        if self.client:
+            self.client.changed.set()
+
     def quic_event_received(self, event):
         if self.client:
             self.client.took(event)
@@ -288,6 +297,24 @@ class Client:
         self.quic.send_stream_data(number, data, end)
         self.transmit()
         return number
+
+    def send_packets(self, *payloads):
+        """One datagram for each payload of QUIC frames, past aioquic's congestion control and loss recovery."""
+        builder = QuicPacketBuilder(
+            host_cid=self.quic.host_cid,
+            peer_cid=self.quic._peer_cid.cid,
+            version=self.quic._version,
+            is_client=True,
+            max_datagram_size=1350,
+            packet_number=self.quic._packet_number,
+        )
+        for payload in payloads:
+            builder.start_packet(QuicPacketType.ONE_RTT, self.quic._cryptos[Epoch.ONE_RTT])
+            builder.start_frame(payload[0], capacity=len(payload)).push_bytes(payload[1:])
+        datagrams, _ = builder.flush()
+        self.quic._packet_number = builder.packet_number
+        for datagram in datagrams:
+            self.protocol._transport.sendto(datagram, self.quic._network_paths[0].addr)
 
     # Events.
     def took(self, event):
