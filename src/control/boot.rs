@@ -14,6 +14,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::limits;
 use crate::telemetry::log::{LogTarget, queue_on_this_thread};
 use crate::telemetry::registry::{BuildInfo, ConfigFacts, Sources, WorkerSource};
+use crate::telemetry::udp::UdpSource;
 use crate::telemetry::{BackendName, RouteName, Scope, WallClock};
 use spooky_uring::mailbox::{self, Receiver, Sender};
 use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StartError, StreamAddress, host};
@@ -111,8 +112,9 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         access: access_sender,
     });
     let features = shared.features.clone();
+    let public = public_sockets(&generation, &sockets);
     let workers = Workers::start(shared, sockets.workers)?;
-    let sources = sources(&generation, &workers, &features);
+    let sources = Sources { sockets: public, ..sources(&generation, &workers, &features) };
     let (tell, told) = sync_channel(1);
     let observability = &generation.observability;
     let metrics_path = observability.metrics.as_ref().map_or("/metrics".into(), |metrics| metrics.path.clone());
@@ -220,6 +222,22 @@ fn scope(generation: &Generation) -> Scope {
             })
             .collect(),
     }
+}
+
+/// The workers' sockets, as the metrics name them.
+fn public_sockets(generation: &Generation, sockets: &Sockets) -> Vec<UdpSource> {
+    let mut public = Vec::new();
+    for (worker, group) in sockets.workers.iter().enumerate() {
+        for (listener, socket) in generation.listeners.iter().zip(group) {
+            match UdpSource::new(&listener.name, worker, socket) {
+                Ok(source) => public.push(source),
+                Err(error) => {
+                    tracing::warn!(listener = %listener.name, worker, %error, "datagrams the kernel drops are not shown");
+                }
+            }
+        }
+    }
+    public
 }
 
 fn sources(generation: &Generation, workers: &Workers, features: &Features) -> Sources {

@@ -74,10 +74,6 @@ pub struct ConnectionFacts {
     pub handshake: Option<Duration>,
     /// The session was resumed.
     pub resumed: bool,
-    /// Packets sent, and those of them that were lost.
-    pub packets_sent: u64,
-    /// See [`Self::packets_sent`].
-    pub packets_lost: u64,
 }
 
 /// How far a drain has come.
@@ -466,7 +462,6 @@ impl Connection {
 
     /// What is known of it.
     pub fn facts(&self) -> ConnectionFacts {
-        let stats = self.quic.stats();
         ConnectionFacts {
             client: self.client,
             local: self.local,
@@ -476,8 +471,6 @@ impl Connection {
             rtt: rtt(&self.quic),
             handshake: self.handshake,
             resumed: self.quic.is_resumed(),
-            packets_sent: stats.sent as u64,
-            packets_lost: stats.lost as u64,
         }
     }
 

@@ -59,6 +59,10 @@ pub struct AccessEntry<'a> {
     pub first_byte: Option<Duration>,
     /// Since the request head: the exchange ended.
     pub finished: Duration,
+    /// Smoothed round-trip time of the client's connection at that time, once measured.
+    pub round_trip: Option<Duration>,
+    /// Packets to the client lost on its connection so far, those of other exchanges included.
+    pub packets_lost: Option<u64>,
     /// Method.
     pub method: &'a [u8],
     /// Authority as the client sent it.
@@ -90,6 +94,8 @@ impl Default for AccessEntry<'_> {
             connected: None,
             first_byte: None,
             finished: Duration::ZERO,
+            round_trip: None,
+            packets_lost: None,
             method: b"",
             authority: b"",
             path: b"",
@@ -110,6 +116,8 @@ struct AccessRecord {
     connected_us: Option<u32>,
     first_byte_us: Option<u32>,
     finished_us: u64,
+    packets_lost: Option<u64>,
+    round_trip_us: Option<u32>,
     route: Option<u32>,
     backend: Option<u32>,
     status: Option<u16>,
@@ -207,7 +215,14 @@ impl AccessRecord {
                 line.number(key, u64::from(value));
             }
         }
-        line.number("duration_us", self.finished_us).string_if("user_agent", user_agent);
+        line.number("duration_us", self.finished_us);
+        if let Some(value) = self.round_trip_us {
+            line.number("round_trip_us", u64::from(value));
+        }
+        if let Some(value) = self.packets_lost {
+            line.number("packets_lost", value);
+        }
+        line.string_if("user_agent", user_agent);
         if self.truncated {
             line.boolean("truncated", true);
         }
@@ -342,6 +357,8 @@ impl AccessBatcher {
             connected_us: entry.connected.map(micros),
             first_byte_us: entry.first_byte.map(micros),
             finished_us: u64::try_from(entry.finished.as_micros()).unwrap_or(u64::MAX),
+            packets_lost: entry.packets_lost,
+            round_trip_us: entry.round_trip.map(micros),
             route: entry.route,
             backend: entry.backend,
             status: entry.status,
@@ -438,6 +455,8 @@ mod tests {
             connected: None,
             first_byte: Some(Duration::from_secs(100_000)),
             finished: Duration::from_secs(100_001),
+            round_trip: Some(Duration::from_millis(30)),
+            packets_lost: Some(2),
             method: b"POST",
             authority: b"example.org",
             path: b"/a?b=\"c\"",
@@ -472,6 +491,8 @@ mod tests {
                 "routed_us": 3,
                 "first_byte_us": u32::MAX,
                 "duration_us": 100_001_000_000u64,
+                "round_trip_us": 30_000,
+                "packets_lost": 2,
                 "user_agent": "curl\n\u{fffd}",
             })
         );

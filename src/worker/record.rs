@@ -1,18 +1,21 @@
 //! What the counters and the access log learn of an exchange, and what the counters learn of the ring.
 
-use super::Worker;
+use super::timers::client_of;
+use super::{Downkey, Worker};
 use crate::exchange::Exchange;
 use crate::exchange::trail::hex;
 use crate::h3;
 use crate::http::{Reason, Side};
-use crate::telemetry::kinds::{self, AttemptFailure, CloseCode, ConnectFailure, Protocol, StatusClass};
-use crate::telemetry::{ExchangeEnd, QuicEnd, WorkerCells};
+use crate::telemetry::kinds::{
+    self, AttemptFailure, CloseCode, ConnectFailure, HandshakeFailure, Protocol, StatusClass, TlsAlert,
+};
+use crate::telemetry::{ExchangeEnd, QuicEnd, QuicPath, WorkerCells};
 use spooky_uring::Io;
 use std::io::{self, ErrorKind};
 
 impl<I: Io> Worker<I> {
     /// An exchange is over: it is counted, and becomes a line.
-    pub(super) fn record(&mut self, exchange: &Exchange) {
+    pub(super) fn record(&mut self, exchange: &Exchange, downkey: Downkey) {
         let trail = &exchange.trail;
         self.cells.exchange_finished(&ExchangeEnd {
             status: trail.status.unwrap_or(0),
@@ -37,7 +40,12 @@ impl<I: Io> Worker<I> {
         }
         if self.access.is_on() {
             let id: [u8; 32] = hex(&trail.id);
-            let entry = exchange.entry(&id, &self.clock, self.now);
+            let mut entry = exchange.entry(&id, &self.clock, self.now);
+            if let Some(connection) = client_of(&mut self.listeners, downkey) {
+                let measures = connection.measures();
+                entry.round_trip = measures.path.map(|path| path.round_trip);
+                entry.packets_lost = Some(measures.packets_lost);
+            }
             self.access.record(&entry, &mut self.io, &self.cells);
         }
     }
@@ -91,6 +99,7 @@ pub(super) fn connect_failure(errno: i32) -> (Reason, ConnectFailure) {
 pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
     let facts = connection.facts();
     let cause = connection.close_cause();
+    let measures = connection.measures();
     cells.quic_ended(&QuicEnd {
         side: cause.and_then(|cause| match cause.by {
             h3::Closer::Client => Some(kinds::Side::Remote),
@@ -102,18 +111,49 @@ pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
             Some(cause) => CloseCode::transport(cause.code),
             None => CloseCode::NoError,
         },
-        handshake: facts.handshake.filter(|_| facts.established),
-        round_trip: facts.rtt,
-        packets_sent: facts.packets_sent,
-        packets_lost: facts.packets_lost,
+        alert: cause.filter(|cause| !cause.application).and_then(|cause| TlsAlert::in_code(cause.code)),
+        handshake: facts.handshake.ok_or_else(|| handshake_failure(cause)),
+        path: measures.path.map(|path| QuicPath {
+            round_trip: path.round_trip,
+            round_trip_min: path.round_trip_min,
+            congestion_window: path.congestion_window,
+            packet_size: path.packet_size,
+        }),
+        packets_sent: measures.packets_sent,
+        packets_received: measures.packets_received,
+        packets_lost: measures.packets_lost,
+        packets_spurious: measures.packets_spurious,
+        packets_retransmitted: measures.packets_retransmitted,
+        bytes_lost: measures.bytes_lost,
+        bytes_retransmitted: measures.bytes_retransmitted,
+        probe_timeouts: measures.probe_timeouts,
     });
+}
+
+/// Why a handshake that ended by `cause` did not complete. Before its end only codes of the transport can be sent.
+fn handshake_failure(cause: Option<h3::CloseCause>) -> HandshakeFailure {
+    /// APPLICATION_ERROR (RFC 9000 §20.1): what stands in for a close by HTTP/3 that early.
+    const APPLICATION_ERROR: u64 = 0x0c;
+    let Some(cause) = cause else {
+        return HandshakeFailure::Timeout;
+    };
+    match (cause.by, cause.code) {
+        (h3::Closer::Silence, _) => HandshakeFailure::Timeout,
+        (_, 0x100..=0x1ff) => HandshakeFailure::Tls,
+        (h3::Closer::Client, _) => HandshakeFailure::Closed,
+        // NO_ERROR is our own patience, see `h3::Connection::handle_deadline`.
+        (h3::Closer::Us, 0) => HandshakeFailure::Timeout,
+        (h3::Closer::Us, APPLICATION_ERROR) => HandshakeFailure::Ended,
+        (h3::Closer::Us, _) => HandshakeFailure::Transport,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::collect::drop_kind;
-    use crate::h3::DropReason;
-    use crate::telemetry::kinds::DatagramDrop;
+    use super::handshake_failure;
+    use crate::h3::{CloseCause, Closer, DropReason};
+    use crate::telemetry::kinds::{DatagramDrop, HandshakeFailure};
 
     #[test]
     fn dropped_datagrams_have_the_same_words_on_both_sides() {
@@ -121,5 +161,19 @@ mod tests {
         for reason in DropReason::ALL {
             assert_eq!(drop_kind(reason).word(), reason.token());
         }
+    }
+
+    #[test]
+    fn a_failed_handshake_has_a_reason() {
+        let of = |by, code| handshake_failure(Some(CloseCause { by, application: false, code }));
+        assert_eq!(handshake_failure(None), HandshakeFailure::Timeout);
+        assert_eq!(of(Closer::Silence, 0), HandshakeFailure::Timeout);
+        assert_eq!(of(Closer::Us, 0), HandshakeFailure::Timeout);
+        assert_eq!(of(Closer::Us, 0x178), HandshakeFailure::Tls);
+        assert_eq!(of(Closer::Client, 0x130), HandshakeFailure::Tls);
+        assert_eq!(of(Closer::Client, 0), HandshakeFailure::Closed);
+        assert_eq!(of(Closer::Client, 0x0c), HandshakeFailure::Closed);
+        assert_eq!(of(Closer::Us, 0x0c), HandshakeFailure::Ended);
+        assert_eq!(of(Closer::Us, 0x07), HandshakeFailure::Transport);
     }
 }

@@ -12,6 +12,7 @@ mod client;
 mod clients;
 mod determinism;
 mod identity;
+mod measures;
 mod origin;
 mod origins;
 mod pattern;
