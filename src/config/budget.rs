@@ -27,5 +27,6 @@ pub(super) fn of(generation: &Generation) -> Budget {
         idle_connections: u64::from(performance.pool_idle_connections_per_worker),
         udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),
+        traces: generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files)),
     })
 }

@@ -4,10 +4,12 @@
 //! look: the ring, the certificates, the addresses. The caller waits in [`start`] until every worker serves.
 
 use super::failure::{Exit, Failure};
+use super::qlogs::Qlogs;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
 use super::sockets::{Addresses, Sockets};
 use super::workers::{Shared, Workers, random};
 use crate::config::{self, Generation, TlsSource};
+use crate::h3::QlogSettings;
 use crate::h3::cid::CidKeys;
 use crate::h3::versions;
 use crate::identity::{Identity, IdentityError};
@@ -19,6 +21,7 @@ use crate::telemetry::{BackendName, RouteName, Scope, WallClock};
 use spooky_uring::mailbox::{self, Receiver, Sender};
 use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StartError, StreamAddress, host};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
@@ -101,6 +104,18 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         }
         None => (None, None),
     };
+    let (qlog_sender, qlog) = match &generation.observability.qlog {
+        Some(wanted) => {
+            let settings = QlogSettings {
+                client: wanted.client,
+                file_bytes: usize::try_from(wanted.max_file_bytes).unwrap_or(usize::MAX),
+                files_left: Arc::new(AtomicU32::new(wanted.max_files)),
+            };
+            let (sender, receiver) = mailbox::channel(limits::QLOG_QUEUE_PIECES).map_err(machine)?;
+            (Some((settings, sender)), Some(Qlogs::new(receiver, &wanted.dir)?))
+        }
+        None => (None, None),
+    };
     let (asks, asked) = mailbox::channel(2).map_err(machine)?;
     let shared = Arc::new(Shared {
         generation: Arc::clone(&generation),
@@ -110,6 +125,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,
         access: access_sender,
+        qlog: qlog_sender,
     });
     let features = shared.features.clone();
     let public = public_sockets(&generation, &sockets);
@@ -140,6 +156,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
                     log,
                     log_target,
                     access,
+                    qlog,
                     asks: asked,
                     started,
                     tell,
@@ -166,7 +183,8 @@ pub fn start(start: Start) -> Result<Running, Failure> {
 fn raise_descriptors(generation: &Generation) {
     const OTHERS: u64 = 256;
     let backends = u64::from(generation.performance.global_inflight_limit);
-    let wanted = backends + u64::from(limits::CONTROL_CONNECTIONS) + OTHERS;
+    let traces = generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files));
+    let wanted = backends + u64::from(limits::CONTROL_CONNECTIONS) + traces + OTHERS;
     match host::raise_descriptor_limit(wanted) {
         Ok(limit) if limit < wanted => tracing::warn!(
             limit,

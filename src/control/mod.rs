@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod failure;
 pub mod journal;
 pub mod lifecycle;
+pub mod qlogs;
 pub mod runtime;
 pub mod service;
 pub mod sockets;

@@ -6,7 +6,7 @@
 use super::failure::Failure;
 use crate::config::{CongestionControl, Generation, Listener};
 use crate::h3::cid::CidKeys;
-use crate::h3::{self, Endpoint, QuicSettings};
+use crate::h3::{self, Endpoint, QlogPiece, QlogSettings, QuicSettings};
 use crate::http::HeadLimits;
 use crate::identity::Identity;
 use crate::limits;
@@ -36,6 +36,8 @@ pub struct Shared {
     pub features: Features,
     /// Batches of access records; `None`: no access log.
     pub access: Option<Sender<AccessBatch>>,
+    /// Traces of connections, and where they go; `None`: none.
+    pub qlog: Option<(QlogSettings, Sender<QlogPiece>)>,
 }
 
 /// What a worker's thread tells control about itself.
@@ -170,7 +172,8 @@ impl Start {
         let mut listeners = Vec::with_capacity(self.sockets.len());
         let all = generation.listeners.iter().zip(&shared.identities).zip(self.sockets);
         for (at, ((listener, identity), socket)) in all.enumerate() {
-            let settings = quic_settings(generation, listener);
+            let qlog = shared.qlog.as_ref().map(|(settings, _)| settings.clone());
+            let settings = QuicSettings { qlog, ..quic_settings(generation, listener) };
             let endpoint = Endpoint::new(&settings, identity, &shared.keys, self.number, shared.epoch)
                 .map_err(|error| Failure::new(format!("listener `{}`", listener.name), error))?;
             let token = Owner::Listener(at as u16).token();
@@ -188,6 +191,7 @@ impl Start {
                 listeners,
                 cells: self.cells,
                 access,
+                qlog: shared.qlog.as_ref().map(|(_, sender)| sender.clone()),
                 commands: self.orders,
                 reports: self.report,
                 seed: random()?,

@@ -10,6 +10,7 @@ use super::flight::Flight;
 use super::mtu::BlackHole;
 use super::pace::Pacer;
 use super::payload::{Held, PayloadFactory};
+use super::qlog::Qlog;
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
 use super::transmit::Aside;
@@ -130,6 +131,7 @@ pub struct Connection {
     pub(super) flight: Flight,
     pub(super) pacer: Pacer,
     black_hole: BlackHole,
+    pub(super) qlog: Option<Qlog>,
     /// A packet may leave from then on.
     pub(super) release: Option<Instant>,
 
@@ -148,6 +150,7 @@ impl Connection {
         boring_ffi::shed_handshake_config(quic.as_mut());
         let flight = Flight::new(shared.settings.flight_bytes);
         let packet = usize::from(shared.settings.max_udp_payload);
+        let qlog = shared.settings.qlog.as_ref().and_then(|settings| settings.begin(&mut quic, client));
         let pacer = Pacer::new(shared.settings.burst_packets * packet, now);
         Self {
             quic,
@@ -169,6 +172,7 @@ impl Connection {
             flight,
             pacer,
             black_hole: BlackHole::default(),
+            qlog,
             release: None,
             goaway: Goaway::No,
             aborted: false,

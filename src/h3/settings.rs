@@ -2,6 +2,7 @@
 
 use super::boring_context;
 use super::packet::VERSION_1;
+use super::qlog::QlogSettings;
 use crate::http::HeadLimits;
 use crate::identity::Identity;
 use crate::limits;
@@ -87,6 +88,8 @@ pub struct QuicSettings {
     pub half_open: usize,
     /// Bounds on request heads and trailers.
     pub head: HeadLimits,
+    /// Connections to trace; `None`: none.
+    pub qlog: Option<QlogSettings>,
 }
 
 impl Default for QuicSettings {
@@ -109,6 +112,7 @@ impl Default for QuicSettings {
             connections: limits::quic::CONNECTIONS,
             half_open: limits::quic::HALF_OPEN,
             head: HeadLimits::REQUEST,
+            qlog: None,
         }
     }
 }

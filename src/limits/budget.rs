@@ -34,6 +34,8 @@ pub struct Demand {
     pub udp_receive_buffer: u64,
     /// Kernel send buffer of one UDP socket.
     pub udp_send_buffer: u64,
+    /// Traces of connections, in the life of the process.
+    pub traces: u64,
 }
 
 /// The worst-case memory of the process, item by item.
@@ -126,6 +128,15 @@ impl Budget {
                 each: u64::from(CONTROL_CONNECTION_BYTES),
             },
             Item {
+                what: "traces of connections",
+                // What gathers, what is on its way to control, and what waits for the disk.
+                count: match demand.traces {
+                    0 => 0,
+                    traces => traces + (QLOG_QUEUE_PIECES + QLOG_UNWRITTEN_BYTES / QLOG_GATHERED_BYTES) as u64,
+                },
+                each: QLOG_GATHERED_BYTES as u64,
+            },
+            Item {
                 what: "UDP socket buffers (kernel)",
                 count: demand.listeners.saturating_mul(workers),
                 each: demand.udp_receive_buffer.saturating_add(demand.udp_send_buffer),
@@ -187,6 +198,7 @@ mod tests {
             idle_connections: 4,
             udp_receive_buffer: 8 * MIB,
             udp_send_buffer: 8 * MIB,
+            traces: 0,
         }
     }
 

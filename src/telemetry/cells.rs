@@ -290,6 +290,8 @@ pub struct WorkerCells {
 
     /// Access records that were dropped because the queue to control was full.
     pub access_dropped: Counter,
+    /// Bytes of connections' traces that were dropped because the queue to control was full.
+    pub qlog_dropped_bytes: Counter,
     /// Bounded things that were full.
     pub full: QueuesFull,
 

@@ -106,6 +106,8 @@ kinds! {
         Completions = "completion_queue",
         /// Access-log batches from a worker to control.
         AccessLog = "access_log",
+        /// Pieces of connections' traces from a worker to control.
+        Qlog = "qlog",
     }
 }
 

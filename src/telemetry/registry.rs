@@ -51,6 +51,10 @@ pub struct ControlCells {
     pub access_failed: Counter,
     /// Log lines given up because the queue to control was full.
     pub log_dropped: Counter,
+    /// Files of connections' traces made.
+    pub qlog_files: Counter,
+    /// Bytes of connections' traces given up: the disk could not take them.
+    pub qlog_lost_bytes: Counter,
     /// Connections accepted on the metrics and control addresses.
     pub host_connections: Counter,
     /// Connections refused there because the table was full.

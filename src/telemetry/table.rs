@@ -282,6 +282,15 @@ metrics! {
     Counter "spooky_log_lines_dropped_total" &[],
         "Log lines dropped because the queue to control was full.",
         |s, out| out.number(&[], s.control.log_dropped.get());
+    Counter "spooky_qlog_files_total" &[],
+        "Files of connections' traces made.",
+        |s, out| out.number(&[], s.control.qlog_files.get());
+    Counter "spooky_qlog_dropped_bytes_total" WORKER,
+        "Bytes of connections' traces dropped because the queue to control was full.",
+        |s, out| workers(s, out, |c| c.qlog_dropped_bytes.get());
+    Counter "spooky_qlog_lost_bytes_total" &[],
+        "Bytes of connections' traces the disk did not take.",
+        |s, out| out.number(&[], s.control.qlog_lost_bytes.get());
     Counter "spooky_control_connections_total" &[],
         "Connections accepted on the metrics and control addresses.",
         |s, out| out.number(&[], s.control.host_connections.get());

@@ -1,5 +1,6 @@
 """What an operator sees: health, readiness, metrics and one access-log line per exchange."""
 
+import json
 import os
 import re
 import signal
@@ -143,3 +144,40 @@ def test_kernel_drops_are_counted_by_listener(start):
     # It holds a hundred of them at most.
     counted = drops()
     assert 1500 < sum(counted.values()) < 2000, counted
+
+
+def traces(folder):
+    """The records of each qlog file, in the order of their beginnings."""
+    found = []
+    for path in sorted(folder.glob("*.sqlog")):
+        assert path.stat().st_mode & 0o777 & ~0o640 == 0
+        before, *records = path.read_text().split("\x1e")
+        assert before == "" and all(record.endswith("\n") for record in records), path
+        found.append([json.loads(record) for record in records])
+    return found
+
+
+def test_traces_of_connections_are_bounded_and_whole(start, origins):
+    extra = '[observability.qlog]\ndir = "traces"\nclient = "127.0.0.1"\nmax_files = 2\nmax_file_size = "64KiB"\n'
+    proxy = start(Upstream("main", origins.address("main")), extra=extra)
+    for size in (1000, 4_000_000, 1000):
+        assert fetch(proxy, f"/bytes/{size}").length == size
+    # What connections have not given away yet is written at the end.
+    proxy.stop()
+    small, large = traces(proxy.folder / "traces")
+    assert small[0]["serialization_format"] == "JSON-SEQ" and small[0]["trace"]["vantage_point"]["type"] == "server"
+    names = {record.get("name") for record in small}
+    assert {"quic:packet_received", "quic:packet_sent", "quic:connection_closed", "http3:frame_parsed"} <= names, names
+    assert "loglevel:warning" not in names
+    assert large[-1]["name"] == "loglevel:warning" and large[-1]["data"]["message"].startswith("truncated"), large[-1]
+    sizes = [path.stat().st_size for path in (proxy.folder / "traces").glob("*.sqlog")]
+    assert max(sizes) < 64 * 1024 + 500, sizes
+
+
+def test_only_the_wanted_client_is_traced(start, origins):
+    extra = '[observability.qlog]\ndir = "traces"\nclient = "192.0.2.1"\n'
+    proxy = start(Upstream("main", origins.address("main")), extra=extra)
+    assert fetch(proxy, "/bytes/1000").status == 200
+    assert proxy.total(r"^spooky_qlog_files_total") == 0
+    proxy.stop()
+    assert list((proxy.folder / "traces").iterdir()) == []

@@ -5,8 +5,10 @@ use crate::client::Request;
 use crate::scene::{Scene, configuration};
 use crate::seeds::seeds;
 use spooky::telemetry::cells::Counter;
-use spooky::telemetry::kinds::HandshakeFailure;
+use spooky::telemetry::kinds::{HandshakeFailure, QueueFull};
 use spooky::telemetry::latency::{Latency, Merged};
+use spooky::worker::Command;
+use spooky_uring::Io;
 use spooky_uring::simulation::{Link, Plan};
 use std::time::Duration;
 
@@ -81,5 +83,62 @@ fn a_client_that_hears_nothing_is_a_handshake_that_took_too_long() {
         assert_eq!(read(&quic.handshake_duration).0, 0);
         assert_eq!(quic.packet_size.read().count(), 0, "it never had a path");
         assert!(quic.probe_timeouts.get() > 0 && quic.packets_sent.get() > 0);
+    });
+}
+
+const TRACES: &str = "[observability.qlog]\ndir = \"/nowhere\"\nmax_files = 1\n";
+
+#[test]
+fn a_trace_that_is_read_in_time_is_whole_and_only_so_many_begin() {
+    seeds(2, |seed| {
+        let text = configuration(1, TRACES);
+        let (mut scene, client, _) = Scene::simple(seed, Plan::calm(), Link::clean(), &text, as_asked);
+        let second = scene.client(Link::clean(), Link::clean());
+        scene.ask(&client, Request::get("/length/300000"));
+        let mut text = Vec::new();
+        let mut last = false;
+        let mut read = |scene: &Scene| {
+            let traces = scene.traces.as_ref().expect("traces");
+            while let Some(piece) = traces.receive() {
+                assert!(!last, "nothing comes behind the end");
+                last = piece.last;
+                text.extend_from_slice(&piece.bytes);
+            }
+            client.get().is_done() && second.get().is_done()
+        };
+        scene.run_until("the first response", 10 * SECOND, &mut read);
+        scene.ask(&second, Request::get("/length/300000"));
+        scene.run_until("the second response", 10 * SECOND, &mut read);
+        scene.commands.send(Command::Drain { until: scene.host.now() + SECOND }).unwrap();
+        scene.run_until("the worker's end", 10 * SECOND, |scene| read(scene) && scene.done);
+        read(&scene);
+        assert!(last, "the end of the worker ends the trace");
+        let text = String::from_utf8(text).unwrap();
+        let records: Vec<serde_json::Value> =
+            text.split('\u{1e}').skip(1).map(|record| serde_json::from_str(record).unwrap()).collect();
+        let sent = records.iter().filter(|record| record["name"] == "quic:packet_sent").count();
+        assert!(sent > 200, "{sent} packets of 300000 bytes");
+        assert!(records.iter().all(|record| record["name"] != "loglevel:warning"));
+        assert_eq!(records.iter().filter(|record| record["trace"].is_object()).count(), 1, "one trace");
+        assert_eq!(scene.cells.qlog_dropped_bytes.get(), 0);
+    });
+}
+
+#[test]
+fn a_trace_that_nobody_reads_is_cut_and_hinders_nobody() {
+    seeds(2, |seed| {
+        let text = configuration(1, TRACES);
+        let (mut scene, client, _) = Scene::simple(seed, Plan::calm(), Link::clean(), &text, as_asked);
+        for _ in 0..3 {
+            scene.ask(&client, Request::get("/length/1000000"));
+        }
+        scene.finish(60 * SECOND);
+        scene.close();
+        assert!(scene.cells.qlog_dropped_bytes.get() > 0);
+        assert!(scene.cells.full.get(QueueFull::Qlog) > 0);
+        let traces = scene.traces.as_ref().expect("traces");
+        let pieces: Vec<_> = std::iter::from_fn(|| traces.receive()).collect();
+        assert_eq!(pieces.len(), 2, "the mailbox held two");
+        assert!(pieces.iter().all(|piece| piece.bytes.first() == Some(&0x1e) && !piece.last));
     });
 }
