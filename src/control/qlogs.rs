@@ -5,6 +5,7 @@
 use super::failure::Failure;
 use crate::h3::QlogPiece;
 use crate::limits::QLOG_UNWRITTEN_BYTES;
+use crate::telemetry::WallClock;
 use crate::telemetry::log::open_append;
 use crate::telemetry::registry::ControlCells;
 use spooky_uring::io::FileId;
@@ -13,6 +14,7 @@ use spooky_uring::{Chunk, Io, Ring, Token};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
 
 /// Tokens of these files begin here.
 const TOKENS: u64 = 1 << 24;
@@ -28,6 +30,7 @@ pub struct Qlogs {
     writes: HashMap<u32, VecDeque<usize>>,
     unwritten: usize,
     told: bool,
+    clock: WallClock,
 }
 
 impl Qlogs {
@@ -38,7 +41,8 @@ impl Qlogs {
     pub fn new(pieces: Receiver<QlogPiece>, folder: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, "[observability.qlog] dir", &error))?;
         let (open, writes) = (HashMap::new(), HashMap::new());
-        Ok(Self { pieces, folder: folder.into(), open, writes, unwritten: 0, told: false })
+        let clock = WallClock::new(Instant::now(), SystemTime::now());
+        Ok(Self { pieces, folder: folder.into(), open, writes, unwritten: 0, told: false, clock })
     }
 
     /// The mailbox's bell, to watch.
@@ -94,7 +98,7 @@ impl Qlogs {
     }
 
     fn create(&mut self, piece: &QlogPiece, ring: &mut Ring, cells: &ControlCells) -> Option<FileId> {
-        let path = self.folder.join(format!("{}-{}.sqlog", piece.began_unix_ms, piece.connection));
+        let path = self.folder.join(format!("{}-{}.sqlog", self.clock.unix_us(piece.began) / 1000, piece.connection));
         match open_append(&path) {
             Ok(file) => {
                 cells.qlog_files.add(1);
@@ -155,6 +159,7 @@ mod tests {
         qlogs: Qlogs,
         sender: Sender<QlogPiece>,
         folder: PathBuf,
+        began: Instant,
     }
 
     impl World {
@@ -173,12 +178,12 @@ mod tests {
             let _ = std::fs::remove_dir_all(&folder);
             let (sender, receiver) = channel(64).unwrap();
             let qlogs = Qlogs::new(receiver, &folder).unwrap();
-            Self { ring, cells: ControlCells::default(), qlogs, sender, folder }
+            Self { ring, cells: ControlCells::default(), qlogs, sender, folder, began: Instant::now() }
         }
 
         fn send(&mut self, number: u32, bytes: Vec<u8>, last: bool) {
             self.sender
-                .send(QlogPiece { number, began_unix_ms: 5, connection: format!("c{number}").into(), bytes, last })
+                .send(QlogPiece { number, began: self.began, connection: format!("c{number}").into(), bytes, last })
                 .unwrap();
             self.qlogs.read(&mut self.ring, &self.cells);
         }
@@ -203,7 +208,7 @@ mod tests {
                 .map(|path| {
                     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 & !0o640, 0);
                     let name = path.file_name().unwrap().to_str().unwrap();
-                    (name.strip_prefix("5-").unwrap().to_owned(), std::fs::read(&path).unwrap())
+                    (name.split_once('-').unwrap().1.to_owned(), std::fs::read(&path).unwrap())
                 })
                 .collect();
             files.sort();

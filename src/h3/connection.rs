@@ -150,7 +150,7 @@ impl Connection {
         boring_ffi::shed_handshake_config(quic.as_mut());
         let flight = Flight::new(shared.settings.flight_bytes);
         let packet = usize::from(shared.settings.max_udp_payload);
-        let qlog = shared.settings.qlog.as_ref().and_then(|settings| settings.begin(&mut quic, client));
+        let qlog = shared.settings.qlog.as_ref().and_then(|settings| settings.begin(&mut quic, client, now));
         let pacer = Pacer::new(shared.settings.burst_packets * packet, now);
         Self {
             quic,

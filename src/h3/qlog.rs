@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 /// Which connections are traced.
 #[derive(Clone, Debug)]
@@ -27,8 +27,8 @@ pub struct QlogSettings {
 pub struct QlogPiece {
     /// The trace, for the life of the process.
     pub number: u32,
-    /// When it began, milliseconds since the Unix epoch: with the next, a name for the file.
-    pub began_unix_ms: u64,
+    /// When it began: with the next, a name for the file.
+    pub began: Instant,
     /// Our first connection ID in hexadecimal.
     pub connection: Box<str>,
     /// Whole records.
@@ -40,7 +40,7 @@ pub struct QlogPiece {
 /// One connection's trace.
 pub(super) struct Qlog {
     number: u32,
-    began_unix_ms: u64,
+    began: Instant,
     connection: Box<str>,
     gathered: Arc<Mutex<Gathered>>,
 }
@@ -66,34 +66,32 @@ const RECORD: u8 = 0x1e;
 
 impl QlogSettings {
     /// Begins a trace of a new connection, if it is to have one.
-    pub(super) fn begin(&self, quic: &mut Quic, client: SocketAddr) -> Option<Qlog> {
+    pub(super) fn begin(&self, quic: &mut Quic, client: SocketAddr, now: Instant) -> Option<Qlog> {
         if self.client.is_some_and(|wanted| wanted != client.ip().to_canonical()) {
             return None;
         }
         // The number of traces left is unique at each decrement, so it names the trace.
         let number = self.files_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok()?;
-        let gathered = Gathered::new(self.file_bytes);
+        let gathered = Gathered::new(self.file_bytes, now);
         let gathered = Arc::new(Mutex::new(gathered));
         let connection: Box<str> = quic.trace_id().into();
         let title = format!("connection {connection} of {client}");
         let tap = Box::new(Tap(Arc::clone(&gathered)));
         quic.set_qlog_with_level(tap, title, "spooky".to_owned(), quiche::QlogLevel::Base);
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let began_unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Some(Qlog { number, began_unix_ms, connection, gathered })
+        Some(Qlog { number, began: now, connection, gathered })
     }
 }
 
 impl Connection {
     /// What the connection's trace has gathered: when it is worth a write, or, with `last`, whatever there is.
-    pub fn take_qlog(&mut self, last: bool) -> Option<QlogPiece> {
+    pub fn take_qlog(&mut self, last: bool, now: Instant) -> Option<QlogPiece> {
         let qlog = self.qlog.as_ref()?;
-        let bytes = lock(&qlog.gathered).take(last);
+        let bytes = lock(&qlog.gathered).take(last, now);
         if bytes.is_empty() && !last {
             return None;
         }
-        let (number, began_unix_ms, connection) = (qlog.number, qlog.began_unix_ms, qlog.connection.clone());
-        let piece = QlogPiece { number, began_unix_ms, connection, bytes, last };
+        let (number, began, connection) = (qlog.number, qlog.began, qlog.connection.clone());
+        let piece = QlogPiece { number, began, connection, bytes, last };
         if last {
             self.qlog = None;
         }
@@ -109,8 +107,8 @@ impl Connection {
 }
 
 impl Gathered {
-    fn new(left: usize) -> Self {
-        Self { began: Instant::now(), bytes: Vec::new(), record: 0, left, cut: false }
+    fn new(left: usize, began: Instant) -> Self {
+        Self { began, bytes: Vec::new(), record: 0, left, cut: false }
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -129,14 +127,14 @@ impl Gathered {
         self.bytes.extend_from_slice(bytes);
     }
 
-    fn take(&mut self, last: bool) -> Vec<u8> {
+    fn take(&mut self, last: bool, now: Instant) -> Vec<u8> {
         if self.bytes.len() < QLOG_PIECE_BYTES && !last {
             return Vec::new();
         }
         let mut bytes = std::mem::take(&mut self.bytes);
         self.record = 0;
         if last && self.cut {
-            let time = self.began.elapsed().as_millis();
+            let time = now.saturating_duration_since(self.began).as_millis();
             bytes.push(RECORD);
             let message = "truncated: the bound of this trace was reached, or its writer was behind";
             let record = format!(r#"{{"time":{time},"name":"loglevel:warning","data":{{"message":"{message}"}}}}"#);
@@ -168,7 +166,7 @@ mod tests {
     use super::*;
 
     fn gathered(left: usize, records: &[&str]) -> Gathered {
-        let mut gathered = Gathered::new(left);
+        let mut gathered = Gathered::new(left, Instant::now());
         for record in records {
             // As the transport does: the separator alone, then pieces of the text.
             for part in [b"\x1e".as_slice(), record.as_bytes(), b"\n"] {
@@ -181,16 +179,16 @@ mod tests {
     #[test]
     fn small_records_wait_for_more_or_for_the_end() {
         let mut all = gathered(1000, &["{1}", "{2}"]);
-        assert!(all.take(false).is_empty());
-        assert_eq!(all.take(true), b"\x1e{1}\n\x1e{2}\n");
+        assert!(all.take(false, Instant::now()).is_empty());
+        assert_eq!(all.take(true, Instant::now()), b"\x1e{1}\n\x1e{2}\n");
         let long = "x".repeat(QLOG_PIECE_BYTES);
-        assert_eq!(gathered(QLOG_PIECE_BYTES * 2, &[&long]).take(false).len(), long.len() + 2);
+        assert_eq!(gathered(QLOG_PIECE_BYTES * 2, &[&long]).take(false, Instant::now()).len(), long.len() + 2);
     }
 
     #[test]
     fn a_record_that_does_not_fit_is_left_out_whole_and_the_trace_says_so() {
         let mut cut = gathered(12, &["{1}", "{second}", "{3}"]);
-        let text = String::from_utf8(cut.take(true)).unwrap();
+        let text = String::from_utf8(cut.take(true, Instant::now())).unwrap();
         let records: Vec<&str> = text.split('\x1e').skip(1).collect();
         assert_eq!((records.len(), records[0]), (2, "{1}\n"));
         let last: serde_json::Value = serde_json::from_str(records[1]).unwrap();
@@ -200,7 +198,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_whatever_the_trace_may_have() {
         let record = "x".repeat(1000);
-        let mut full = Gathered::new(usize::MAX);
+        let mut full = Gathered::new(usize::MAX, Instant::now());
         for _ in 0..2 * QLOG_GATHERED_BYTES / record.len() {
             full.write(b"\x1e");
             full.write(record.as_bytes());

@@ -15,7 +15,7 @@ impl<I: Io> Worker<I> {
             return;
         };
         if let Some(connection) = client_of(&mut self.listeners, key)
-            && let Some(piece) = connection.take_qlog(last)
+            && let Some(piece) = connection.take_qlog(last, self.now)
             && let Err(lost) = post(sender, piece, &mut self.io)
         {
             connection.cut_qlog();
