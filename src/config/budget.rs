@@ -28,5 +28,6 @@ pub(super) fn of(generation: &Generation) -> Budget {
         udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),
         limits_addresses: performance.max_connections_per_address.is_some() || performance.new_connections.is_some(),
+        traces: generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files)),
     })
 }

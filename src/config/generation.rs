@@ -370,6 +370,21 @@ pub struct Observability {
     pub control_api: Option<SocketAddr>,
     /// `None`: off.
     pub access_log: Option<LogTarget>,
+    /// Traces of connections; `None`: off.
+    pub qlog: Option<Qlog>,
+}
+
+/// `[observability.qlog]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qlog {
+    /// Folder of the files.
+    pub dir: Box<Path>,
+    /// Only connections from this address.
+    pub client: Option<IpAddr>,
+    /// Files in the life of the process.
+    pub max_files: u32,
+    /// Bytes of one file.
+    pub max_file_bytes: u64,
 }
 
 /// Where metrics are served.

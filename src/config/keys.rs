@@ -374,6 +374,8 @@ schema! {
         control_api: default ControlApi = "{}";
         /// One JSON line for each exchange.
         access_log: default AccessLog = "{}";
+        /// Traces of QUIC connections; left out: none.
+        qlog: optional Qlog;
     }
     later ["tracing", "proxy_status"]
 
@@ -409,6 +411,20 @@ schema! {
         file: default LogTarget = "stdout";
     }
     later ["format"]
+
+    /// Traces of QUIC connections for debugging: one qlog file (JSON-SEQ) each. They hold the fields of requests, secrets
+    /// among them.
+    Qlog of "process" {
+        /// Folder of the files.
+        dir: required FilePath;
+        /// Trace only connections that come from this address.
+        client: optional IpAddr;
+        /// Files from the start of the process on; later connections are not traced.
+        max_files: default u32 = "100", 1..=10_000;
+        /// Bytes of one file; the rest is left out, and the file says so.
+        max_file_size: default Bytes = "16MiB", 65_536..=1_073_741_824;
+    }
+    later []
 
     /// The program's own log.
     Log of "process" {

@@ -212,6 +212,7 @@ fn example(key: &Key) -> String {
         match shape {
             Shape::Text("host name" | "server name") => "\"www.example.com\"".to_owned(),
             Shape::Text("method") => "\"GET\"".to_owned(),
+            Shape::Text("IP address") => "\"192.0.2.7\"".to_owned(),
             Shape::Text("path") => "\"/api\"".to_owned(),
             Shape::Text("backend address") => "\"http://127.0.0.1:8080\"".to_owned(),
             Shape::Text(_) => format!("\"{EXAMPLE_NAME}\""),
@@ -228,6 +229,7 @@ fn example(key: &Key) -> String {
     }
     match key.name() {
         "version" => "1".to_owned(),
+        "dir" => "\"/var/log/spooky/qlog\"".to_owned(),
         "cert" => "\"/etc/spooky/certs/fullchain.pem\"".to_owned(),
         "key" => "\"/etc/spooky/certs/privkey.pem\"".to_owned(),
         "ca_file" => "\"/etc/spooky/certs/clients.pem\"".to_owned(),

@@ -564,3 +564,18 @@ fn ten_thousand_upstreams_compile_in_linear_steps() {
     assert!(warnings.is_empty());
     assert_eq!(generation.table.lookup("h77.example.com", Some("/p77/x"), &Method::Get), Lookup::Found(RouteId(77)));
 }
+
+#[test]
+fn traces_are_off_unless_a_folder_is_named() {
+    let (generation, _) = accept(SMALLEST);
+    assert_eq!(generation.observability.qlog, None);
+    let (generation, _) = accept(&format!(
+        "{SMALLEST}\n[observability.qlog]\ndir = \"/var/tmp/traces\"\nclient = \"::ffff:192.0.2.7\"\n"
+    ));
+    let without = accept(SMALLEST).0.budget().bytes();
+    assert!(generation.budget().bytes() > without + (100 << 10), "traces are in the sum");
+    let qlog = generation.observability.qlog.expect("traces");
+    assert_eq!(&*qlog.dir, std::path::Path::new("/var/tmp/traces"));
+    assert_eq!(qlog.client, Some("192.0.2.7".parse().unwrap()), "an IPv4 address in IPv6 is the IPv4 address");
+    assert_eq!((qlog.max_files, qlog.max_file_bytes), (100, 16 << 20));
+}

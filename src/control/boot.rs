@@ -5,21 +5,24 @@
 
 use super::failure::{Exit, Failure};
 use super::identities;
+use super::qlogs::Qlogs;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
 use super::secret;
 use super::sockets::{Addresses, Sockets, Steering};
 use super::workers::{Shared, Workers, random};
 use crate::config::{self, Generation};
 use crate::h3::tickets::TicketKeys;
-use crate::h3::{EndpointKeys, versions};
+use crate::h3::{EndpointKeys, QlogSettings, versions};
 use crate::identity::Identity;
 use crate::limits;
 use crate::telemetry::log::{LogTarget, queue_on_this_thread};
 use crate::telemetry::registry::{BuildInfo, ConfigFacts, Sources, WorkerSource};
+use crate::telemetry::udp::UdpSource;
 use crate::telemetry::{BackendName, RouteName, Scope, WallClock};
 use spooky_uring::mailbox::{self, Receiver, Sender};
 use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StartError, StreamAddress, host};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
@@ -105,6 +108,18 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         }
         None => (None, None),
     };
+    let (qlog_sender, qlog) = match &generation.observability.qlog {
+        Some(wanted) => {
+            let settings = QlogSettings {
+                client: wanted.client,
+                file_bytes: usize::try_from(wanted.max_file_bytes).unwrap_or(usize::MAX),
+                files_left: Arc::new(AtomicU32::new(wanted.max_files)),
+            };
+            let (sender, receiver) = mailbox::channel(limits::QLOG_QUEUE_PIECES).map_err(machine)?;
+            (Some((settings, sender)), Some(Qlogs::new(receiver, &wanted.dir)?))
+        }
+        None => (None, None),
+    };
     let (asks, asked) = mailbox::channel(2).map_err(machine)?;
     let keys = EndpointKeys::derive(secret.as_bytes());
     let steering = sockets.steer(&generation, &keys.cid);
@@ -116,13 +131,14 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,
         access: access_sender,
+        qlog: qlog_sender,
     });
     let features = shared.features.clone();
+    let public = public_sockets(&generation, &sockets);
     let workers = Workers::start(shared, sockets.workers)?;
-    let mut sources = sources(&generation, &workers, &features);
     let steered = generation.listeners.iter().zip(&steering);
-    sources.steering =
-        steered.map(|(listener, steering)| (listener.name.clone(), *steering == Steering::Kernel)).collect();
+    let steered = steered.map(|(listener, steering)| (listener.name.clone(), *steering == Steering::Kernel));
+    let sources = Sources { sockets: public, steering: steered.collect(), ..sources(&generation, &workers, &features) };
     let (tell, told) = sync_channel(1);
     let observability = &generation.observability;
     let metrics_path = observability.metrics.as_ref().map_or("/metrics".into(), |metrics| metrics.path.clone());
@@ -148,6 +164,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
                     log,
                     log_target,
                     access,
+                    qlog,
                     asks: asked,
                     started,
                     tell,
@@ -176,7 +193,8 @@ fn raise_descriptors(generation: &Generation) {
     // Sockets, two mailboxes and a ring of each worker.
     let workers = u64::from(generation.performance.worker_threads) * (generation.listeners.len() as u64 + 3);
     let backends = u64::from(generation.performance.global_inflight_limit);
-    let wanted = backends + u64::from(limits::CONTROL_CONNECTIONS) + workers + OTHERS;
+    let traces = generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files));
+    let wanted = backends + u64::from(limits::CONTROL_CONNECTIONS) + workers + traces + OTHERS;
     match host::raise_descriptor_limit(wanted) {
         Ok(limit) if limit < wanted => tracing::warn!(
             limit,
@@ -211,6 +229,22 @@ fn scope(generation: &Generation) -> Scope {
             })
             .collect(),
     }
+}
+
+/// The workers' sockets, as the metrics name them.
+fn public_sockets(generation: &Generation, sockets: &Sockets) -> Vec<UdpSource> {
+    let mut public = Vec::new();
+    for (worker, group) in sockets.workers.iter().enumerate() {
+        for (listener, socket) in generation.listeners.iter().zip(group) {
+            match UdpSource::new(&listener.name, worker, socket) {
+                Ok(source) => public.push(source),
+                Err(error) => {
+                    tracing::warn!(listener = %listener.name, worker, %error, "datagrams the kernel drops are not shown");
+                }
+            }
+        }
+    }
+    public
 }
 
 fn sources(generation: &Generation, workers: &Workers, features: &Features) -> Sources {

@@ -5,7 +5,6 @@
 use super::lifecycle::Phase;
 use crate::http::{Known, Method};
 use crate::telemetry::json::Object;
-use crate::telemetry::process::ProcessFacts;
 use crate::telemetry::registry::Sources;
 use crate::telemetry::text;
 use crate::worker::host::{Answer, NoSource};
@@ -164,7 +163,7 @@ fn ready(facts: &mut Facts) -> Answer<NoSource> {
 fn metrics(facts: &mut Facts) -> Answer<NoSource> {
     facts.sources.ready = facts.phase == Phase::Ready;
     facts.sources.uptime = facts.started.elapsed();
-    facts.sources.process = ProcessFacts::read();
+    facts.sources.ask_kernel();
     let mut page = Vec::with_capacity(facts.page_bytes + facts.page_bytes / 8);
     facts.sources.render(&mut page);
     facts.page_bytes = page.len();

@@ -12,6 +12,7 @@ pub mod failure;
 pub mod identities;
 pub mod journal;
 pub mod lifecycle;
+pub mod qlogs;
 pub mod runtime;
 pub mod secret;
 pub mod service;

@@ -7,6 +7,7 @@ use super::endpoints::{Facts, Place};
 use super::failure::{Exit, Failure};
 use super::journal::Journal;
 use super::lifecycle::{Lifecycle, Order, Phase};
+use super::qlogs::Qlogs;
 use super::service::ControlService;
 use super::sockets::Addresses;
 use super::workers::{News, Workers};
@@ -32,6 +33,7 @@ const REPORTS: Token = Token(2);
 const ORDERS: Token = Token(3);
 const LOG: Token = Token(4);
 const ACCESS: Token = Token(5);
+const QLOG: Token = Token(6);
 /// Files: one more for each file that was opened.
 const FILES: u64 = 16;
 /// The host's half of the tokens.
@@ -72,6 +74,8 @@ pub struct Parts {
     pub log_target: LogTarget,
     /// Access records and where they go.
     pub access: Option<(Receiver<AccessBatch>, LogTarget)>,
+    /// Traces of connections.
+    pub qlog: Option<Qlogs>,
     /// Orders from inside the process.
     pub asks: Receiver<Ask>,
     /// When the process started.
@@ -96,6 +100,7 @@ pub struct Control {
     life: Lifecycle,
     log: Option<(Receiver<Vec<u8>>, Written)>,
     access: Option<(Receiver<AccessBatch>, Written)>,
+    qlog: Option<Qlogs>,
     asks: Receiver<Ask>,
     files_opened: u64,
     tell: Option<(SyncSender<Started>, Addresses)>,
@@ -133,6 +138,9 @@ impl Control {
             }
             None => None,
         };
+        if let Some(qlog) = &parts.qlog {
+            ring.watch(qlog.doorbell(), QLOG);
+        }
         let facts = Facts::new(parts.sources, parts.metrics_path, parts.started);
         let places = parts.hosts.iter().map(|(place, _)| *place).collect();
         let service = ControlService::new(facts, places, own_names());
@@ -147,6 +155,7 @@ impl Control {
             workers: parts.workers,
             log,
             access,
+            qlog: parts.qlog,
             asks: parts.asks,
             files_opened,
             tell: Some((parts.tell, parts.addresses)),
@@ -189,6 +198,7 @@ impl Control {
             Some(Event::Doorbell { token: ORDERS }) => self.read_asks(),
             Some(Event::Doorbell { token: LOG }) => self.read_log(),
             Some(Event::Doorbell { token: ACCESS }) => self.read_access(),
+            Some(Event::Doorbell { token: QLOG }) => self.read_qlog(),
             Some(Event::Written { token, result }) => self.written(token, result),
             Some(other) => tracing::debug!(?other, "an event of nobody"),
         }
@@ -275,7 +285,18 @@ impl Control {
         }
     }
 
+    fn read_qlog(&mut self) {
+        if let Some(qlog) = &mut self.qlog {
+            qlog.read(&mut self.ring, &self.host.service_mut().facts.sources.control);
+        }
+    }
+
     fn written(&mut self, token: Token, result: Result<usize, i32>) {
+        if let Some(qlog) = &mut self.qlog
+            && qlog.written(token, result, &mut self.ring, &self.host.service_mut().facts.sources.control)
+        {
+            return;
+        }
         let journals = [self.log.as_mut().map(|(_, w)| w), self.access.as_mut().map(|(_, w)| w)];
         for written in journals.into_iter().flatten() {
             if written.token == token
@@ -358,10 +379,12 @@ impl Control {
         let until = self.ring.now() + FLUSH_TIME;
         loop {
             self.read_access();
+            self.read_qlog();
             self.read_log();
             self.host.turn(&mut self.ring);
             let journals = [self.log.as_ref().map(|(_, w)| w), self.access.as_ref().map(|(_, w)| w)];
-            let quiet = journals.into_iter().flatten().all(|written| written.journal.is_quiet());
+            let quiet = journals.into_iter().flatten().all(|written| written.journal.is_quiet())
+                && self.qlog.as_ref().is_none_or(Qlogs::is_quiet);
             if quiet || self.ring.now() >= until {
                 break;
             }

@@ -5,7 +5,9 @@
 
 use super::failure::Failure;
 use crate::config::{CongestionControl, Generation, Listener, RetryMode};
-use crate::h3::{self, AddressLimits, Endpoint, EndpointKeys, QuicSettings, Rate, Retry, TlsContexts};
+use crate::h3::{
+    self, AddressLimits, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Rate, Retry, TlsContexts,
+};
 use crate::http::HeadLimits;
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
@@ -35,6 +37,8 @@ pub struct Shared {
     pub features: Features,
     /// Batches of access records; `None`: no access log.
     pub access: Option<Sender<AccessBatch>>,
+    /// Traces of connections, and where they go; `None`: none.
+    pub qlog: Option<(QlogSettings, Sender<QlogPiece>)>,
 }
 
 /// What a worker's thread tells control about itself.
@@ -172,7 +176,8 @@ impl Start {
         let mut listeners = Vec::with_capacity(self.sockets.len());
         let all = generation.listeners.iter().zip(&shared.contexts).zip(self.sockets);
         for (at, ((listener, contexts), socket)) in all.enumerate() {
-            let settings = quic_settings(generation, listener);
+            let qlog = shared.qlog.as_ref().map(|(settings, _)| settings.clone());
+            let settings = QuicSettings { qlog, ..quic_settings(generation, listener) };
             let endpoint = Endpoint::new(&settings, contexts, &shared.keys, self.number, shared.epoch)
                 .map_err(|error| Failure::new(format!("listener `{}`", listener.name), error))?;
             let token = Owner::Listener(at as u16).token();
@@ -193,6 +198,7 @@ impl Start {
                 listeners,
                 cells: self.cells,
                 access,
+                qlog: shared.qlog.as_ref().map(|(_, sender)| sender.clone()),
                 commands: self.orders,
                 reports: self.report,
                 lines: self.lines,

@@ -110,6 +110,8 @@ impl Exchange {
             connected: trail.connected,
             first_byte: trail.first_byte,
             finished: now.saturating_duration_since(trail.received),
+            round_trip: None,
+            packets_lost: None,
             method: self.head.method.as_str().as_bytes(),
             authority: self.head.authority.as_str().as_bytes(),
             path: match &self.head.target {

@@ -14,6 +14,7 @@ use super::mtu::BlackHole;
 use super::pace::Pacer;
 use super::paths::Paths;
 use super::payload::{Held, PayloadFactory};
+use super::qlog::Qlog;
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
 use super::transmit::Aside;
@@ -81,10 +82,6 @@ pub struct ConnectionFacts {
     pub handshake: Option<Duration>,
     /// The session was resumed.
     pub resumed: bool,
-    /// Packets sent, and those of them that were lost.
-    pub packets_sent: u64,
-    /// See [`Self::packets_sent`].
-    pub packets_lost: u64,
 }
 
 /// How far a drain has come.
@@ -150,6 +147,7 @@ pub struct Connection {
     /// What the client did too often.
     pub(super) flood: Option<Glitch>,
     black_hole: BlackHole,
+    pub(super) qlog: Option<Qlog>,
     /// A packet may leave from then on.
     pub(super) release: Option<Instant>,
     /// Bytes that may be sent to a client that has not proved its address: three times what came from it (RFC 9000 §8.1).
@@ -177,6 +175,7 @@ impl Connection {
         boring_context::offer(quic.as_mut(), &shared.contexts.borrow());
         let flight = Flight::new(shared.settings.flight_bytes);
         let packet = usize::from(shared.settings.max_udp_payload);
+        let qlog = shared.settings.qlog.as_ref().and_then(|settings| settings.begin(&mut quic, client, now));
         let pacer = Pacer::new(shared.settings.burst_packets * packet, now);
         Self {
             quic,
@@ -200,6 +199,7 @@ impl Connection {
             glitches: Glitches::default(),
             flood: None,
             black_hole: BlackHole::default(),
+            qlog,
             release: None,
             credit: Some(0),
             mute: false,
@@ -515,7 +515,6 @@ impl Connection {
 
     /// What is known of it.
     pub fn facts(&self) -> ConnectionFacts {
-        let stats = self.quic.stats();
         ConnectionFacts {
             client: self.client,
             local: self.local,
@@ -525,8 +524,6 @@ impl Connection {
             rtt: rtt(&self.quic),
             handshake: self.handshake,
             resumed: self.quic.is_resumed(),
-            packets_sent: stats.sent as u64,
-            packets_lost: stats.lost as u64,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::addresses::AddressLimits;
 use super::boring_context;
 use super::packet::VERSION_1;
+use super::qlog::QlogSettings;
 use super::tickets::TicketKeys;
 use crate::http::HeadLimits;
 use crate::limits;
@@ -104,6 +105,8 @@ pub struct QuicSettings {
     pub address_limits: AddressLimits,
     /// Bounds on request heads and trailers.
     pub head: HeadLimits,
+    /// Connections to trace; `None`: none.
+    pub qlog: Option<QlogSettings>,
 }
 
 impl Default for QuicSettings {
@@ -128,6 +131,7 @@ impl Default for QuicSettings {
             retry: Retry::default(),
             address_limits: AddressLimits::default(),
             head: HeadLimits::REQUEST,
+            qlog: None,
         }
     }
 }

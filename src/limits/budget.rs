@@ -36,6 +36,8 @@ pub struct Demand {
     pub udp_send_buffer: u64,
     /// Whether connections are limited by address.
     pub limits_addresses: bool,
+    /// Traces of connections, in the life of the process.
+    pub traces: u64,
 }
 
 /// The worst-case memory of the process, item by item.
@@ -146,6 +148,15 @@ impl Budget {
                 each: u64::from(CONTROL_CONNECTION_BYTES),
             },
             Item {
+                what: "traces of connections",
+                // What gathers, what is on its way to control, and what waits for the disk.
+                count: match demand.traces {
+                    0 => 0,
+                    traces => traces + (QLOG_QUEUE_PIECES + QLOG_UNWRITTEN_BYTES / QLOG_GATHERED_BYTES) as u64,
+                },
+                each: QLOG_GATHERED_BYTES as u64,
+            },
+            Item {
                 what: "UDP socket buffers (kernel)",
                 count: demand.listeners.saturating_mul(workers),
                 each: demand.udp_receive_buffer.saturating_add(demand.udp_send_buffer),
@@ -210,6 +221,7 @@ mod tests {
             udp_receive_buffer: 8 * MIB,
             udp_send_buffer: 8 * MIB,
             limits_addresses: false,
+            traces: 0,
         }
     }
 

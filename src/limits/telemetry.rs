@@ -20,3 +20,15 @@ pub const JOURNAL_BYTES: usize = 4 << 20;
 
 /// A record of the access log beside its text.
 pub const ACCESS_RECORD_BYTES: usize = 200;
+
+/// Bytes of a connection's trace that wait for the worker; a turn writes far less.
+pub const QLOG_GATHERED_BYTES: usize = 256 << 10;
+
+/// Bytes of a trace that are worth a message to control.
+pub const QLOG_PIECE_BYTES: usize = 32 << 10;
+
+/// Pieces of traces from all workers waiting for control: some 2 MiB, 16 MiB at most.
+pub const QLOG_QUEUE_PIECES: usize = 64;
+
+/// Bytes of traces waiting for the disk.
+pub const QLOG_UNWRITTEN_BYTES: usize = 16 << 20;

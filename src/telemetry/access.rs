@@ -72,6 +72,10 @@ pub struct AccessEntry<'a> {
     pub first_byte: Option<Duration>,
     /// Since the request head: the exchange ended.
     pub finished: Duration,
+    /// Smoothed round-trip time of the client's connection at that time, once measured.
+    pub round_trip: Option<Duration>,
+    /// Packets to the client lost on its connection so far, those of other exchanges included.
+    pub packets_lost: Option<u64>,
     /// Method.
     pub method: &'a [u8],
     /// Authority as the client sent it.
@@ -105,6 +109,8 @@ impl Default for AccessEntry<'_> {
             connected: None,
             first_byte: None,
             finished: Duration::ZERO,
+            round_trip: None,
+            packets_lost: None,
             method: b"",
             authority: b"",
             path: b"",
@@ -129,6 +135,8 @@ struct AccessRecord {
     connected_us: Option<u32>,
     first_byte_us: Option<u32>,
     finished_us: u64,
+    packets_lost: Option<u64>,
+    round_trip_us: Option<u32>,
     route: Option<u32>,
     backend: Option<u32>,
     status: Option<u16>,
@@ -229,7 +237,14 @@ impl AccessRecord {
                 line.number(key, u64::from(value));
             }
         }
-        line.number("duration_us", self.finished_us).string_if("user_agent", user_agent);
+        line.number("duration_us", self.finished_us);
+        if let Some(value) = self.round_trip_us {
+            line.number("round_trip_us", u64::from(value));
+        }
+        if let Some(value) = self.packets_lost {
+            line.number("packets_lost", value);
+        }
+        line.string_if("user_agent", user_agent);
         if let Some((cipher, group, resumed)) = self.tls {
             line.string_if("server_name", server_name)
                 .string("tls_cipher", cipher.as_bytes())
@@ -371,6 +386,8 @@ impl AccessBatcher {
             connected_us: entry.connected.map(micros),
             first_byte_us: entry.first_byte.map(micros),
             finished_us: u64::try_from(entry.finished.as_micros()).unwrap_or(u64::MAX),
+            packets_lost: entry.packets_lost,
+            round_trip_us: entry.round_trip.map(micros),
             route: entry.route,
             backend: entry.backend,
             status: entry.status,
@@ -468,6 +485,8 @@ mod tests {
             connected: None,
             first_byte: Some(Duration::from_secs(100_000)),
             finished: Duration::from_secs(100_001),
+            round_trip: Some(Duration::from_millis(30)),
+            packets_lost: Some(2),
             tls: Some(TlsEntry {
                 server_name: b"a.test",
                 cipher: "TLS_AES_128_GCM_SHA256",
@@ -512,6 +531,8 @@ mod tests {
                 "routed_us": 3,
                 "first_byte_us": u32::MAX,
                 "duration_us": 100_001_000_000u64,
+                "round_trip_us": 30_000,
+                "packets_lost": 2,
                 "user_agent": "curl\n\u{fffd}",
             })
         );

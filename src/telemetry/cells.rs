@@ -8,11 +8,12 @@
 //! What the cells are called outside stands in [`super::registry`].
 
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Protocol, QueueFull, Side,
-    StatusClass, UpstreamClose,
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Protocol, QueueFull, StatusClass,
+    TlsAlert, UpstreamClose,
 };
 use super::latency::Latency;
 use super::scope::Scope;
+use super::steps::{Batches, PacketSizes, Windows};
 use crate::http::Reason;
 use spooky_uring::RingStats;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -107,40 +108,6 @@ impl Statuses {
     }
 }
 
-/// How many datagrams went or came in one operation (GSO, GRO): a histogram with bounds 1, 2, 4 … 64, more.
-#[derive(Debug, Default)]
-pub struct Batches {
-    cells: [Counter; Self::BOUNDS.len() + 1],
-    datagrams: Counter,
-}
-
-impl Batches {
-    /// Upper bounds of the buckets.
-    pub const BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
-
-    /// Counts one operation with `datagrams` in it.
-    #[inline]
-    pub fn count(&self, datagrams: u64) {
-        // ceil(log2): 1 → 0, 2 → 1, 3..=4 → 2 … 33..=64 → 6, more → 7.
-        let at = match datagrams {
-            0 | 1 => 0,
-            n => ((n - 1).ilog2() as usize + 1).min(Self::BOUNDS.len()),
-        };
-        self.cells[at].add(1);
-        self.datagrams.add(datagrams);
-    }
-
-    /// Operations per bucket, not cumulative; the last is "more than 64".
-    pub fn counts(&self) -> [u64; Self::BOUNDS.len() + 1] {
-        std::array::from_fn(|at| self.cells[at].get())
-    }
-
-    /// Datagrams in all operations.
-    pub fn datagrams(&self) -> u64 {
-        self.datagrams.get()
-    }
-}
-
 /// An array of counters, one per variant of a kind.
 macro_rules! per_kind {
     ($($kind:ident => $name:ident,)+) => {$(
@@ -188,6 +155,7 @@ per_kind! {
     Flood => Floods,
     QueueFull => QueuesFull,
     CloseCode => CloseCodes,
+    TlsAlert => TlsAlerts,
     ConnectFailure => ConnectFailures,
     AttemptFailure => AttemptFailures,
     UpstreamClose => UpstreamCloses,
@@ -259,10 +227,32 @@ pub struct QuicCells {
     pub handshake_duration: Latency,
     /// Packets of ended connections: sent.
     pub packets_sent: Counter,
+    /// Packets of ended connections: received.
+    pub packets_received: Counter,
     /// Packets of ended connections: declared lost.
     pub packets_lost: Counter,
+    /// Packets of ended connections: declared lost, and acknowledged later.
+    pub packets_spurious: Counter,
+    /// Packets of ended connections: sent with data that had been sent before.
+    pub packets_retransmitted: Counter,
+    /// Bytes of the packets lost.
+    pub bytes_lost: Counter,
+    /// Stream bytes sent again on ended connections.
+    pub bytes_retransmitted: Counter,
+    /// Probe timeouts on ended connections.
+    pub probe_timeouts: Counter,
     /// Smoothed round-trip time at the end of each connection.
     pub round_trip: Latency,
+    /// Smallest round-trip time of each connection.
+    pub round_trip_min: Latency,
+    /// Congestion window at the end of each connection.
+    pub congestion_window: Windows,
+    /// Packet size that was found for each connection's path, at its end.
+    pub packet_size: PacketSizes,
+    /// TLS alerts that ended connections: sent.
+    pub alerts_sent: TlsAlerts,
+    /// TLS alerts that ended connections: received.
+    pub alerts_received: TlsAlerts,
     /// Connection ends by code, ours.
     pub closed_by_us: CloseCodes,
     /// Connection ends by code, theirs.
@@ -305,6 +295,8 @@ pub struct WorkerCells {
 
     /// Access records that were dropped because the queue to control was full.
     pub access_dropped: Counter,
+    /// Bytes of connections' traces that were dropped because the queue to control was full.
+    pub qlog_dropped_bytes: Counter,
     /// Bounded things that were full.
     pub full: QueuesFull,
 
@@ -449,34 +441,6 @@ impl WorkerCells {
         self.connections_active.set(open);
     }
 
-    /// A QUIC connection ended, whether it was established or not.
-    pub fn quic_ended(&self, end: &QuicEnd) {
-        let quic = &self.quic;
-        match end.side {
-            Some(Side::Local) => quic.closed_by_us.count(end.code),
-            Some(Side::Remote) => quic.closed_by_client.count(end.code),
-            None => quic.closed_by_silence.add(1),
-        }
-        match (end.handshake, end.side, end.code) {
-            (Some(duration), ..) => {
-                quic.handshake_duration.record(duration);
-                quic.round_trip.record(end.round_trip);
-            }
-            (None, None, _) => quic.handshake_failures.count(HandshakeFailure::Timeout),
-            (None, side, CloseCode::Tls) => {
-                quic.handshake_failures.count(HandshakeFailure::of_alert(end.alert, side == Some(Side::Local)));
-            }
-            (None, Some(Side::Remote), _) => {
-                quic.handshake_failures.count(HandshakeFailure::Closed);
-            }
-            (None, Some(Side::Local), _) => {
-                quic.handshake_failures.count(HandshakeFailure::Transport);
-            }
-        }
-        quic.packets_sent.add(end.packets_sent);
-        quic.packets_lost.add(end.packets_lost);
-    }
-
     /// Takes over the ring's own numbers; those that tell of a full queue are shown among the queues too.
     pub fn copy_ring(&self, stats: &RingStats) {
         self.ring.copy(stats.named());
@@ -513,25 +477,6 @@ pub struct ExchangeEnd {
     pub first_byte: Option<Duration>,
 }
 
-/// What [`WorkerCells::quic_ended`] counts.
-#[derive(Debug, Clone, Copy)]
-pub struct QuicEnd {
-    /// Who closed it; `None`: nobody spoke any more.
-    pub side: Option<Side>,
-    /// With which code; of no meaning without a side.
-    pub code: CloseCode,
-    /// The TLS alert (RFC 8446 §6.2), where the code is [`CloseCode::Tls`].
-    pub alert: u8,
-    /// How long the handshake took, if it completed.
-    pub handshake: Option<Duration>,
-    /// Smoothed round-trip time.
-    pub round_trip: Duration,
-    /// Packets sent.
-    pub packets_sent: u64,
-    /// Packets lost.
-    pub packets_lost: u64,
-}
-
 /// How many datagrams a train of `len` bytes holds.
 #[inline]
 fn datagrams(len: usize, segment: u16) -> u64 {
@@ -553,16 +498,6 @@ mod tests {
         }
         let seen: Vec<_> = statuses.seen().collect();
         assert_eq!(seen, [(100, 1), (200, 2), (599, 1), (0, 3)]);
-    }
-
-    #[test]
-    fn batches_fall_below_their_bound() {
-        let batches = Batches::default();
-        for n in [1, 2, 3, 4, 5, 64, 65] {
-            batches.count(n);
-        }
-        assert_eq!(batches.counts(), [1, 1, 2, 1, 0, 0, 1, 1]);
-        assert_eq!(batches.datagrams(), 144);
     }
 
     #[test]
@@ -611,9 +546,9 @@ mod tests {
         cells.train_sent(1200, 1200);
         cells.train_sent(1201, 1200);
         cells.train_received(10, 0);
-        assert_eq!(cells.quic.send_batches.datagrams(), 3);
+        assert_eq!(cells.quic.send_batches.sum(), 3);
         assert_eq!(cells.quic.bytes_sent.get(), 2401);
-        assert_eq!(cells.quic.receive_batches.datagrams(), 1);
+        assert_eq!(cells.quic.receive_batches.sum(), 1);
     }
 
     #[test]
@@ -622,34 +557,6 @@ mod tests {
         cells.copy_ring(&RingStats { turns: 7, udp_slots_dry: 2, ..RingStats::default() });
         assert_eq!(cells.ring.named().next(), Some(("turns", 7)));
         assert_eq!(cells.full.get(QueueFull::UdpSlots), 2);
-    }
-
-    #[test]
-    fn a_connection_that_never_was_is_a_failed_handshake() {
-        let cells = WorkerCells::default();
-        let end = QuicEnd {
-            side: Some(Side::Local),
-            code: CloseCode::transport(0x128),
-            alert: 0x28,
-            handshake: None,
-            round_trip: Duration::ZERO,
-            packets_sent: 3,
-            packets_lost: 1,
-        };
-        cells.quic_ended(&end);
-        cells.quic_ended(&QuicEnd { side: None, ..end });
-        cells.quic_ended(&QuicEnd {
-            handshake: Some(Duration::from_millis(2)),
-            side: Some(Side::Remote),
-            code: CloseCode::application(0x100),
-            ..end
-        });
-        let failures = &cells.quic.handshake_failures;
-        assert_eq!(failures.get(HandshakeFailure::Tls), 1);
-        assert_eq!(failures.get(HandshakeFailure::Timeout), 1);
-        assert_eq!(failures.get(HandshakeFailure::Closed), 0);
-        assert_eq!(cells.quic.closed_by_client.get(CloseCode::NoError), 1);
-        assert_eq!(cells.quic.packets_lost.get(), 3);
     }
 
     #[test]

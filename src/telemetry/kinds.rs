@@ -113,12 +113,16 @@ kinds! {
         CertificateRefused = "certificate_refused_by_client",
         /// TLS said no otherwise: no common cipher or group, a malformed message.
         Tls = "tls",
-        /// The idle timeout ended it.
+        /// It took too long, or nobody spoke any more.
         Timeout = "timeout",
-        /// The client closed it.
+        /// The client closed it, without an alert.
         Closed = "closed",
         /// A violation of the transport protocol.
         Transport = "transport",
+        /// We ended it ourselves, at the end of a drain.
+        Ended = "ended",
+        /// Its address has too many connections, or opens them too fast.
+        Refused = "refused",
     }
 }
 
@@ -159,6 +163,8 @@ kinds! {
         AccessLog = "access_log",
         /// Datagrams from one worker to another.
         Forwards = "forwarded_datagrams",
+        /// Pieces of connections' traces from a worker to control.
+        Qlog = "qlog",
     }
 }
 
@@ -265,6 +271,107 @@ impl CloseCode {
 }
 
 kinds! {
+    /// A TLS alert (RFC 8446 §6), by its name there.
+    TlsAlert {
+        /// Alert 0.
+        CloseNotify = "close_notify",
+        /// Alert 10.
+        UnexpectedMessage = "unexpected_message",
+        /// Alert 20.
+        BadRecordMac = "bad_record_mac",
+        /// Alert 22.
+        RecordOverflow = "record_overflow",
+        /// Alert 40.
+        HandshakeFailure = "handshake_failure",
+        /// Alert 42.
+        BadCertificate = "bad_certificate",
+        /// Alert 43.
+        UnsupportedCertificate = "unsupported_certificate",
+        /// Alert 44.
+        CertificateRevoked = "certificate_revoked",
+        /// Alert 45.
+        CertificateExpired = "certificate_expired",
+        /// Alert 46.
+        CertificateUnknown = "certificate_unknown",
+        /// Alert 47.
+        IllegalParameter = "illegal_parameter",
+        /// Alert 48.
+        UnknownCa = "unknown_ca",
+        /// Alert 49.
+        AccessDenied = "access_denied",
+        /// Alert 50.
+        DecodeError = "decode_error",
+        /// Alert 51.
+        DecryptError = "decrypt_error",
+        /// Alert 70.
+        ProtocolVersion = "protocol_version",
+        /// Alert 71.
+        InsufficientSecurity = "insufficient_security",
+        /// Alert 80.
+        InternalError = "internal_error",
+        /// Alert 86.
+        InappropriateFallback = "inappropriate_fallback",
+        /// Alert 90.
+        UserCanceled = "user_canceled",
+        /// Alert 109.
+        MissingExtension = "missing_extension",
+        /// Alert 110.
+        UnsupportedExtension = "unsupported_extension",
+        /// Alert 112.
+        UnrecognizedName = "unrecognized_name",
+        /// Alert 113.
+        BadCertificateStatusResponse = "bad_certificate_status_response",
+        /// Alert 115.
+        UnknownPskIdentity = "unknown_psk_identity",
+        /// Alert 116.
+        CertificateRequired = "certificate_required",
+        /// Alert 120.
+        NoApplicationProtocol = "no_application_protocol",
+        /// Any other number.
+        Other = "other",
+    }
+}
+
+impl TlsAlert {
+    /// The alert in a transport close code (CRYPTO_ERROR, RFC 9001 §4.8); `None`: the code is of another kind.
+    pub const fn in_code(code: u64) -> Option<Self> {
+        if code < 0x100 || code > 0x1ff {
+            return None;
+        }
+        Some(match code - 0x100 {
+            0 => Self::CloseNotify,
+            10 => Self::UnexpectedMessage,
+            20 => Self::BadRecordMac,
+            22 => Self::RecordOverflow,
+            40 => Self::HandshakeFailure,
+            42 => Self::BadCertificate,
+            43 => Self::UnsupportedCertificate,
+            44 => Self::CertificateRevoked,
+            45 => Self::CertificateExpired,
+            46 => Self::CertificateUnknown,
+            47 => Self::IllegalParameter,
+            48 => Self::UnknownCa,
+            49 => Self::AccessDenied,
+            50 => Self::DecodeError,
+            51 => Self::DecryptError,
+            70 => Self::ProtocolVersion,
+            71 => Self::InsufficientSecurity,
+            80 => Self::InternalError,
+            86 => Self::InappropriateFallback,
+            90 => Self::UserCanceled,
+            109 => Self::MissingExtension,
+            110 => Self::UnsupportedExtension,
+            112 => Self::UnrecognizedName,
+            113 => Self::BadCertificateStatusResponse,
+            115 => Self::UnknownPskIdentity,
+            116 => Self::CertificateRequired,
+            120 => Self::NoApplicationProtocol,
+            _ => Self::Other,
+        })
+    }
+}
+
+kinds! {
     /// Why a connection to a backend was not made.
     ConnectFailure {
         /// The backend refused it.
@@ -361,6 +468,15 @@ mod tests {
         check(HandshakeFailure::ALL, |k| k as usize, HandshakeFailure::word);
         check(Flood::ALL, |k| k as usize, Flood::word);
         check(UpstreamClose::ALL, |k| k as usize, UpstreamClose::word);
+        check(TlsAlert::ALL, |k| k as usize, TlsAlert::word);
+    }
+
+    #[test]
+    fn alerts_are_named_by_their_number() {
+        assert_eq!(TlsAlert::in_code(0x178).map(TlsAlert::word), Some("no_application_protocol"));
+        assert_eq!(TlsAlert::in_code(0x100 + 48).map(TlsAlert::word), Some("unknown_ca"));
+        assert_eq!(TlsAlert::in_code(0x1ff), Some(TlsAlert::Other));
+        assert_eq!((TlsAlert::in_code(0xff), TlsAlert::in_code(0x200)), (None, None));
     }
 
     #[test]

@@ -15,12 +15,16 @@ pub mod kinds;
 pub mod latency;
 pub mod log;
 pub mod process;
+pub mod quic;
 pub mod registry;
 pub mod scope;
+pub mod steps;
 pub mod table;
 pub mod text;
+pub mod udp;
 
 pub use access::{AccessBatch, AccessBatcher, AccessEntry, AccessSender, TlsEntry};
-pub use cells::{BackendCells, Counter, ExchangeEnd, Gauge, QuicEnd, RouteCells, WorkerCells};
+pub use cells::{BackendCells, Counter, ExchangeEnd, Gauge, RouteCells, WorkerCells};
 pub use clock::WallClock;
+pub use quic::{QuicEnd, QuicPath};
 pub use scope::{BackendName, RouteName, Scope};

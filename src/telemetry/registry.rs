@@ -7,6 +7,7 @@ use super::cells::{Counter, WorkerCells};
 use super::process::ProcessFacts;
 use super::table::METRICS;
 use super::text::{Kind, Samples};
+use super::udp::{self, UdpFacts, UdpSource};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,10 @@ pub struct ControlCells {
     pub access_failed: Counter,
     /// Log lines given up because the queue to control was full.
     pub log_dropped: Counter,
+    /// Files of connections' traces made.
+    pub qlog_files: Counter,
+    /// Bytes of connections' traces given up: the disk could not take them.
+    pub qlog_lost_bytes: Counter,
     /// Connections accepted on the metrics and control addresses.
     pub host_connections: Counter,
     /// Connections refused there because the table was full.
@@ -101,9 +106,19 @@ pub struct Sources {
     pub uptime: Duration,
     /// What the kernel says, read just before rendering.
     pub process: ProcessFacts,
+    /// The workers' public sockets.
+    pub sockets: Vec<UdpSource>,
+    /// What the kernel says of each, read just before rendering.
+    pub socket_facts: Vec<Option<UdpFacts>>,
 }
 
 impl Sources {
+    /// Asks the kernel what it knows now.
+    pub fn ask_kernel(&mut self) {
+        self.process = ProcessFacts::read();
+        self.socket_facts = udp::read(&self.sockets);
+    }
+
     /// Appends the whole page.
     pub fn render(&self, out: &mut Vec<u8>) {
         for metric in METRICS {
@@ -121,7 +136,7 @@ pub fn metrics_page() -> String {
          Made from the table in `src/telemetry/table.rs`; a test compares them. Prometheus text 0.0.4 at\n\
          `http://127.0.0.1:9901/metrics` (`[observability] metrics`). All of them start at zero with the process.\n\n\
          Names and labels are kept stable within a major version. Histogram buckets are powers of two of a microsecond\n\
-         (16 µs to 134 s) or of a datagram count, and exact.\n\n\
+         (16 µs to 134 s) or fixed steps of a count or of bytes, and exact.\n\n\
          | metric | kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for metric in METRICS {
@@ -136,7 +151,7 @@ pub fn metrics_page() -> String {
 mod tests {
     use super::*;
     use crate::http::Reason;
-    use crate::telemetry::kinds::{DatagramDrop, Protocol};
+    use crate::telemetry::kinds::{DatagramDrop, Protocol, TlsAlert};
     use crate::telemetry::scope::{BackendName, RouteName, Scope};
     use std::collections::{HashMap, HashSet};
 
@@ -160,14 +175,19 @@ mod tests {
             cells.quic.drops.count(DatagramDrop::Truncated);
             cells.quic.send_batches.count(10);
             cells.exchange_duration.record(Duration::from_micros(500));
+            cells.quic.packet_size.count(1452);
+            cells.quic.alerts_received.count(TlsAlert::UnknownCa);
             WorkerSource::new(number, cells)
         };
-        Sources {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut sources = Sources {
             workers: vec![worker(0), worker(1)],
-            process: ProcessFacts::read(),
+            sockets: vec![UdpSource::new("public", 1, &socket).unwrap()],
             uptime: Duration::from_millis(1500),
             ..Sources::default()
-        }
+        };
+        sources.ask_kernel();
+        sources
     }
 
     /// A strict reader of the text form; a sample without its family, a repeated series or a bucket that shrinks fails.
@@ -223,6 +243,16 @@ mod tests {
         assert_eq!(get("spooky_request_duration_seconds_bucket{le=\"0.000512\"}"), 2.0);
         assert_eq!(get("spooky_request_duration_seconds_sum"), 0.001);
         assert_eq!(get("spooky_uptime_seconds"), 1.5);
+        assert_eq!(get("spooky_gso_batch_datagrams_bucket{worker=\"1\",le=\"8\"}"), 0.0);
+        assert_eq!(get("spooky_gso_batch_datagrams_bucket{worker=\"1\",le=\"16\"}"), 1.0);
+        assert_eq!(get("spooky_gso_batch_datagrams_sum{worker=\"1\"}"), 10.0);
+        assert_eq!(get("spooky_quic_packet_size_bytes_bucket{le=\"1400\"}"), 0.0);
+        assert_eq!(get("spooky_quic_packet_size_bytes_bucket{le=\"1452\"}"), 2.0);
+        assert_eq!(get("spooky_quic_packet_size_bytes_sum"), 2904.0);
+        assert_eq!(get("spooky_tls_alerts_total{worker=\"0\",side=\"remote\",alert=\"unknown_ca\"}"), 1.0);
+        assert!(!page.contains("side=\"local\",alert="), "alerts that did not occur are left out");
+        assert_eq!(get("spooky_udp_kernel_drops_total{listener=\"public\",worker=\"1\"}"), 0.0);
+        assert_eq!(get("spooky_udp_receive_queue_bytes{listener=\"public\",worker=\"1\"}"), 0.0);
         assert!(page.contains("route=\"api\\\"x\""), "label values are escaped");
     }
 

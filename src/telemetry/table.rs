@@ -3,18 +3,21 @@
 //! Counts that a worker makes carry its number; counts per route and backend are summed over workers, so that the
 //! number of series does not multiply.
 
-use super::cells::{BackendCells, Batches, NamedCells, RouteCells, Statuses, WorkerCells};
+use super::cells::{BackendCells, NamedCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
     AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Protocol, QueueFull, Side,
-    StatusClass, UpstreamClose,
+    StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::{Latency, Merged};
 use super::registry::{Metric, Sources};
+use super::steps::Reading;
 use super::text::{Kind, Samples, push_micros};
+use super::udp::UdpFacts;
 use crate::http::Reason;
 use std::time::Duration;
 
 const WORKER: &[&str] = &["worker"];
+const SOCKET: &[&str] = &["listener", "worker"];
 const ROUTE: &[&str] = &["route", "upstream", "class"];
 const BACKEND: &[&str] = &["upstream", "backend"];
 
@@ -126,6 +129,9 @@ metrics! {
     Counter "spooky_quic_closes_total" &["worker", "side", "code"],
         "QUIC connections ended, by who ended them and with which code.",
         close_codes;
+    Counter "spooky_tls_alerts_total" &["worker", "side", "alert"],
+        "TLS alerts that ended QUIC connections, by who sent them, in the words of RFC 8446; only those that occurred.",
+        alerts;
     Counter "spooky_quic_idle_closes_total" WORKER,
         "QUIC connections ended because nobody spoke any more.",
         |s, out| workers(s, out, |c| c.quic.closed_by_silence.get());
@@ -138,12 +144,39 @@ metrics! {
     Counter "spooky_quic_packets_sent_total" WORKER,
         "QUIC packets sent on connections that have ended.",
         |s, out| workers(s, out, |c| c.quic.packets_sent.get());
+    Counter "spooky_quic_packets_received_total" WORKER,
+        "QUIC packets received on connections that have ended.",
+        |s, out| workers(s, out, |c| c.quic.packets_received.get());
     Counter "spooky_quic_packets_lost_total" WORKER,
         "QUIC packets declared lost on connections that have ended.",
         |s, out| workers(s, out, |c| c.quic.packets_lost.get());
+    Counter "spooky_quic_packets_spuriously_lost_total" WORKER,
+        "Of the packets declared lost, those acknowledged later after all: reordering, not loss.",
+        |s, out| workers(s, out, |c| c.quic.packets_spurious.get());
+    Counter "spooky_quic_packets_retransmitted_total" WORKER,
+        "QUIC packets sent with data that had been sent before, on connections that have ended.",
+        |s, out| workers(s, out, |c| c.quic.packets_retransmitted.get());
+    Counter "spooky_quic_lost_bytes_total" WORKER,
+        "Bytes of the packets declared lost.",
+        |s, out| workers(s, out, |c| c.quic.bytes_lost.get());
+    Counter "spooky_quic_retransmitted_bytes_total" WORKER,
+        "Stream bytes sent again on connections that have ended.",
+        |s, out| workers(s, out, |c| c.quic.bytes_retransmitted.get());
+    Counter "spooky_quic_probe_timeouts_total" WORKER,
+        "Probe timeouts on connections that have ended: the client was silent while packets were unacknowledged.",
+        |s, out| workers(s, out, |c| c.quic.probe_timeouts.get());
     Histogram "spooky_quic_round_trip_seconds" &[],
         "Smoothed round-trip time at the end of each connection.",
         |s, out| latency(s, out, |c| &c.quic.round_trip);
+    Histogram "spooky_quic_round_trip_min_seconds" &[],
+        "Smallest round-trip time of each connection, at its end.",
+        |s, out| latency(s, out, |c| &c.quic.round_trip_min);
+    Histogram "spooky_quic_congestion_window_bytes" &[],
+        "Congestion window at the end of each connection.",
+        |s, out| steps(s, out, |c| c.quic.congestion_window.read());
+    Histogram "spooky_quic_packet_size_bytes" &[],
+        "UDP payload that each connection's path was found to carry, at its end.",
+        |s, out| steps(s, out, |c| c.quic.packet_size.read());
     Counter "spooky_quic_version_negotiations_total" WORKER,
         "Version negotiation packets sent.",
         |s, out| workers(s, out, |c| c.quic.events.get("negotiations"));
@@ -171,13 +204,13 @@ metrics! {
     // UDP.
     Counter "spooky_datagrams_received_total" WORKER,
         "Datagrams received.",
-        |s, out| workers(s, out, |c| c.quic.receive_batches.datagrams());
+        |s, out| workers(s, out, |c| c.quic.receive_batches.sum());
     Counter "spooky_datagrams_received_bytes_total" WORKER,
         "Bytes of datagrams received.",
         |s, out| workers(s, out, |c| c.quic.bytes_received.get());
     Counter "spooky_datagrams_sent_total" WORKER,
         "Datagrams given to the kernel.",
-        |s, out| workers(s, out, |c| c.quic.send_batches.datagrams());
+        |s, out| workers(s, out, |c| c.quic.send_batches.sum());
     Counter "spooky_datagrams_sent_bytes_total" WORKER,
         "Bytes of datagrams given to the kernel.",
         |s, out| workers(s, out, |c| c.quic.bytes_sent.get());
@@ -195,10 +228,16 @@ metrics! {
         |s, out| workers(s, out, |c| c.quic.send_failures.get());
     Histogram "spooky_gro_batch_datagrams" WORKER,
         "Datagrams per receive operation.",
-        |s, out| batches(s, out, |c| &c.quic.receive_batches);
+        |s, out| worker_steps(s, out, |c| c.quic.receive_batches.read());
     Histogram "spooky_gso_batch_datagrams" WORKER,
         "Datagrams per send operation.",
-        |s, out| batches(s, out, |c| &c.quic.send_batches);
+        |s, out| worker_steps(s, out, |c| c.quic.send_batches.read());
+    Counter "spooky_udp_kernel_drops_total" SOCKET,
+        "Datagrams the kernel dropped at a worker's socket, most of them because its receive buffer was full.",
+        |s, out| sockets(s, out, |facts| facts.drops);
+    Gauge "spooky_udp_receive_queue_bytes" SOCKET,
+        "Memory of received datagrams that the worker has not taken from its socket yet.",
+        |s, out| sockets(s, out, |facts| facts.queued_bytes);
 
     // Bounds and the ring.
     Counter "spooky_queue_full_total" &["worker", "queue"],
@@ -273,6 +312,15 @@ metrics! {
     Counter "spooky_log_lines_dropped_total" &[],
         "Log lines dropped because the queue to control was full.",
         |s, out| out.number(&[], s.control.log_dropped.get());
+    Counter "spooky_qlog_files_total" &[],
+        "Files of connections' traces made.",
+        |s, out| out.number(&[], s.control.qlog_files.get());
+    Counter "spooky_qlog_dropped_bytes_total" WORKER,
+        "Bytes of connections' traces dropped because the queue to control was full.",
+        |s, out| workers(s, out, |c| c.qlog_dropped_bytes.get());
+    Counter "spooky_qlog_lost_bytes_total" &[],
+        "Bytes of connections' traces the disk did not take.",
+        |s, out| out.number(&[], s.control.qlog_lost_bytes.get());
     Counter "spooky_control_connections_total" &[],
         "Connections accepted on the metrics and control addresses.",
         |s, out| out.number(&[], s.control.host_connections.get());
@@ -345,6 +393,26 @@ fn close_codes(s: &Sources, out: &mut Samples<'_>) {
     }
 }
 
+fn alerts(s: &Sources, out: &mut Samples<'_>) {
+    for worker in &s.workers {
+        let quic = &worker.cells.quic;
+        for (side, cells) in [(Side::Local, &quic.alerts_sent), (Side::Remote, &quic.alerts_received)] {
+            for alert in TlsAlert::ALL.iter().filter(|alert| cells.get(**alert) > 0) {
+                out.number(&[&worker.label, side.word(), alert.word()], cells.get(*alert));
+            }
+        }
+    }
+}
+
+/// A socket that the kernel does not list is left out: nothing is not zero.
+fn sockets(s: &Sources, out: &mut Samples<'_>, value: impl Fn(UdpFacts) -> u64) {
+    for (socket, facts) in s.sockets.iter().zip(&s.socket_facts) {
+        if let Some(facts) = facts {
+            out.number(&[&socket.listener, &socket.worker], value(*facts));
+        }
+    }
+}
+
 fn named(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &NamedCells) {
     for worker in &s.workers {
         for (name, count) in cells(&worker.cells).named() {
@@ -385,17 +453,27 @@ fn push_latency(out: &mut Samples<'_>, values: &[&str], merged: &Merged) {
     );
 }
 
-fn batches(s: &Sources, out: &mut Samples<'_>, cells: impl Fn(&WorkerCells) -> &Batches) {
-    for worker in &s.workers {
-        let cells = cells(&worker.cells);
-        let counts = cells.counts();
-        let mut below = 0;
-        let buckets = Batches::BOUNDS.iter().zip(counts).map(|(bound, n)| {
-            below += n;
-            (bound.to_string(), below)
-        });
-        out.histogram(&[&worker.label], buckets, &cells.datagrams().to_string(), counts.iter().sum());
+/// One histogram for all workers.
+fn steps(s: &Sources, out: &mut Samples<'_>, read: impl Fn(&WorkerCells) -> Reading) {
+    let all = s.workers.iter().map(|worker| read(&worker.cells)).reduce(|mut all, one| {
+        all.merge(&one);
+        all
+    });
+    if let Some(all) = all {
+        push_steps(out, &[], &all);
     }
+}
+
+/// One histogram for each worker.
+fn worker_steps(s: &Sources, out: &mut Samples<'_>, read: impl Fn(&WorkerCells) -> Reading) {
+    for worker in &s.workers {
+        push_steps(out, &[&worker.label], &read(&worker.cells));
+    }
+}
+
+fn push_steps(out: &mut Samples<'_>, values: &[&str], read: &Reading) {
+    let buckets = read.buckets().map(|(bound, below)| (bound.to_string(), below));
+    out.histogram(values, buckets, &read.sum.to_string(), read.count());
 }
 
 fn routes(s: &Sources, out: &mut Samples<'_>) {

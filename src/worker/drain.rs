@@ -119,6 +119,7 @@ impl<I: Io> Worker<I> {
                 }
                 self.transmit_touched();
                 self.access.flush(&mut self.io, &self.cells);
+                self.flush_qlogs();
                 // The channel is read until the workers are joined, so only a full one can lose the word.
                 let _ = self.reports.send_by(&mut self.io, Report::Ended { cut: self.cut_exchanges });
                 false

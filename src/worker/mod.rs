@@ -13,7 +13,8 @@ pub mod drain;
 pub mod forward;
 pub mod host;
 pub mod origins;
-pub mod record;
+pub mod qlog;
+mod record;
 pub mod settle;
 pub mod timers;
 pub mod token;
@@ -51,6 +52,8 @@ pub struct Setup {
     pub cells: Arc<WorkerCells>,
     /// Where its log lines go.
     pub access: AccessSender,
+    /// Where traces of connections go; `None`: there are none.
+    pub qlog: Option<Sender<h3::QlogPiece>>,
     /// From control.
     pub commands: Receiver<Command>,
     /// To control.
@@ -108,6 +111,7 @@ pub struct Worker<I: Io> {
     ids: crate::exchange::trail::Ids,
     cells: Arc<WorkerCells>,
     access: AccessSender,
+    qlog: Option<Sender<h3::QlogPiece>>,
     commands: Receiver<Command>,
     reports: Sender<Report>,
     lines: forward::Lines,
@@ -152,6 +156,7 @@ impl<I: Io> Worker<I> {
             snapshot: Rc::new(Snapshot { generation: setup.generation }),
             cells: setup.cells,
             access: setup.access,
+            qlog: setup.qlog,
             commands: setup.commands,
             reports: setup.reports,
             lines: setup.lines,

@@ -1,18 +1,21 @@
 //! What the counters and the access log learn of an exchange, and what the counters learn of the ring.
 
-use super::Worker;
+use super::timers::client_of;
+use super::{Downkey, Worker};
 use crate::exchange::Exchange;
 use crate::exchange::trail::hex;
 use crate::h3;
 use crate::http::{Reason, Side};
-use crate::telemetry::kinds::{self, AttemptFailure, CloseCode, ConnectFailure, Protocol, StatusClass};
-use crate::telemetry::{ExchangeEnd, QuicEnd, WorkerCells};
+use crate::telemetry::kinds::{
+    self, AttemptFailure, CloseCode, ConnectFailure, HandshakeFailure, Protocol, StatusClass, TlsAlert,
+};
+use crate::telemetry::{ExchangeEnd, QuicEnd, QuicPath, WorkerCells};
 use spooky_uring::Io;
 use std::io::{self, ErrorKind};
 
 impl<I: Io> Worker<I> {
     /// An exchange is over: it is counted, and becomes a line.
-    pub(super) fn record(&mut self, exchange: &Exchange) {
+    pub(super) fn record(&mut self, exchange: &Exchange, downkey: Downkey) {
         let trail = &exchange.trail;
         self.cells.exchange_finished(&ExchangeEnd {
             status: trail.status.unwrap_or(0),
@@ -37,7 +40,12 @@ impl<I: Io> Worker<I> {
         }
         if self.access.is_on() {
             let id: [u8; 32] = hex(&trail.id);
-            let entry = exchange.entry(&id, &self.clock, self.now);
+            let mut entry = exchange.entry(&id, &self.clock, self.now);
+            if let Some(connection) = client_of(&mut self.listeners, downkey) {
+                let measures = connection.measures();
+                entry.round_trip = measures.path.map(|path| path.round_trip);
+                entry.packets_lost = Some(measures.packets_lost);
+            }
             self.access.record(&entry, &mut self.io, &self.cells);
         }
     }
@@ -96,6 +104,7 @@ fn flood_kind(glitch: h3::Glitch) -> kinds::Flood {
 pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
     let facts = connection.facts();
     let cause = connection.close_cause();
+    let measures = connection.measures();
     if let Some(glitch) = connection.flood() {
         cells.quic.floods.count(flood_kind(glitch));
     }
@@ -110,21 +119,53 @@ pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
             Some(cause) => CloseCode::transport(cause.code),
             None => CloseCode::NoError,
         },
-        // CRYPTO_ERROR (RFC 9001 §4.8) carries the alert in its low byte.
-        alert: cause.map_or(0, |cause| cause.code as u8),
-        handshake: facts.handshake.filter(|_| facts.established),
-        round_trip: facts.rtt,
-        packets_sent: facts.packets_sent,
-        packets_lost: facts.packets_lost,
+        alert: cause.filter(|cause| !cause.application).and_then(|cause| TlsAlert::in_code(cause.code)),
+        handshake: facts.handshake.ok_or_else(|| handshake_failure(cause)),
+        path: measures.path.map(|path| QuicPath {
+            round_trip: path.round_trip,
+            round_trip_min: path.round_trip_min,
+            congestion_window: path.congestion_window,
+            packet_size: path.packet_size,
+        }),
+        packets_sent: measures.packets_sent,
+        packets_received: measures.packets_received,
+        packets_lost: measures.packets_lost,
+        packets_spurious: measures.packets_spurious,
+        packets_retransmitted: measures.packets_retransmitted,
+        bytes_lost: measures.bytes_lost,
+        bytes_retransmitted: measures.bytes_retransmitted,
+        probe_timeouts: measures.probe_timeouts,
     });
+}
+
+/// Why a handshake that ended by `cause` did not complete. Before its end only codes of the transport can be sent.
+fn handshake_failure(cause: Option<h3::CloseCause>) -> HandshakeFailure {
+    /// CONNECTION_REFUSED (RFC 9000 §20.1): a limit by address, seen when the handshake had proved the address.
+    const CONNECTION_REFUSED: u64 = 0x02;
+    /// APPLICATION_ERROR (RFC 9000 §20.1): what stands in for a close by HTTP/3 that early.
+    const APPLICATION_ERROR: u64 = 0x0c;
+    let Some(cause) = cause else {
+        return HandshakeFailure::Timeout;
+    };
+    match (cause.by, cause.code) {
+        (h3::Closer::Silence, _) => HandshakeFailure::Timeout,
+        // CRYPTO_ERROR (RFC 9001 §4.8) carries the alert in its low byte.
+        (by, 0x100..=0x1ff) => HandshakeFailure::of_alert(cause.code as u8, by == h3::Closer::Us),
+        (h3::Closer::Client, _) => HandshakeFailure::Closed,
+        // NO_ERROR is our own patience, see `h3::Connection::handle_deadline`.
+        (h3::Closer::Us, 0) => HandshakeFailure::Timeout,
+        (h3::Closer::Us, CONNECTION_REFUSED) => HandshakeFailure::Refused,
+        (h3::Closer::Us, APPLICATION_ERROR) => HandshakeFailure::Ended,
+        (h3::Closer::Us, _) => HandshakeFailure::Transport,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::collect::drop_kind;
-    use super::flood_kind;
-    use crate::h3::{DropReason, Glitch};
-    use crate::telemetry::kinds::{DatagramDrop, Flood};
+    use super::{flood_kind, handshake_failure};
+    use crate::h3::{CloseCause, Closer, DropReason, Glitch};
+    use crate::telemetry::kinds::{DatagramDrop, Flood, HandshakeFailure};
 
     #[test]
     fn floods_have_the_same_words_on_both_sides() {
@@ -140,5 +181,22 @@ mod tests {
         for reason in DropReason::ALL {
             assert_eq!(drop_kind(reason).word(), reason.token());
         }
+    }
+
+    #[test]
+    fn a_failed_handshake_has_a_reason() {
+        let of = |by, code| handshake_failure(Some(CloseCause { by, application: false, code }));
+        assert_eq!(handshake_failure(None), HandshakeFailure::Timeout);
+        assert_eq!(of(Closer::Silence, 0), HandshakeFailure::Timeout);
+        assert_eq!(of(Closer::Us, 0), HandshakeFailure::Timeout);
+        assert_eq!(of(Closer::Us, 0x178), HandshakeFailure::NoProtocol);
+        assert_eq!(of(Closer::Us, 0x174), HandshakeFailure::CertificateMissing);
+        assert_eq!(of(Closer::Us, 0x128), HandshakeFailure::Tls);
+        assert_eq!(of(Closer::Client, 0x130), HandshakeFailure::CertificateRefused);
+        assert_eq!(of(Closer::Client, 0), HandshakeFailure::Closed);
+        assert_eq!(of(Closer::Client, 0x0c), HandshakeFailure::Closed);
+        assert_eq!(of(Closer::Us, 0x02), HandshakeFailure::Refused);
+        assert_eq!(of(Closer::Us, 0x0c), HandshakeFailure::Ended);
+        assert_eq!(of(Closer::Us, 0x07), HandshakeFailure::Transport);
     }
 }

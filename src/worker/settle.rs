@@ -87,7 +87,7 @@ impl<I: Io> Worker<I> {
         if let Some(connection) = client_of(&mut self.listeners, running.downkey) {
             connection.set_owner(running.stream, h3::NO_OWNER);
         }
-        self.record(&running.exchange);
+        self.record(&running.exchange, running.downkey);
     }
 }
 

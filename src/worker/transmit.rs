@@ -23,6 +23,7 @@ impl<I: Io> Worker<I> {
             } else {
                 self.touch(key);
             }
+            self.post_qlog(key, false);
             self.forget_if_closed(key);
         }
     }
@@ -71,6 +72,7 @@ impl<I: Io> Worker<I> {
             return;
         }
         record::count_quic_end(&self.cells, connection);
+        self.post_qlog(key, true);
         let listener = &mut self.listeners[key.at()];
         if let Some((_, timer)) = std::mem::take(listener.client(key.connection)).armed {
             self.wheel.cancel(timer);

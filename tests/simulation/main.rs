@@ -14,6 +14,7 @@ mod clients;
 mod determinism;
 mod forwarding;
 mod identity;
+mod measures;
 mod origin;
 mod origins;
 mod pattern;

@@ -64,6 +64,8 @@ pub struct Scene {
     pub host: SimulatedHost,
     pub worker: Worker<SimulatedHost>,
     pub cells: Arc<WorkerCells>,
+    /// Pieces of traces, if the configuration wants some; two at once.
+    pub traces: Option<Receiver<h3::QlogPiece>>,
     pub commands: Sender<Command>,
     pub reports: Receiver<Report>,
     clients: Vec<ClientHandle>,
@@ -93,8 +95,14 @@ impl Scene {
             max_data: listener.quic.max_data,
             max_stream_data: listener.quic.max_stream_data,
             max_streams_bidi: listener.quic.max_streams_bidi,
+            qlog: generation.observability.qlog.as_ref().map(|wanted| h3::QlogSettings {
+                client: wanted.client,
+                file_bytes: wanted.max_file_bytes as usize,
+                files_left: Arc::new(wanted.max_files.into()),
+            }),
             ..h3::QuicSettings::default()
         };
+        let traces = settings.qlog.as_ref().map(|_| mailbox::channel(2).expect("a mailbox"));
         let keys = h3::EndpointKeys::derive(b"simulation");
         let tickets = h3::tickets::TicketKeys::derive(b"simulation", || 0);
         let contexts = Arc::new(h3::TlsContexts::single(&identity(), &tickets).expect("contexts"));
@@ -112,6 +120,7 @@ impl Scene {
             listeners: vec![(endpoint, socket)],
             cells: Arc::clone(&cells),
             access: AccessSender::off(),
+            qlog: traces.as_ref().map(|(sender, _)| sender.clone()),
             commands: inbox,
             reports: outbox,
             lines,
@@ -123,6 +132,7 @@ impl Scene {
             cells,
             commands,
             reports,
+            traces: traces.map(|(_, receiver)| receiver),
             clients: Vec::new(),
             done: false,
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{Compiler, files};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
-    AllowedMethods, Log, LogTarget, MetricsEndpoint, Observability, ProtocolPolicy, SecretSource,
+    AllowedMethods, Log, LogTarget, MetricsEndpoint, Observability, ProtocolPolicy, Qlog, SecretSource,
 };
 use crate::config::keys;
 use crate::config::schema::Located;
@@ -45,6 +45,16 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> (Observability, Log) {
             .then(|| MetricsEndpoint { address: metrics_address, path: metrics.path.value.0.as_str().into() }),
         control_api: control.enabled.value.then_some(control_address),
         access_log: access.enabled.value.then(|| access.file.value.clone()),
+        qlog: keys.qlog.as_ref().and_then(|written| {
+            let keys::Qlog { dir, client, max_files, max_file_size } = &written.value;
+            // Without a folder the file has been refused already.
+            Some(Qlog {
+                dir: dir.as_ref()?.value.0.clone().into(),
+                client: client.as_ref().map(|client| client.value.to_canonical()),
+                max_files: max_files.value,
+                max_file_bytes: max_file_size.value.0,
+            })
+        }),
     };
     (observability, compile_log(log))
 }
