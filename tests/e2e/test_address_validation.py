@@ -59,13 +59,14 @@ class Flood:
         self.flights = [packets.first_flight(proxy.certificate) for _ in range(number)]
 
     def __enter__(self):
+        sent = 0
         for index, flight in enumerate(self.flights):
             for datagram in flight:
                 self.sender.send(datagram)
+            sent += len(flight)
             # Few enough for any receive buffer; then the proxy has to have seen them.
             if index % 50 == 49:
-                seen = self.proxy.total(r"^spooky_datagrams_received_total")
-                assert seen > 0
+                until(lambda sent=sent: self.proxy.total(r"^spooky_datagrams_received_total") >= sent, 20)
         return self
 
     def __exit__(self, *error):
