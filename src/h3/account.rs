@@ -25,6 +25,10 @@ impl Connection {
             acknowledged: stats.acked_bytes,
             challenges: stats.path_challenge_rx_count,
         });
+        // A client whose upload waits may say so with every packet: its library asks again with each acknowledgement.
+        let blocked = stats.data_blocked_recv_count + stats.stream_data_blocked_recv_count;
+        let newly = blocked - std::mem::replace(&mut self.blocked_seen, blocked);
+        self.glitches.excuse_packets(newly);
         if self.glitches.wants_look() {
             self.glitches.look(self.readable_bytes());
         }

@@ -161,6 +161,8 @@ pub struct Connection {
     pub(super) client: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) paths: Paths,
+    /// Frames with which the client said that it is blocked.
+    pub(super) blocked_seen: u64,
     pub(super) created: Instant,
     handshake: Option<Duration>,
     /// What the handshake ended with.
@@ -208,6 +210,7 @@ impl Connection {
             client,
             local,
             paths: Paths::default(),
+            blocked_seen: 0,
             created: now,
             handshake: None,
             tls: Rc::default(),

@@ -121,6 +121,11 @@ impl Glitches {
         }
     }
 
+    /// So many packets said that their sender is blocked, and needed nothing else.
+    pub(super) fn excuse_packets(&mut self, n: u64) {
+        self.pay(Glitch::Packets, u16::try_from(n).unwrap_or(u16::MAX));
+    }
+
     /// Takes over what the transport counted.
     pub(super) fn count(&mut self, totals: Totals) {
         let packets = (totals.packets as u16).wrapping_sub(self.packets);

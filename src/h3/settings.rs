@@ -179,8 +179,7 @@ pub(super) fn transport(settings: &QuicSettings, tickets: &TicketKeys) -> Result
     config.grease(settings.grease);
 
     // Windows start small and grow with the client's speed up to what is set.
-    // What a client sends out of order stays outside the windows' growth, and costs the transport a buffer for each frame.
-    config.set_initial_max_data(settings.max_data.min(limits::quic::INITIAL_MAX_DATA));
+    config.set_initial_max_data(settings.max_data.min((settings.max_data / 4).max(1 << 16)));
     config.set_max_connection_window(settings.max_data);
     let stream = settings.max_stream_data.min((settings.max_stream_data / 4).max(1 << 16));
     config.set_initial_max_stream_data_bidi_remote(stream);

@@ -127,6 +127,3 @@ pub mod glitch {
     /// Packets without much in them that come with a request: its own, and acknowledgements of a small answer.
     pub const PACKETS_PER_REQUEST: u16 = 8;
 }
-
-/// Bytes of request bodies a connection may send ahead before we have read any; the window grows with what is read.
-pub const INITIAL_MAX_DATA: u64 = 512 << 10;
