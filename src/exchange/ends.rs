@@ -1,9 +1,9 @@
 //! The two ends of an exchange, as the exchange sees them: one closed set per side, each member a protocol machine
 //! plus what names the stream on it. Adding a protocol is one variant here and one arm per verb.
 
-use crate::h1::{self, Framing, Output};
+use crate::h1::{self, Framing};
 use crate::h3;
-use crate::http::{Fields, RequestHead, ResponseHead};
+use crate::http::{Fields, Output, RequestHead, ResponseHead};
 use spooky_uring::Chunk;
 
 /// Why a direction is cut short, in neutral words; each protocol has its own code for it.

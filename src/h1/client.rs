@@ -14,11 +14,11 @@ use super::Limits;
 use super::fault::{Fault, Next, What};
 use super::incoming::{Broken, Incoming, Step};
 use super::input::{Input, Unreadable};
+use super::lines::{put_field, put_length};
 use super::outgoing::{LengthBroken, Outgoing};
-use super::output::{Output, put_field, put_length};
 use super::parse::{self, Bad};
 use crate::http::normalize::{self, ResponseFault};
-use crate::http::{Event, Fields, Known, Method, Reason, RequestHead, ResponseHead, Target, WireVersion};
+use crate::http::{Event, Fields, Known, Method, Output, Reason, RequestHead, ResponseHead, Target, WireVersion};
 use crate::limits;
 use spooky_uring::Chunk;
 

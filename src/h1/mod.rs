@@ -2,10 +2,10 @@
 //!
 //! Owns framing, persistence and the strictness that keeps two readers of one connection in agreement. It refuses to know
 //! sockets, timers, pools, routes and what fields mean: bytes come in as chunks, heads pass [`crate::http::normalize`],
-//! and the worker moves an [`Output`] to its socket.
+//! and the worker moves an [`crate::http::Output`] to its socket.
 //!
 //! Read in this order: [`client`] (towards a backend) and [`server`] (towards a client), then what both stand on:
-//! `input` (received bytes), `parse` (sections), `incoming` and `outgoing` (bodies), `chunked` (the coding), `output`,
+//! `input` (received bytes), `parse` (sections), `incoming` and `outgoing` (bodies), `chunked` (the coding), `lines`,
 //! and [`fault`].
 //!
 //! Memory of one connection at its limits: [`Limits::held_bytes`] and what one socket read brings on top, one head of
@@ -18,8 +18,8 @@ pub mod server;
 mod chunked;
 mod incoming;
 mod input;
+mod lines;
 mod outgoing;
-mod output;
 mod parse;
 
 #[cfg(test)]
@@ -29,7 +29,6 @@ mod tests;
 
 pub use client::{ClientConnection, Framing};
 pub use fault::{Fault, Next, What};
-pub use output::Output;
 pub use server::{Closing, ServerConnection};
 
 use crate::http::known::rule;

@@ -4,8 +4,8 @@
 //! connection would be read as something else. The connection is then of no further use.
 
 use super::chunked::{CHUNK_END, LAST_CHUNK, put_size};
-use super::output::{Output, put_field};
-use crate::http::Fields;
+use super::lines::put_field;
+use crate::http::{Fields, Output};
 use spooky_uring::Chunk;
 
 /// How the end of a body is told (RFC 9112 §6.3).

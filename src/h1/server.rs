@@ -15,12 +15,12 @@ use super::Limits;
 use super::fault::{Fault, Next, What};
 use super::incoming::{Broken, Incoming, Step};
 use super::input::{Input, Unreadable};
+use super::lines::{put_field, put_length};
 use super::outgoing::{LengthBroken, Outgoing};
-use super::output::{Output, put_field, put_length};
 use super::parse::{self, Bad};
 use crate::http::head::phrase;
 use crate::http::normalize::{self, RequestLine, WireRequest};
-use crate::http::{Event, Fields, Method, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion};
+use crate::http::{Event, Fields, Method, Output, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion};
 use crate::limits;
 use spooky_uring::Chunk;
 

@@ -1,7 +1,7 @@
 //! What this folder's tests share: every way to cut an input, and a small seeded generator.
 
-use super::Output;
 use crate::http::Fields;
+use crate::http::Output;
 use std::fmt::Debug;
 
 /// Runs `run` over the whole input, then over the input cut in two at every point, then byte by byte, and insists on

@@ -2,7 +2,7 @@
 
 use super::testing::Random;
 use super::*;
-use crate::http::{Authority, Event, Method, PathPair, RequestHead, ResponseHead, Scheme, Target};
+use crate::http::{Authority, Event, Method, Output, PathPair, RequestHead, ResponseHead, Scheme, Target};
 use spooky_uring::Chunk;
 
 /// One side's body: what it wants to send, and what it heard.

@@ -60,7 +60,6 @@ pub use keys::EndpointKeys;
 pub use measures::{Measures, PathMeasures};
 pub use qlog::{QlogPiece, QlogSettings};
 pub use settings::{CongestionControl, QuicSettings, Retry, StartError};
-pub use streams::{NO_OWNER, StreamRef};
 pub use transmit::Train;
 
 /// The one protocol negotiated.

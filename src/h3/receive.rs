@@ -3,9 +3,9 @@
 use super::code;
 use super::connection::Connection;
 use super::glitches::Glitch;
-use super::streams::{Receiving, Sending, Stream, StreamRef};
+use super::streams::{Receiving, Sending, Stream};
 use crate::http::normalize::{self, WireRequest};
-use crate::http::{Event, Method, Refusal, RequestHead, Scheme, WireVersion};
+use crate::http::{Event, Method, NO_OWNER, Refusal, RequestHead, Scheme, StreamRef, WireVersion};
 use crate::limits::quic::BODY_PIECE_BYTES;
 use bytes::BufMut as _;
 use quiche::Shutdown;
@@ -194,7 +194,7 @@ impl Connection {
             line: None,
             fields: list.iter().map(|field| (field.name(), field.value())),
         };
-        let told = StreamRef { stream: id, owner: super::NO_OWNER };
+        let told = StreamRef { stream: id, owner: NO_OWNER };
         let head = normalize::request(WireVersion::H3, wire, &self.shared.settings.head);
         let head = match head {
             Ok(head) => head,

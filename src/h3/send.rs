@@ -8,7 +8,7 @@ use super::code;
 use super::connection::Connection;
 use super::qpack;
 use super::streams::{Sending, Stream};
-use crate::http::{Fields, ResponseHead};
+use crate::http::{Fields, NO_OWNER, ResponseHead};
 use quiche::Shutdown;
 use spooky_uring::Chunk;
 
@@ -320,7 +320,7 @@ impl Connection {
             "stream {id}: an end behind nothing"
         );
         note_room(stream, self.shared.settings.queue_bytes);
-        if stream.sending == Sending::Closed && stream.owner != super::NO_OWNER {
+        if stream.sending == Sending::Closed && stream.owner != NO_OWNER {
             // Somebody still waits for the end of what was queued.
             stream.room = true;
         }

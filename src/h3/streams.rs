@@ -8,21 +8,10 @@
 //! A stream is forgotten when both directions are closed and every event about it was taken.
 
 use super::payload::{Held, Payload};
+use crate::http::NO_OWNER;
 use spooky_uring::Chunk;
 use std::collections::VecDeque;
 use std::rc::Rc;
-
-/// The owner of a stream nobody claimed.
-pub const NO_OWNER: u32 = u32::MAX;
-
-/// A stream, and who said it is theirs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamRef {
-    /// The stream's number on its connection.
-    pub stream: u64,
-    /// What [`super::Connection::set_owner`] said, [`NO_OWNER`] before.
-    pub owner: u32,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Receiving {

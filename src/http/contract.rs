@@ -35,3 +35,15 @@ pub enum Event<H> {
     /// Sending was refused before and has room again.
     Room,
 }
+
+/// The owner of a stream nobody claimed.
+pub const NO_OWNER: u32 = u32::MAX;
+
+/// A stream, and who said it is theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamRef {
+    /// The stream's number on its connection.
+    pub stream: u64,
+    /// What the connection's `set_owner` said, [`NO_OWNER`] before.
+    pub owner: u32,
+}

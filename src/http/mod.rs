@@ -3,7 +3,8 @@
 //!
 //! It knows no connection, no socket and no clock. Read in this order: [`fields`], [`head`], [`path`], [`normalize`]
 //! (wire → head, the only gate), [`forward`] (what changes between the client's head and the backend's), [`reason`] and
-//! [`respond`] (our own answers), [`contract`] (what the protocol machines say).
+//! [`respond`] (our own answers), [`contract`] (what the protocol machines say), [`output`]
+//! (what they send).
 
 pub mod authority;
 pub mod contract;
@@ -14,6 +15,7 @@ pub mod head;
 pub mod known;
 pub mod list;
 pub mod normalize;
+pub mod output;
 pub mod path;
 pub mod peer;
 pub mod reason;
@@ -24,11 +26,12 @@ mod testing;
 pub mod trace;
 
 pub use authority::Authority;
-pub use contract::Event;
+pub use contract::{Event, NO_OWNER, StreamRef};
 pub use fields::{FieldName, Fields};
 pub use head::{Method, RequestHead, ResponseHead, Scheme, Target, WireVersion};
 pub use known::Known;
 pub use normalize::{HeadLimits, RequestLine, ResponseFault, WireRequest};
+pub use output::Output;
 pub use path::{PathFault, PathPair};
 pub use peer::Peer;
 pub use reason::{Reason, Refusal, Side};

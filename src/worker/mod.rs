@@ -29,6 +29,7 @@ use crate::config::Generation;
 use crate::exchange::inflight::Inflight;
 use crate::exchange::{Exchange, Snapshot};
 use crate::h3;
+use crate::http::Output;
 use crate::http::date::{self, DateCache};
 use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
@@ -103,7 +104,7 @@ pub struct Worker<I: Io> {
     /// Connections to origins with news, each once (`Origin::ready`).
     ready: VecDeque<u32>,
     /// Spare output list, so that no turn allocates one.
-    output: crate::h1::Output,
+    output: Output,
     clock: WallClock,
     dates: DateCache,
     /// The value of `Date` in this turn.
@@ -143,7 +144,7 @@ impl<I: Io> Worker<I> {
             wheel: Wheel::new(now, timers::capacity(generation)),
             touched: VecDeque::new(),
             ready: VecDeque::new(),
-            output: crate::h1::Output::new(),
+            output: Output::new(),
             clock: WallClock::new(now, SystemTime::now()),
             dates: DateCache::default(),
             date: date::format(0),

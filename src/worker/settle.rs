@@ -3,7 +3,7 @@
 use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::exchange::{Downstream, Exchange, Step, Turn};
-use crate::h3;
+use crate::http::NO_OWNER;
 use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::Io;
 
@@ -85,7 +85,7 @@ impl<I: Io> Worker<I> {
         }
         self.inflight.release(std::mem::take(&mut running.exchange.permits));
         if let Some(connection) = client_of(&mut self.listeners, running.downkey) {
-            connection.set_owner(running.stream, h3::NO_OWNER);
+            connection.set_owner(running.stream, NO_OWNER);
         }
         self.record(&running.exchange, running.downkey);
     }

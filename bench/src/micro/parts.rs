@@ -2,7 +2,8 @@
 
 use crate::harness::Harness;
 use spooky::balance::RoundRobin;
-use spooky::h1::{ClientConnection, Framing, Limits, Output};
+use spooky::h1::{ClientConnection, Framing, Limits};
+use spooky::http::Output;
 use spooky::http::{Event, HeadLimits, Method, RequestHead, Scheme, WireRequest, WireVersion, normalize};
 use spooky::route::{HostPattern, Lookup, PathPattern, RouteSpec, Table};
 use spooky_uring::Chunk;

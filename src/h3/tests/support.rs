@@ -1,8 +1,8 @@
 //! A client on quiche, a network that loses, delays and doubles, and an origin that answers, all in memory.
 
 use crate::h3::tickets::TicketKeys;
-use crate::h3::{ConnKey, Connection, Endpoint, EndpointKeys, QuicSettings, Received, StreamRef, TlsContexts, Train};
-use crate::http::{Event, Method, RequestHead, ResponseHead};
+use crate::h3::{ConnKey, Connection, Endpoint, EndpointKeys, QuicSettings, Received, TlsContexts, Train};
+use crate::http::{Event, Method, RequestHead, ResponseHead, StreamRef};
 use crate::identity::Identity;
 use crate::telemetry::WallClock;
 use quiche::h3::NameValue as _;

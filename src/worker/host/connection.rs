@@ -10,7 +10,8 @@
 
 use super::server::Settings;
 use super::service::{Answer, Body, Piece, Request, Service, Source};
-use crate::h1::{Closing, Next, Output, ServerConnection};
+use crate::h1::{Closing, Next, ServerConnection};
+use crate::http::Output;
 use crate::http::{Event, Fields, Known, RequestHead, ResponseHead, Scheme};
 use spooky_uring::{Chunk, Io, StreamId};
 use std::net::SocketAddr;

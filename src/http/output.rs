@@ -4,9 +4,8 @@
 //! are handed on by reference. Knows nothing of sockets: the worker moves what [`Output::pop`] gives to its send queue.
 //!
 //! The list is bounded by its callers: a machine writes one head or one body piece per command, and the worker gives
-//! body pieces only while its socket's queue has room.
+//! body pieces only while its socket's queue has room. Every machine on a byte stream (HTTP/1.1, HTTP/2, TLS) writes to one.
 
-use crate::http::syntax;
 use spooky_uring::Chunk;
 use std::collections::VecDeque;
 
@@ -62,7 +61,7 @@ impl Output {
     }
 
     /// The buffer to append small pieces to.
-    pub(super) fn gather(&mut self) -> &mut Vec<u8> {
+    pub fn gather(&mut self) -> &mut Vec<u8> {
         if self.gathered.capacity() == 0 {
             self.gathered.reserve(GATHER_BYTES);
         }
@@ -70,7 +69,7 @@ impl Output {
     }
 
     /// Appends a body piece: by reference, or by a copy when it is small.
-    pub(super) fn push(&mut self, chunk: Chunk) {
+    pub fn push(&mut self, chunk: Chunk) {
         if chunk.is_empty() {
             return;
         }
@@ -92,22 +91,6 @@ impl Output {
         self.sealed_bytes += chunk.len();
         self.sealed.push_back(chunk);
     }
-}
-
-/// Appends `name: value` and the line's end.
-#[inline]
-pub(super) fn put_field(to: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    // Heads come from the gate or from us; a line end in one would let its author write fields or messages.
-    debug_assert!(!name.is_empty() && syntax::is_field_value(value));
-    to.extend_from_slice(name);
-    to.extend_from_slice(b": ");
-    to.extend_from_slice(value);
-    to.extend_from_slice(b"\r\n");
-}
-
-/// Appends a Content-Length field.
-pub(super) fn put_length(to: &mut Vec<u8>, length: u64) {
-    put_field(to, b"content-length", syntax::decimal(length, &mut [0; 20]));
 }
 
 #[cfg(test)]
@@ -159,14 +142,5 @@ mod tests {
         out.push(chunk(4, 1));
         out.clear();
         assert!(out.is_empty() && out.pop().is_none());
-    }
-
-    #[test]
-    fn fields_are_lines() {
-        let mut text = Vec::new();
-        put_field(&mut text, b"a", b"b");
-        put_field(&mut text, b"empty", b"");
-        put_length(&mut text, u64::MAX);
-        assert_eq!(text, b"a: b\r\nempty: \r\ncontent-length: 18446744073709551615\r\n");
     }
 }
