@@ -28,7 +28,7 @@ impl<I: Io> Worker<I> {
     pub fn census(&self) -> Census {
         let origins_idle = self.origins.count_idle();
         Census {
-            clients: self.listeners.iter().map(|listener| listener.endpoint.len()).sum(),
+            clients: self.clients.len(),
             exchanges: self.exchanges.len(),
             admitted: self.inflight.total() as usize,
             origins_busy: self.origins.count() - origins_idle,

@@ -56,7 +56,7 @@ impl<I: Io> Worker<I> {
         self.cells.train_received(lease.len(), segment);
         let mut last = None;
         for datagram in lease.chunks_mut(usize::from(segment).max(1)) {
-            let Some(at) = self.listeners.get_mut(usize::from(listener)) else {
+            let Some(at) = self.clients.quic.get_mut(usize::from(listener)) else {
                 return;
             };
             match at.endpoint.receive(datagram, from, to, now) {
@@ -75,7 +75,7 @@ impl<I: Io> Worker<I> {
     #[inline]
     pub(super) fn received(&mut self, listener: u16, received: Received, from: SocketAddr, to: SocketAddr) {
         match received {
-            Received::Connection(connection) => self.touch(Downkey { listener, connection }),
+            Received::Connection(connection) => self.touch(Downkey::Quic { listener, connection }),
             Received::Reply { .. } => self.send_reply(listener, to, from),
             Received::Dropped(reason) => self.cells.quic.drops.count(drop_kind(reason)),
             // Forwarded once already: two workers that disagree about an ID must not play ball with it.
@@ -111,8 +111,8 @@ impl<I: Io> Worker<I> {
 
     /// Puts a client's connection on the list of those that run and send in this turn, once.
     pub(super) fn touch(&mut self, key: Downkey) {
-        if let Some(listener) = self.listeners.get_mut(usize::from(key.listener))
-            && listener.mark(key.connection)
+        if let Some(client) = self.clients.client(key)
+            && !std::mem::replace(&mut client.marked, true)
         {
             self.touched.push_back(key);
         }

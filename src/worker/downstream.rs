@@ -1,19 +1,16 @@
 //! The clients' side of a turn: what arrives on their connections becomes exchanges.
 
-use super::timers::client_of;
 use super::{Downkey, Running, Worker};
 use crate::config::ClientCertHeader;
 use crate::exchange::inflight::Permits;
 use crate::exchange::plan::{Refused, plan};
 use crate::exchange::stamp::Sender;
-use crate::exchange::{Downstream, Exchange, Trail, Turn, Upstream, stamp};
+use crate::exchange::{Exchange, Trail, Turn, Upstream, stamp};
 use crate::h3;
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, NO_OWNER, Reason, Refusal, RequestHead, StreamRef};
-use crate::identity::Handshake;
 use crate::limits;
-use crate::telemetry::kinds::Protocol;
 use spooky_uring::Io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,15 +19,19 @@ impl<I: Io> Worker<I> {
     /// Runs a client's connection: takes what arrived to its exchanges, within a budget.
     pub(super) fn run_client(&mut self, key: Downkey) {
         for _ in 0..limits::EVENTS_PER_OWNER {
-            let Some(connection) = client_of(&mut self.listeners, key) else {
-                return;
+            let told = match key {
+                Downkey::Quic { listener, connection } => {
+                    self.clients.quic(listener, connection).and_then(h3::Connection::next_event)
+                }
             };
-            let Some((stream, event)) = connection.next_event() else {
+            let Some((stream, event)) = told else {
                 return;
             };
             self.stream_event(key, stream, event);
         }
-        self.listeners[key.at()].client(key.connection).unfinished = true;
+        if let Some(client) = self.clients.client(key) {
+            client.unfinished = true;
+        }
     }
 
     fn stream_event(&mut self, key: Downkey, at: StreamRef, event: Event<Box<RequestHead>>) {
@@ -48,8 +49,8 @@ impl<I: Io> Worker<I> {
 
     /// The client behind a connection, by its validated path.
     fn peer(&mut self, key: Downkey) -> Option<(SocketAddr, Peer, bool)> {
-        let address = client_of(&mut self.listeners, key)?.client();
-        let client = self.listeners[key.at()].client(key.connection);
+        let address = self.clients.address(key)?;
+        let client = self.clients.client(key)?;
         match client.peer {
             Some(known) if known.0 == address => Some(known),
             _ => {
@@ -58,11 +59,6 @@ impl<I: Io> Worker<I> {
                 client.peer
             }
         }
-    }
-
-    /// What the handshake of a connection ended with.
-    fn handshake(&mut self, key: Downkey) -> Rc<Handshake> {
-        client_of(&mut self.listeners, key).map(|connection| Rc::clone(connection.handshake())).unwrap_or_default()
     }
 
     /// A request's head is there.
@@ -74,15 +70,14 @@ impl<I: Io> Worker<I> {
         let snapshot = Rc::clone(&self.snapshot);
         let generation = &*snapshot.generation;
         let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
-        let served = client_of(&mut self.listeners, key).is_some_and(|connection| connection.serves(head.host()));
+        let served = self.clients.serves(key, head.host());
         let decided = if served { plan(generation, &head) } else { Err(Reason::Misdirected.into()) };
         let (planned, refused) = match decided {
             Ok(plan) => match self.inflight.admit(generation, plan.upstream) {
                 Ok(taken) => {
                     permits = taken;
                     let asked = generation.upstream(plan.upstream).client_cert_header != ClientCertHeader::Off;
-                    let connection = client_of(&mut self.listeners, key).filter(|_| asked);
-                    let certificate = connection.and_then(h3::Connection::client_certificate);
+                    let certificate = if asked { self.clients.certificate(key) } else { None };
                     let sender = Sender { peer: &peer, trusted, certificate: certificate.as_deref() };
                     onward = stamp::stamp(&mut head, &snapshot, plan, sender, &id, &mut self.ids);
                     (Some(plan), None)
@@ -91,7 +86,7 @@ impl<I: Io> Worker<I> {
             },
             Err(refused) => (None, Some(refused)),
         };
-        let trail = Trail::new(self.now, id, address, self.handshake(key));
+        let trail = Trail::new(self.now, id, address, self.clients.handshake(key));
         let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
         exchange.plan = planned;
         exchange.permits = permits;
@@ -113,18 +108,16 @@ impl<I: Io> Worker<I> {
         let Some((address, ..)) = self.peer(key) else {
             return;
         };
-        let trail = Trail::new(self.now, self.ids.next_id(), address, self.handshake(key));
+        let trail = Trail::new(self.now, self.ids.next_id(), address, self.clients.handshake(key));
         let exchange = Exchange::new(Box::default(), false, Rc::clone(&self.snapshot), trail, self.now);
         let slot = self.add(key, stream, exchange);
         self.exchange_event(slot, Event::Refused(refusal));
     }
 
     fn add(&mut self, key: Downkey, stream: u64, exchange: Exchange) -> u32 {
-        self.cells.exchange_started(Protocol::H3);
+        self.cells.exchange_started(key.protocol());
         let slot = self.exchanges.insert(Running { exchange, downkey: key, stream }) as u32;
-        if let Some(connection) = client_of(&mut self.listeners, key) {
-            connection.set_owner(stream, slot);
-        }
+        self.clients.set_owner(key, stream, slot);
         slot
     }
 
@@ -134,10 +127,9 @@ impl<I: Io> Worker<I> {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
-        let Some(connection) = client_of(&mut self.listeners, running.downkey) else {
+        let Some(mut downstream) = self.clients.end(running.downkey, running.stream) else {
             return;
         };
-        let mut downstream = Downstream::H3 { connection, stream: running.stream };
         let mut turn = Turn { now, date: &self.date, spare: None };
         let room = matches!(event, Event::Room);
         let origin_slot = running.exchange.upstream;

@@ -1,7 +1,6 @@
 //! The end of a worker: take no new work, finish what runs, within a bound; or stop at once.
 
 use super::timers::Timer;
-use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::exchange::{Abort, ResponseState};
 use crate::h3;
@@ -62,16 +61,18 @@ impl<I: Io> Worker<I> {
             // No timer, no bound: cut at once rather than never.
             self.cut();
         }
-        for listener in 0..self.listeners.len() {
-            self.listeners[listener].endpoint.set_accepting(false);
-            let keys: Vec<h3::ConnKey> = self.listeners[listener].endpoint.keys().collect();
-            for connection in keys {
-                let key = Downkey { listener: listener as u16, connection };
-                if let Some(it) = client_of(&mut self.listeners, key) {
-                    it.goaway();
+        for listener in &mut self.clients.quic {
+            listener.endpoint.set_accepting(false);
+        }
+        for key in self.clients.keys() {
+            match key {
+                Downkey::Quic { listener, connection } => {
+                    if let Some(connection) = self.clients.quic(listener, connection) {
+                        connection.goaway();
+                    }
                 }
-                self.touch(key);
             }
+            self.touch(key);
         }
         while let Some(slot) = self.origins.any_idle() {
             self.close_idle(slot, UpstreamClose::Draining);
@@ -107,15 +108,15 @@ impl<I: Io> Worker<I> {
             Drain::No => false,
             Drain::Running if self.exchanges.is_empty() && !self.has_work() => {
                 self.drain = Drain::Done;
-                for listener in 0..self.listeners.len() {
-                    let keys: Vec<h3::ConnKey> = self.listeners[listener].endpoint.keys().collect();
-                    for connection in keys {
-                        let key = Downkey { listener: listener as u16, connection };
-                        if let Some(it) = client_of(&mut self.listeners, key) {
-                            it.close(h3::code::NO_ERROR, b"");
+                for key in self.clients.keys() {
+                    match key {
+                        Downkey::Quic { listener, connection } => {
+                            if let Some(connection) = self.clients.quic(listener, connection) {
+                                connection.close(h3::code::NO_ERROR, b"");
+                            }
                         }
-                        self.touch(key);
                     }
+                    self.touch(key);
                 }
                 self.transmit_touched();
                 self.access.flush(&mut self.io, &self.cells);

@@ -106,7 +106,7 @@ impl<I: Io> Worker<I> {
             };
             self.cells.quic.forwarded_in.add(1);
             let Forwarded { listener, from, to, .. } = forwarded;
-            let Some(at) = self.listeners.get_mut(usize::from(listener)) else {
+            let Some(at) = self.clients.quic.get_mut(usize::from(listener)) else {
                 continue;
             };
             let received = at.endpoint.receive(forwarded.datagram(), from, to, self.now);

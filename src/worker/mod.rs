@@ -7,6 +7,7 @@
 //! [`drain`] the one that ends things, [`forward`] the one that speaks to other workers.
 
 pub mod census;
+mod clients;
 pub mod collect;
 pub mod downstream;
 pub mod drain;
@@ -33,6 +34,7 @@ use crate::http::Output;
 use crate::http::date::{self, DateCache};
 use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
+use clients::{Clients, Downkey, quic};
 use origins::Origins;
 use slab::Slab;
 use spooky_uring::mailbox::{Receiver, Sender};
@@ -65,21 +67,6 @@ pub struct Setup {
     pub seed: [u8; 16],
 }
 
-/// One public listener's share of this worker.
-struct Listener {
-    endpoint: h3::Endpoint,
-    socket: UdpId,
-    /// What the worker keeps per connection, by the connection's slot.
-    clients: Vec<timers::Client>,
-}
-
-/// A client's connection: listener and key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Downkey {
-    listener: u16,
-    connection: h3::ConnKey,
-}
-
 /// An exchange with its place on the client's side.
 struct Running {
     exchange: Exchange,
@@ -93,7 +80,7 @@ pub struct Worker<I: Io> {
     now: Instant,
     events: Vec<Event>,
     snapshot: Rc<Snapshot>,
-    listeners: Vec<Listener>,
+    clients: Clients,
     exchanges: Slab<Running>,
     origins: Origins,
     balancers: Vec<RoundRobin>,
@@ -149,11 +136,9 @@ impl<I: Io> Worker<I> {
             dates: DateCache::default(),
             date: date::format(0),
             ids: crate::exchange::trail::Ids::new(setup.seed),
-            listeners: setup
-                .listeners
-                .into_iter()
-                .map(|(endpoint, socket)| Listener { endpoint, socket, clients: Vec::new() })
-                .collect(),
+            clients: Clients {
+                quic: setup.listeners.into_iter().map(|(it, socket)| quic::Listener::new(it, socket)).collect(),
+            },
             snapshot: Rc::new(Snapshot { generation: setup.generation }),
             cells: setup.cells,
             access: setup.access,
@@ -207,7 +192,7 @@ impl<I: Io> Worker<I> {
     fn note_pressure(&mut self) {
         let pressure = self.io.pressure();
         let free = pressure.free * limits::STREAM_RECEIVE_BUFFER_BYTES as usize;
-        for listener in &mut self.listeners {
+        for listener in &mut self.clients.quic {
             listener.endpoint.set_pool_free(free);
             listener.endpoint.set_clock(self.clock);
         }

@@ -1,7 +1,6 @@
 //! Traces of connections (qlog) leave the worker as access records do: a full mailbox loses a piece, which is counted and
 //! ends its trace, and nobody waits. If it was the last piece, control keeps the file open to its own end: files are few.
 
-use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::h3::QlogPiece;
 use crate::telemetry::kinds::QueueFull;
@@ -14,7 +13,8 @@ impl<I: Io> Worker<I> {
         let Some(sender) = &self.qlog else {
             return;
         };
-        if let Some(connection) = client_of(&mut self.listeners, key)
+        let Downkey::Quic { listener, connection } = key;
+        if let Some(connection) = self.clients.quic(listener, connection)
             && let Some(piece) = connection.take_qlog(last, self.now)
             && let Err(lost) = post(sender, piece, &mut self.io)
         {
@@ -29,11 +29,8 @@ impl<I: Io> Worker<I> {
         if self.qlog.is_none() {
             return;
         }
-        for listener in 0..self.listeners.len() {
-            let keys: Vec<_> = self.listeners[listener].endpoint.keys().collect();
-            for connection in keys {
-                self.post_qlog(Downkey { listener: listener as u16, connection }, true);
-            }
+        for key in self.clients.keys() {
+            self.post_qlog(key, true);
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What the counters and the access log learn of an exchange, and what the counters learn of the ring.
 
-use super::timers::client_of;
 use super::{Downkey, Worker};
 use crate::exchange::Exchange;
 use crate::exchange::trail::hex;
@@ -41,7 +40,8 @@ impl<I: Io> Worker<I> {
         if self.access.is_on() {
             let id: [u8; 32] = hex(&trail.id);
             let mut entry = exchange.entry(&id, &self.clock, self.now);
-            if let Some(connection) = client_of(&mut self.listeners, downkey) {
+            let Downkey::Quic { listener, connection } = downkey;
+            if let Some(connection) = self.clients.quic(listener, connection) {
                 let measures = connection.measures();
                 entry.round_trip = measures.path.map(|path| path.round_trip);
                 entry.packets_lost = Some(measures.packets_lost);
@@ -53,14 +53,14 @@ impl<I: Io> Worker<I> {
     /// The counters of the turn that are kept elsewhere.
     pub(super) fn record_turn(&mut self) {
         self.cells.copy_ring(self.io.stats());
-        if let Some((first, others)) = self.listeners.split_first() {
+        if let Some((first, others)) = self.clients.quic.split_first() {
             let others = || others.iter().map(|listener| listener.endpoint.counters());
             let sums = first.endpoint.counters().each().enumerate().map(|(at, (name, count))| {
                 let rest: u64 = others().filter_map(|counters| counters.each().nth(at)).map(|(_, n)| n).sum();
                 (name, count + rest)
             });
             self.cells.quic.events.copy(sums);
-            let counters = || self.listeners.iter().map(|listener| listener.endpoint.counters());
+            let counters = || self.clients.quic.iter().map(|listener| listener.endpoint.counters());
             let opened = counters().map(|counters| counters.accepted.get()).sum();
             let closed = counters().map(|counters| counters.removed.get()).sum();
             self.cells.connections(Protocol::H3, opened, closed);

@@ -1,7 +1,6 @@
 //! What follows from a step of an exchange: another attempt, a connection given back or closed, the end.
 
-use super::timers::client_of;
-use super::{Downkey, Worker};
+use super::Worker;
 use crate::exchange::{Downstream, Exchange, Step, Turn};
 use crate::http::NO_OWNER;
 use crate::telemetry::kinds::UpstreamClose;
@@ -18,10 +17,9 @@ impl<I: Io> Worker<I> {
             return;
         };
         let key = running.downkey;
-        let Some(connection) = client_of(&mut self.listeners, key) else {
+        let Some(mut downstream) = self.clients.end(key, running.stream) else {
             return;
         };
-        let mut downstream = Downstream::H3 { connection, stream: running.stream };
         let mut turn = Turn { now: self.now, date: &self.date, spare: None };
         let step = act(&mut running.exchange, &mut downstream, &mut turn);
         self.touch(key);
@@ -52,8 +50,7 @@ impl<I: Io> Worker<I> {
             true => running.exchange.upstream.take(),
             false => None,
         };
-        let pending =
-            client_of(&mut self.listeners, running.downkey).map_or(0, |connection| connection.pending(running.stream));
+        let pending = self.clients.pending(running.downkey, running.stream);
         let over = running.exchange.is_over(pending);
         if let Some(origin) = origin {
             self.give_back(origin);
@@ -84,16 +81,7 @@ impl<I: Io> Worker<I> {
             self.wheel.cancel(timer);
         }
         self.inflight.release(std::mem::take(&mut running.exchange.permits));
-        if let Some(connection) = client_of(&mut self.listeners, running.downkey) {
-            connection.set_owner(running.stream, NO_OWNER);
-        }
+        self.clients.set_owner(running.downkey, running.stream, NO_OWNER);
         self.record(&running.exchange, running.downkey);
-    }
-}
-
-impl Downkey {
-    /// The listener's position.
-    pub(super) fn at(self) -> usize {
-        usize::from(self.listener)
     }
 }

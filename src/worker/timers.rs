@@ -3,16 +3,13 @@
 //! Timers are lazy: an owner whose deadline moves later leaves its entry where it is; when it fires, the deadline is
 //! read again and the entry set anew. So the common case, a deadline that moves with each packet, costs nothing.
 
-use super::{Downkey, Listener, Worker};
+use super::{Downkey, Worker};
 use crate::config::Generation;
 use crate::exchange::{Abort, ResponseState};
-use crate::h3;
 use crate::http::Reason;
-use crate::http::peer::Peer;
 use crate::limits;
 use crate::telemetry::kinds::UpstreamClose;
-use spooky_uring::{Io, TimerKey};
-use std::net::SocketAddr;
+use spooky_uring::Io;
 use std::time::Instant;
 
 /// Whose moment it is.
@@ -43,40 +40,6 @@ pub(super) fn capacity(generation: &Generation) -> usize {
     clients + usize::try_from(exchanges).unwrap_or(usize::MAX - clients - 8) + 8
 }
 
-/// What a worker keeps for each client connection beside the protocol.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Client {
-    /// Whether it stands on the touched list.
-    pub marked: bool,
-    /// It had more events than one turn takes.
-    pub unfinished: bool,
-    /// Its entry in the wheel.
-    pub armed: Option<(Instant, TimerKey)>,
-    /// Its address in the forms that fields need, and whether it is a trusted proxy; made with the first request.
-    pub peer: Option<(SocketAddr, Peer, bool)>,
-}
-
-/// A client's connection, while it lives.
-pub(super) fn client_of(listeners: &mut [Listener], key: Downkey) -> Option<&mut h3::Connection> {
-    listeners[key.at()].endpoint.get_mut(key.connection)
-}
-
-impl Listener {
-    /// What the worker keeps for a connection.
-    pub(super) fn client(&mut self, connection: h3::ConnKey) -> &mut Client {
-        let slot = connection.slot as usize;
-        if slot >= self.clients.len() {
-            self.clients.resize(slot + 1, Client::default());
-        }
-        &mut self.clients[slot]
-    }
-
-    /// Sets the mark of a connection; `false` if it was set already.
-    pub(super) fn mark(&mut self, connection: h3::ConnKey) -> bool {
-        !std::mem::replace(&mut self.client(connection).marked, true)
-    }
-}
-
 impl<I: Io> Worker<I> {
     /// Runs what is due.
     pub(super) fn run_timers(&mut self) {
@@ -93,27 +56,29 @@ impl<I: Io> Worker<I> {
     }
 
     fn client_due(&mut self, key: Downkey) {
-        let now = self.now;
-        let listener = &mut self.listeners[key.at()];
-        listener.client(key.connection).armed = None;
-        let Some(connection) = listener.endpoint.get_mut(key.connection) else {
-            return;
-        };
-        if connection.next_deadline().is_some_and(|deadline| deadline <= now) {
-            connection.handle_deadline(now);
-            self.touch(key);
-        } else {
-            self.arm_client(key);
+        if let Some(client) = self.clients.client(key) {
+            client.armed = None;
+        }
+        match self.clients.deadline(key) {
+            Some(deadline) if deadline <= self.now => {
+                match key {
+                    Downkey::Quic { listener, connection } => {
+                        if let Some(connection) = self.clients.quic(listener, connection) {
+                            connection.handle_deadline(self.now);
+                        }
+                    }
+                }
+                self.touch(key);
+            }
+            _ => self.arm_client(key),
         }
     }
 
     /// Makes sure that the wheel fires no later than the connection's deadline.
     pub(super) fn arm_client(&mut self, key: Downkey) {
-        let listener = &mut self.listeners[key.at()];
-        let Some(deadline) = listener.endpoint.get_mut(key.connection).and_then(|it| it.next_deadline()) else {
+        let (Some(deadline), Some(client)) = (self.clients.deadline(key), self.clients.client(key)) else {
             return;
         };
-        let client = listener.client(key.connection);
         match client.armed {
             Some((at, _)) if at <= deadline => {}
             Some((_, timer)) if self.wheel.reschedule(timer, deadline) => client.armed = Some((deadline, timer)),
@@ -151,8 +116,7 @@ impl<I: Io> Worker<I> {
             .upstream
             .and_then(|origin| self.origins.get_mut(origin))
             .map_or(0, |origin| self.io.queued(origin.stream));
-        let pending =
-            client_of(&mut self.listeners, running.downkey).map_or(0, |connection| connection.pending(running.stream));
+        let pending = self.clients.pending(running.downkey, running.stream);
         running.exchange.deadline(pending, unsent)
     }
 

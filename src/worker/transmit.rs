@@ -1,8 +1,8 @@
 //! The last part of a turn: every touched client connection sends what it has, as trains of equal datagrams.
 
 use super::record;
-use super::timers::client_of;
 use super::{Downkey, Worker};
+use crate::h3;
 use crate::limits;
 use spooky_uring::{Io, Transmit};
 use std::net::SocketAddr;
@@ -15,23 +15,30 @@ impl<I: Io> Worker<I> {
             let Some(key) = self.touched.pop_front() else {
                 return;
             };
-            let client = self.listeners[key.at()].client(key.connection);
+            let Some(client) = self.clients.client(key) else {
+                continue;
+            };
             client.marked = false;
             let unfinished = std::mem::take(&mut client.unfinished);
-            if self.transmit(key) && !unfinished {
-                self.arm_client(key);
-            } else {
-                self.touch(key);
+            match key {
+                Downkey::Quic { listener, connection } => {
+                    if self.transmit_quic(listener, connection) && !unfinished {
+                        self.arm_client(key);
+                    } else {
+                        self.touch(key);
+                    }
+                    self.post_qlog(key, false);
+                    self.forget_if_closed(listener, connection);
+                }
             }
-            self.post_qlog(key, false);
-            self.forget_if_closed(key);
         }
     }
 
     /// `false`: there is more to send.
-    fn transmit(&mut self, key: Downkey) -> bool {
-        let socket = self.listeners[key.at()].socket;
-        let Some(connection) = client_of(&mut self.listeners, key) else {
+    fn transmit_quic(&mut self, listener: u16, connection: h3::ConnKey) -> bool {
+        let at = &mut self.clients.quic[usize::from(listener)];
+        let socket = at.socket;
+        let Some(connection) = at.endpoint.get_mut(connection) else {
             return true;
         };
         for _ in 0..limits::TRAINS_PER_TURN {
@@ -53,30 +60,31 @@ impl<I: Io> Worker<I> {
         let Some(mut slot) = self.io.udp_slot() else {
             return;
         };
-        let at = &mut self.listeners[usize::from(listener)];
+        let at = &mut self.clients.quic[usize::from(listener)];
         let len = at.endpoint.take_reply(&mut slot);
         let transmit = Transmit { len, segment: len as u16, to, from: Some(from) };
         self.io.udp_send(at.socket, slot, transmit);
     }
 
-    fn forget_if_closed(&mut self, key: Downkey) {
-        let Some(connection) = client_of(&mut self.listeners, key) else {
+    fn forget_if_closed(&mut self, listener: u16, connection: h3::ConnKey) {
+        let key = Downkey::Quic { listener, connection };
+        let Some(it) = self.clients.quic(listener, connection) else {
             return;
         };
-        if connection.has_events() {
+        if it.has_events() {
             // What was sent made room, or ended streams: their exchanges hear of it in the next turn.
             self.touch(key);
             return;
         }
-        if !connection.is_closed() {
+        if !it.is_closed() {
             return;
         }
-        record::count_quic_end(&self.cells, connection);
+        record::count_quic_end(&self.cells, it);
         self.post_qlog(key, true);
-        let listener = &mut self.listeners[key.at()];
-        if let Some((_, timer)) = std::mem::take(listener.client(key.connection)).armed {
+        let at = &mut self.clients.quic[usize::from(listener)];
+        if let Some((_, timer)) = std::mem::take(at.client(connection)).armed {
             self.wheel.cancel(timer);
         }
-        listener.endpoint.remove(key.connection);
+        at.endpoint.remove(connection);
     }
 }

@@ -3,10 +3,9 @@
 use super::Worker;
 use super::origins::Origin;
 use super::record::{connect_failure, count_attempt_failure};
-use super::timers::client_of;
 use super::token::Owner;
 use crate::config::BackendId;
-use crate::exchange::{Downstream, Step, Turn, Upstream};
+use crate::exchange::{Step, Turn, Upstream};
 use crate::h1;
 use crate::http::{HeadLimits, Reason, Side};
 use crate::limits;
@@ -96,12 +95,12 @@ impl<I: Io> Worker<I> {
             return;
         };
         let key = running.downkey;
-        let (Some(origin), Some(connection)) = (self.origins.get_mut(origin_slot), client_of(&mut self.listeners, key))
+        let (Some(origin), Some(mut downstream)) =
+            (self.origins.get_mut(origin_slot), self.clients.end(key, running.stream))
         else {
             return;
         };
         let snapshot = Rc::clone(&running.exchange.snapshot);
-        let mut downstream = Downstream::H3 { connection, stream: running.stream };
         let mut upstream = Upstream::H1 { connection: &mut origin.protocol, out: &mut self.output };
         let backend = snapshot.generation.backend(origin.backend);
         running.exchange.send(&mut upstream, &mut downstream, backend, origin.reused, self.now);
@@ -204,10 +203,9 @@ impl<I: Io> Worker<I> {
             return;
         };
         let key = running.downkey;
-        let Some(connection) = client_of(&mut self.listeners, key) else {
+        let Some(mut downstream) = self.clients.end(key, running.stream) else {
             return;
         };
-        let mut downstream = Downstream::H3 { connection, stream: running.stream };
         let exchange = &mut running.exchange;
         let mut turn = Turn { now, date: &self.date, spare: None };
         let mut step = Step::Continue;
