@@ -103,16 +103,74 @@ impl Generation {
 pub struct Listener {
     /// For logs and metrics.
     pub name: Box<str>,
-    /// Where it listens (UDP).
+    /// Where it listens: UDP for HTTP/3, TCP for the others.
     pub address: SocketAddr,
+    /// What is spoken there.
+    pub protocols: Protocols,
+    /// How connections are secured.
+    pub security: Security,
+    /// Transport settings of HTTP/3.
+    pub quic: Quic,
+}
+
+impl Listener {
+    /// Identities and client policies; `None`: it is not secured.
+    #[must_use]
+    pub fn tls(&self) -> Option<&ListenerTls> {
+        match &self.security {
+            Security::Tls(tls) => Some(tls),
+            Security::Cleartext(_) => None,
+        }
+    }
+}
+
+/// What a listener speaks; at least one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protocols {
+    /// HTTP/3.
+    pub h3: bool,
+    /// HTTP/1.1 and 1.0.
+    pub h1: bool,
+}
+
+impl Protocols {
+    /// Whether there is a TCP socket.
+    #[must_use]
+    pub fn over_tcp(self) -> bool {
+        self.h1
+    }
+}
+
+/// How a listener's connections are secured.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// By TLS, always.
+    Tls(ListenerTls),
+    /// Not at all.
+    Cleartext(Cleartext),
+}
+
+/// What becomes of requests that come without TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleartext {
+    /// They are routed like others.
+    Serve,
+    /// They are sent to the same place at `https`, on this port.
+    Redirect {
+        /// 443 is left out of the URL.
+        port: u16,
+    },
+}
+
+/// Identities of a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
     /// Certificate and key for every name that has none of its own.
-    pub tls: TlsSource,
+    pub source: TlsSource,
     /// What is asked of clients that come for such a name.
     pub client_auth: ClientAuthSource,
     /// Certificates of single names.
     pub certificates: Vec<NamedCertificate>,
-    /// Transport settings.
-    pub quic: Quic,
 }
 
 /// Where a listener's identity comes from.
@@ -315,6 +373,12 @@ pub struct Performance {
     pub udp_receive_buffer_bytes: u32,
     /// SO_SNDBUF of the UDP sockets.
     pub udp_send_buffer_bytes: u32,
+    /// For a request head over TCP.
+    pub client_header_timeout: Duration,
+    /// For the next request on a connection over TCP.
+    pub client_idle_timeout: Duration,
+    /// For a client over TCP to take what is left of a response.
+    pub client_send_timeout: Duration,
     /// How long a drain waits for running exchanges.
     pub shutdown_drain_timeout: Duration,
 }

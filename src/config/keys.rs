@@ -56,8 +56,12 @@ schema! {
         address: default IpAddr = "0.0.0.0";
         /// Port to listen on; 0 takes a free one.
         port: default u16 = "9889";
-        /// Protocols spoken.
+        /// Protocols spoken; a listener with `cleartext` speaks `http/1.1`.
         protocols: default Vec<Located<Protocol>> = "[\"h3\"]";
+        /// Serve this listener without TLS, as for port 80; it then has no `tls`. `redirect` sends every request to the same URL at https (308), `serve` routes it.
+        cleartext: optional CleartextAction;
+        /// The port that `cleartext = "redirect"` names; 443 is left out of the URL.
+        https_port: default u16 = "443", 1..=65_535;
         /// Certificates, keys, and what is asked of clients.
         tls: optional ListenerTls;
         /// QUIC transport.
@@ -207,7 +211,7 @@ schema! {
         /// Longest wait for a client that does not take its response.
         client_send_timeout: optional Duration, 1..=86_400_000;
     }
-    later ["client_header_timeout", "client_idle_timeout", "tunnel_idle_timeout"]
+    later ["tunnel_idle_timeout"]
 
     /// Limits of an upstream that differ from [performance].
     UpstreamLimits of "upstream" {
@@ -309,6 +313,10 @@ schema! {
         backend_body_idle_timeout: default Duration = "30s", 1..=86_400_000;
         /// Time for a whole exchange, or "off".
         total_request_timeout: default OrOff<Duration> = "off", 1..=86_400_000;
+        /// Time for a request head over TCP, from its first byte, or from the connection's beginning; a late one is answered 408.
+        client_header_timeout: default Duration = "10s", 1..=86_400_000;
+        /// How long a connection over TCP may wait for its next request.
+        client_idle_timeout: default Duration = "60s", 1..=86_400_000;
         /// Longest gap in a request body.
         client_body_idle_timeout: default Duration = "30s", 1..=86_400_000;
         /// Longest wait for a client that does not take its response.
@@ -330,7 +338,7 @@ schema! {
         /// How long a drain waits for running exchanges.
         shutdown_drain_timeout: default Duration = "30s", 0..=86_400_000;
     }
-    later ["client_header_timeout", "client_idle_timeout", "tunnel_idle_timeout"]
+    later ["tunnel_idle_timeout"]
 
     /// What the program keeps to itself.
     Security of "process" {
@@ -462,8 +470,19 @@ choice! {
     Protocol {
         /// HTTP/3 over QUIC.
         H3 = "h3",
+        /// HTTP/1.1 and 1.0 over TCP.
+        H1 = "http/1.1",
     }
-    later ["h2", "http/1.1"]
+    later ["h2"]
+
+    /// What becomes of requests without TLS.
+    CleartextAction {
+        /// They are sent to https.
+        Redirect = "redirect",
+        /// They are routed.
+        Serve = "serve",
+    }
+    later []
 
     /// Who decides the sending rate.
     CongestionControl {

@@ -26,10 +26,10 @@ mod tests;
 
 pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
-    AllowedMethods, Backend, BackendId, Balancing, BodyLimits, ClientAuthSource, ClientCertHeader, CongestionControl,
-    EncodedSlash, ForwardedMode, Generation, HostPolicy, Listener, Log, LogFormat, LogLevel, LogTarget,
-    MetricsEndpoint, NamedCertificate, Observability, Performance, ProtocolPolicy, Quic, RetryMode, Route, Routing,
-    SecretSource, Timeouts, TlsSource, Upstream, UpstreamId,
+    AllowedMethods, Backend, BackendId, Balancing, BodyLimits, Cleartext, ClientAuthSource, ClientCertHeader,
+    CongestionControl, EncodedSlash, ForwardedMode, Generation, HostPolicy, Listener, ListenerTls, Log, LogFormat,
+    LogLevel, LogTarget, MetricsEndpoint, NamedCertificate, Observability, Performance, ProtocolPolicy, Protocols,
+    Quic, RetryMode, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
 pub use values::{parse_bytes, parse_millis};

@@ -45,7 +45,7 @@ fn the_smallest_file_has_every_default() {
     assert!(warnings.is_empty(), "{warnings}");
     assert_eq!(generation.listeners[0].address.to_string(), "0.0.0.0:9889");
     assert_eq!(
-        generation.listeners[0].tls,
+        generation.listeners[0].tls().unwrap().source,
         TlsSource::Files { cert: Path::new("/c.pem").into(), key: Path::new("/k.pem").into() }
     );
     assert_eq!(generation.listeners[0].quic.max_data, 8 << 20);
@@ -146,7 +146,7 @@ fn findings_look_like_this() {
   |
 3 |     protocols = ["h3", "h2"]
   |                        ^^^^
-  = help: `protocols` can be "h3"
+  = help: `protocols` can be "h3", "http/1.1"
 
 error: no rule can order the routes `a` and `b`: both take any host, path prefix /, any method
  --> /etc/spooky/config.toml:9:9

@@ -136,8 +136,10 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     let features = shared.features.clone();
     let public = public_sockets(&generation, &sockets);
     let workers = Workers::start(shared, sockets.workers)?;
-    let steered = generation.listeners.iter().zip(&steering);
-    let steered = steered.map(|(listener, steering)| (listener.name.clone(), *steering == Steering::Kernel));
+    let steered = steering.iter().map(|(at, steering)| {
+        let listener = &generation.listeners[*at];
+        (listener.name.clone(), *steering == Steering::Kernel)
+    });
     let sources = Sources { sockets: public, steering: steered.collect(), ..sources(&generation, &workers, &features) };
     let (tell, told) = sync_channel(1);
     let observability = &generation.observability;
@@ -187,14 +189,17 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     }
 }
 
-/// Client connections share one UDP socket; a descriptor is needed for each connection to a backend and each of control.
+/// Client connections over QUIC share one UDP socket; a descriptor is needed for each one over TCP, each connection to a
+/// backend and each of control.
 fn raise_descriptors(generation: &Generation) {
     const OTHERS: u64 = 256;
     // Sockets, two mailboxes and a ring of each worker.
     let workers = u64::from(generation.performance.worker_threads) * (generation.listeners.len() as u64 + 3);
     let backends = u64::from(generation.performance.global_inflight_limit);
     let traces = generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files));
-    let wanted = backends + u64::from(limits::CONTROL_CONNECTIONS) + workers + traces + OTHERS;
+    let over_tcp = generation.listeners.iter().any(|listener| listener.protocols.over_tcp());
+    let clients = if over_tcp { u64::from(generation.performance.max_active_connections) } else { 0 };
+    let wanted = clients + backends + u64::from(limits::CONTROL_CONNECTIONS) + workers + traces + OTHERS;
     match host::raise_descriptor_limit(wanted) {
         Ok(limit) if limit < wanted => tracing::warn!(
             limit,
@@ -234,8 +239,9 @@ fn scope(generation: &Generation) -> Scope {
 /// The workers' sockets, as the metrics name them.
 fn public_sockets(generation: &Generation, sockets: &Sockets) -> Vec<UdpSource> {
     let mut public = Vec::new();
-    for (worker, group) in sockets.workers.iter().enumerate() {
-        for (listener, socket) in generation.listeners.iter().zip(group) {
+    for (worker, share) in sockets.workers.iter().enumerate() {
+        for (at, socket) in &share.udp {
+            let listener = &generation.listeners[*at];
             match UdpSource::new(&listener.name, worker, socket) {
                 Ok(source) => public.push(source),
                 Err(error) => {

@@ -1,7 +1,7 @@
 //! From the files that a configuration names to the sites of each listener: certificates, keys, what is asked of clients.
 
 use super::failure::{Exit, Failure};
-use crate::config::{ClientAuthSource, Generation, Listener, TlsSource};
+use crate::config::{ClientAuthSource, Generation, Listener, ListenerTls, TlsSource};
 use crate::h3::TlsContexts;
 use crate::h3::tickets::TicketKeys;
 use crate::identity::{ClientAuth, Identity, IdentityError, Site, Sites, Trust, TrustError, sites};
@@ -11,30 +11,41 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Reads what every listener is identified by. `supplied` is for listeners without files.
+/// Reads what every listener is identified by; `None` for one without TLS. `supplied` is for listeners without files.
 ///
 /// # Errors
 /// The first file that cannot be used, with the listener and the name it is for.
-pub fn load(generation: &Generation, supplied: Option<Identity>) -> Result<Vec<Sites>, Failure> {
+pub fn load(generation: &Generation, supplied: Option<Identity>) -> Result<Vec<Option<Sites>>, Failure> {
     let supplied = supplied.map(Arc::new);
-    generation.listeners.iter().map(|listener| load_one(listener, supplied.as_ref())).collect()
+    let load = |listener: &Listener| {
+        let load = |tls| load_one(&listener.name, tls, supplied.as_ref());
+        listener.tls().map(load).transpose()
+    };
+    generation.listeners.iter().map(load).collect()
 }
 
-/// Makes the TLS contexts of every listener.
+/// Makes the QUIC side's contexts of every listener that has a QUIC side.
 ///
 /// # Errors
 /// What the TLS library refuses.
 pub fn contexts(
     generation: &Generation,
-    sites: &[Sites],
+    sites: &[Option<Sites>],
     tickets: &TicketKeys,
-) -> Result<Vec<Arc<TlsContexts>>, Failure> {
+) -> Result<Vec<Option<Arc<TlsContexts>>>, Failure> {
     let listeners = generation.listeners.iter().zip(sites);
-    let make = |(listener, sites): (&Listener, &Sites)| match TlsContexts::new(sites, tickets) {
-        Ok(contexts) => Ok(Arc::new(contexts)),
-        Err(error) => Err(Failure::new(format!("listener `{}`: tls", listener.name), error).exit(Exit::Configuration)),
+    let make = |(listener, sites): (&Listener, &Option<Sites>)| match sites {
+        Some(sites) if listener.protocols.h3 => quic_contexts(listener, sites, tickets).map(Some),
+        _ => Ok(None),
     };
     listeners.map(make).collect()
+}
+
+fn quic_contexts(listener: &Listener, sites: &Sites, tickets: &TicketKeys) -> Result<Arc<TlsContexts>, Failure> {
+    match TlsContexts::new(sites, tickets) {
+        Ok(contexts) => Ok(Arc::new(contexts)),
+        Err(error) => Err(Failure::new(format!("listener `{}`: tls", listener.name), error).exit(Exit::Configuration)),
+    }
 }
 
 /// Seconds since 1970, for the keys of tickets.
@@ -42,23 +53,23 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-fn load_one(listener: &Listener, supplied: Option<&Arc<Identity>>) -> Result<Sites, Failure> {
-    let place = format!("listener `{}`: tls", listener.name);
-    let fallback = match &listener.tls {
+fn load_one(listener: &str, tls: &ListenerTls, supplied: Option<&Arc<Identity>>) -> Result<Sites, Failure> {
+    let place = format!("listener `{listener}`: tls");
+    let fallback = match &tls.source {
         TlsSource::Files { cert, key } => identity(&place, cert, key)?,
         TlsSource::Supplied => {
             let missing = || Failure::new(&*place, "no certificate").exit(Exit::Configuration);
             Arc::clone(supplied.ok_or_else(missing)?)
         }
     };
-    let fallback = Site::new(fallback, client_auth(&place, &listener.client_auth)?);
-    let mut named = Vec::with_capacity(listener.certificates.len());
-    for certificate in &listener.certificates {
+    let fallback = Site::new(fallback, client_auth(&place, &tls.client_auth)?);
+    let mut named = Vec::with_capacity(tls.certificates.len());
+    for certificate in &tls.certificates {
         let place = format!("{place}: server_name \"{}\"", certificate.server_name);
         let identity = identity(&place, &certificate.cert, &certificate.key)?;
         // The listener's own policy is read once.
         let client_auth = match &certificate.client_auth {
-            same if *same == listener.client_auth => fallback.client_auth.clone(),
+            same if *same == tls.client_auth => fallback.client_auth.clone(),
             other => client_auth(&place, other)?,
         };
         named.push((certificate.server_name.clone(), Site::new(identity, client_auth)));

@@ -1,14 +1,15 @@
 //! Every listening socket of the process, inherited or bound once, in one place, before any thread starts.
 //!
-//! A public address is a group of UDP sockets, one for each worker (SO_REUSEPORT), whose size and order stay for the
+//! A public address of HTTP/3 is a group of UDP sockets, one for each worker (SO_REUSEPORT), whose size and order stay for the
 //! life of the process: the position in the group is the number of the worker. The first socket takes the port alone, which
 //! proves that nobody else has it, and lets the others in afterwards; or systemd bound it and handed it over, under the
 //! listener's name. Then the group is given its steering: the kernel chooses the worker by the connection ID, see
-//! [`crate::h3::steering`].
+//! [`crate::h3::steering`]. A public address over TCP is a group of listening sockets, which the kernel spreads
+//! connections over.
 
 use super::endpoints::Place;
 use super::failure::{Exit, Failure, Protocol};
-use crate::config::{Generation, Listener as Public};
+use crate::config::{Generation, Listener as Public, Performance};
 use crate::h3::cid::CidKeys;
 use crate::h3::steering;
 use spooky_uring::inherited::{self, Inherited};
@@ -21,11 +22,23 @@ use std::time::Duration;
 /// Connections the kernel keeps until control accepts them.
 const BACKLOG: i32 = 128;
 
+/// Connections the kernel keeps until a worker accepts them; `net.core.somaxconn` bounds it further.
+const PUBLIC_BACKLOG: i32 = 4096;
+
+/// One worker's sockets, each with the position of its listener in the configuration.
+#[derive(Debug, Default)]
+pub struct Share {
+    /// One for each listener that speaks HTTP/3.
+    pub udp: Vec<(usize, UdpSocket)>,
+    /// One for each listener that speaks something else.
+    pub tcp: Vec<(usize, Listener)>,
+}
+
 /// What was bound.
 #[derive(Debug)]
 pub struct Sockets {
-    /// For each worker, one socket for each listener.
-    pub workers: Vec<Vec<UdpSocket>>,
+    /// For each worker.
+    pub workers: Vec<Share>,
     /// The metrics and control addresses.
     pub hosts: Vec<(Place, Listener)>,
     /// Where they are.
@@ -76,23 +89,18 @@ impl Sockets {
         let mut given = given(generation, inherited)?;
         let performance = &generation.performance;
         let count = usize::from(performance.worker_threads);
-        let mut workers: Vec<Vec<UdpSocket>> = (0..count).map(|_| Vec::new()).collect();
+        let mut workers: Vec<Share> = (0..count).map(|_| Share::default()).collect();
         let mut addresses = Addresses::default();
-        for (listener, given) in generation.listeners.iter().zip(&mut given) {
-            let options = UdpOptions {
-                receive_buffer: performance.udp_receive_buffer_bytes as usize,
-                send_buffer: performance.udp_send_buffer_bytes as usize,
-                reuse_port: false,
-                ..UdpOptions::new(listener.address)
-            };
-            let group = group(listener, count, std::mem::take(given), options)?;
-            if let Some(first) = group.first() {
-                addresses.public.push(first.local_address());
+        for (at, (listener, given)) in generation.listeners.iter().zip(&mut given).enumerate() {
+            let group = listener_sockets(listener, count, std::mem::take(given), performance)?;
+            if let Some(first) = group.udp.first() {
                 for warning in first.buffers().warnings() {
                     tracing::warn!(listener = %listener.name, "{warning}");
                 }
             }
-            workers.iter_mut().zip(group).for_each(|(worker, socket)| worker.push(socket));
+            addresses.public.push(group.address);
+            workers.iter_mut().zip(group.udp).for_each(|(worker, socket)| worker.udp.push((at, socket)));
+            workers.iter_mut().zip(group.tcp).for_each(|(worker, socket)| worker.tcp.push((at, socket)));
         }
         let mut hosts = Vec::new();
         let observability = &generation.observability;
@@ -109,14 +117,15 @@ impl Sockets {
         Ok(Self { workers, hosts, addresses })
     }
 
-    /// Gives each group its steering and says which it is; in the order of the listeners. Without it everything works,
-    /// slower: that is a warning, not a failure.
-    pub fn steer(&self, generation: &Generation, keys: &CidKeys) -> Vec<Steering> {
+    /// Gives each group of datagrams its steering and says which it is, with the position of its listener. Without it
+    /// everything works, slower: that is a warning, not a failure.
+    pub fn steer(&self, generation: &Generation, keys: &CidKeys) -> Vec<(usize, Steering)> {
         let count = self.workers.len();
         let program = steering::program(keys, count as u16);
-        let listeners = generation.listeners.iter().zip(self.workers.first().into_iter().flatten());
-        listeners
-            .map(|(listener, socket)| {
+        let sockets = self.workers.first().into_iter().flat_map(|share| &share.udp);
+        sockets
+            .map(|(at, socket)| {
+                let listener = &generation.listeners[*at];
                 let steering = match count {
                     1 => Steering::OneWorker,
                     _ => socket.steer(&program).map_or_else(
@@ -134,7 +143,7 @@ impl Sockets {
                     ),
                     _ => tracing::info!(listener = %listener.name, workers = count, steering = %steering, "datagrams find their worker"),
                 }
-                steering
+                (*at, steering)
             })
             .collect()
     }
@@ -156,7 +165,126 @@ fn given(generation: &Generation, inherited: Vec<Inherited>) -> Result<Vec<Vec<I
     Ok(given)
 }
 
-/// The sockets of one listener, one for each worker: `given` ones first, the rest bound beside them.
+/// The sockets of one listener, and where they are.
+struct Group {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<Listener>,
+    address: SocketAddr,
+}
+
+/// Ports that are tried where any will do: one may be free for datagrams and taken for connections.
+const PORTS_TRIED: usize = 16;
+
+/// All sockets of one listener; both groups are on one port.
+fn listener_sockets(
+    listener: &Public,
+    count: usize,
+    given: Vec<Inherited>,
+    performance: &Performance,
+) -> Result<Group, Failure> {
+    let (streams, datagrams): (Vec<_>, Vec<_>) = given.into_iter().partition(Inherited::is_stream);
+    let any_port = listener.address.port() == 0 && datagrams.is_empty() && streams.is_empty();
+    let mut given = Some((streams, datagrams));
+    let mut left = if any_port { PORTS_TRIED } else { 1 };
+    loop {
+        left -= 1;
+        let (streams, datagrams) = given.take().unwrap_or_default();
+        let mut address = listener.address;
+        let mut udp = Vec::new();
+        if listener.protocols.h3 {
+            let options = UdpOptions {
+                receive_buffer: performance.udp_receive_buffer_bytes as usize,
+                send_buffer: performance.udp_send_buffer_bytes as usize,
+                reuse_port: false,
+                ..UdpOptions::new(address)
+            };
+            udp = group(listener, count, datagrams, options)?;
+            address = udp[0].local_address();
+        } else if !datagrams.is_empty() {
+            return Err(nobody_reads(listener, "datagrams", "ListenDatagram="));
+        }
+        if !listener.protocols.over_tcp() {
+            if !streams.is_empty() {
+                return Err(nobody_reads(listener, "connections", "ListenStream="));
+            }
+            return Ok(Group { udp, tcp: Vec::new(), address });
+        }
+        match doors(listener, address, count, streams) {
+            Ok(tcp) => {
+                let address = tcp[0].local_address().unwrap_or(address);
+                return Ok(Group { udp, tcp, address });
+            }
+            Err(_) if left > 0 => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn nobody_reads(listener: &Public, what: &str, line: &str) -> Failure {
+    let cause = format!("its protocols take no {what}");
+    Failure::new(format!("inherited socket (listener `{}`)", listener.name), cause)
+        .fix(format!("remove {line} from the socket unit, or add a protocol"))
+        .exit(Exit::Configuration)
+}
+
+/// The listening sockets of one listener, one for each worker: `given` ones first, the rest bound beside them.
+fn doors(
+    listener: &Public,
+    mut address: SocketAddr,
+    count: usize,
+    given: Vec<Inherited>,
+) -> Result<Vec<Listener>, Failure> {
+    let key = format!("listener `{}`", listener.name);
+    check_count(&key, "ListenStream=", given.len(), count)?;
+    let mut doors = Vec::with_capacity(count);
+    for socket in given {
+        let taken = Listener::from_inherited(socket.descriptor);
+        let socket = taken.map_err(|error| Failure::new(format!("inherited socket ({key})"), error))?;
+        if let Some(is) = socket.local_address() {
+            check_address(&key, "ListenStream=", is, address)?;
+        }
+        doors.push(socket);
+    }
+    let failed = |address, error: io::Error| Failure::bind(Protocol::Tcp, address, &key, &error);
+    if doors.is_empty() && count > 1 {
+        // Alone first: a group lets others in, who may be another process of the same user.
+        let alone = patiently(|| Listener::tcp(address, 1, false)).map_err(|error| failed(address, error))?;
+        address = alone.local_address().unwrap_or(address);
+    }
+    if let Some(bound) = doors.first().and_then(Listener::local_address) {
+        address = bound;
+    }
+    while doors.len() < count {
+        let door = patiently(|| Listener::tcp(address, PUBLIC_BACKLOG, count > 1));
+        doors.push(door.map_err(|error| failed(address, error))?);
+        address = doors[0].local_address().unwrap_or(address);
+    }
+    Ok(doors)
+}
+
+/// No more sockets were handed over than there are workers to read them.
+fn check_count(key: &str, line: &str, inherited: usize, count: usize) -> Result<(), Failure> {
+    if inherited <= count {
+        return Ok(());
+    }
+    let cause = format!("{inherited} sockets for {count} workers: nobody would read the others");
+    Err(Failure::new(format!("inherited sockets ({key})"), cause)
+        .fix(format!("as many {line} lines as worker_threads, or worker_threads = {inherited}"))
+        .exit(Exit::Configuration))
+}
+
+/// A socket that was handed over is where the configuration says.
+fn check_address(key: &str, line: &str, is: SocketAddr, wanted: SocketAddr) -> Result<(), Failure> {
+    if is.ip() == wanted.ip() && (is.port() == wanted.port() || wanted.port() == 0) {
+        return Ok(());
+    }
+    let cause = format!("it is bound to {is}, not to {wanted}");
+    Err(Failure::new(format!("inherited socket ({key})"), cause)
+        .fix(format!("the same address in {line} and in the configuration"))
+        .exit(Exit::Configuration))
+}
+
+/// The datagram sockets of one listener, one for each worker: `given` ones first, the rest bound beside them.
 fn group(
     listener: &Public,
     count: usize,
@@ -165,25 +293,12 @@ fn group(
 ) -> Result<Vec<UdpSocket>, Failure> {
     let key = format!("listener `{}`", listener.name);
     let inherited = given.len();
-    if inherited > count {
-        let cause = format!("{inherited} sockets for {count} workers: nobody would read the others");
-        return Err(Failure::new(format!("inherited sockets ({key})"), cause)
-            .fix(format!("as many ListenDatagram= lines as worker_threads, or worker_threads = {inherited}"))
-            .exit(Exit::Configuration));
-    }
+    check_count(&key, "ListenDatagram=", inherited, count)?;
     let mut group = Vec::with_capacity(count);
     for socket in given {
         let taken = UdpSocket::from_inherited(socket.descriptor, &options);
         let socket = taken.map_err(|error| Failure::new(format!("inherited socket ({key})"), error))?;
-        let (is, wanted) = (socket.local_address(), listener.address);
-        if is.ip() != wanted.ip() || is.port() != wanted.port() && wanted.port() != 0 {
-            return Err(Failure::new(
-                format!("inherited socket ({key})"),
-                format!("it is bound to {is}, not to {wanted}"),
-            )
-            .fix("the same address in ListenDatagram= and in the configuration")
-            .exit(Exit::Configuration));
-        }
+        check_address(&key, "ListenDatagram=", socket.local_address(), listener.address)?;
         group.push(socket);
     }
     let bind = |options: &UdpOptions| {
@@ -264,10 +379,10 @@ mod tests {
         let generation = generation(&format!("worker_threads = {WORKERS}\nudp_receive_buffer_bytes = \"1MiB\""));
         let sockets = Sockets::bind(&generation).unwrap();
         let keys = CidKeys::derive(b"a secret of the tests");
-        assert_eq!(sockets.steer(&generation, &keys), [Steering::Kernel]);
+        assert_eq!(sockets.steer(&generation, &keys), [(0, Steering::Kernel)]);
         let to = sockets.addresses.public[0];
         let group: Vec<Plain> =
-            sockets.workers.iter().map(|own| own[0].as_fd().try_clone_to_owned().unwrap().into()).collect();
+            sockets.workers.iter().map(|own| own.udp[0].1.as_fd().try_clone_to_owned().unwrap().into()).collect();
         group.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
         let take = |packet: &[u8]| {
             Plain::bind("127.0.0.1:0").unwrap().send_to(packet, to).unwrap();
@@ -295,7 +410,7 @@ mod tests {
     fn one_worker_needs_no_steering_and_shares_its_port_with_nobody() {
         let generation = generation("worker_threads = 1");
         let sockets = Sockets::bind(&generation).unwrap();
-        assert_eq!(sockets.steer(&generation, &CidKeys::derive(b"s")), [Steering::OneWorker]);
+        assert_eq!(sockets.steer(&generation, &CidKeys::derive(b"s")), [(0, Steering::OneWorker)]);
         let beside = UdpOptions { reuse_port: true, ..UdpOptions::new(sockets.addresses.public[0]) };
         assert!(UdpSocket::bind(&beside).is_err());
     }
@@ -305,11 +420,12 @@ mod tests {
         let generation = generation("worker_threads = 2");
         // Sockets in no group: the kernel takes no program for them.
         let options = UdpOptions { reuse_port: false, ..UdpOptions::new("127.0.0.1:0".parse().unwrap()) };
-        let workers = (0..2).map(|_| vec![UdpSocket::bind(&options).unwrap()]).collect();
+        let socket = || UdpSocket::bind(&options).unwrap();
+        let workers = (0..2).map(|_| Share { udp: vec![(0, socket())], tcp: Vec::new() }).collect();
         let sockets = Sockets { workers, hosts: Vec::new(), addresses: Addresses::default() };
         let steering = sockets.steer(&generation, &CidKeys::derive(b"s"));
-        assert!(matches!(&steering[..], [Steering::Forwarding(why)] if !why.is_empty()), "{steering:?}");
-        assert!(steering[0].to_string().starts_with("none: "));
+        assert!(matches!(&steering[..], [(0, Steering::Forwarding(why))] if !why.is_empty()), "{steering:?}");
+        assert!(steering[0].1.to_string().starts_with("none: "));
     }
 
     #[test]

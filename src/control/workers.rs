@@ -4,18 +4,19 @@
 //! again when it has ended, whatever the cause. Everything it needs is made before and handed over.
 
 use super::failure::Failure;
+use super::sockets::Share;
 use crate::config::{CongestionControl, Generation, Listener, RetryMode};
 use crate::h3::{
     self, AddressLimits, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Rate, Retry, TlsContexts,
 };
-use crate::http::HeadLimits;
+use crate::http::{HeadLimits, Scheme};
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
 use crate::worker::forward::Lines;
 use crate::worker::token::Owner;
-use crate::worker::{Command, Report, Setup, Worker};
+use crate::worker::{Command, Door, Report, Setup, Worker};
 use spooky_uring::mailbox::{self, Receiver, Sender};
-use spooky_uring::{Features, Io, PoolConfig, Ring, RingConfig, UdpSocket, host};
+use spooky_uring::{Features, Io, PoolConfig, Ring, RingConfig, host};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub struct Shared {
     /// Names for counters and the access log.
     pub scope: Arc<Scope>,
     /// One for each listener.
-    pub contexts: Vec<Arc<TlsContexts>>,
+    pub contexts: Vec<Option<Arc<TlsContexts>>>,
     /// Keys of connection IDs, tokens and resets.
     pub keys: EndpointKeys,
     /// Tells this process's connection IDs from an earlier one's.
@@ -90,7 +91,7 @@ impl Workers {
     ///
     /// # Errors
     /// If the system gives no thread or descriptor.
-    pub fn start(shared: Arc<Shared>, sockets: Vec<Vec<UdpSocket>>) -> Result<Self, Failure> {
+    pub fn start(shared: Arc<Shared>, sockets: Vec<Share>) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::new("worker threads", error);
         let count = sockets.len();
         // Each says at most two things here, and one in a report: the boxes cannot be full.
@@ -144,7 +145,7 @@ struct Start {
     number: u16,
     cpu: Option<usize>,
     shared: Arc<Shared>,
-    sockets: Vec<UdpSocket>,
+    sockets: Share,
     cells: Arc<WorkerCells>,
     orders: Receiver<Command>,
     report: Sender<Report>,
@@ -172,16 +173,24 @@ impl Start {
         let shared = &self.shared;
         let generation = &shared.generation;
         let place = format!("worker {}", self.number);
-        let mut ring = Ring::new(&ring_config(), &shared.features).map_err(|error| Failure::new(&*place, error))?;
-        let mut listeners = Vec::with_capacity(self.sockets.len());
-        let all = generation.listeners.iter().zip(&shared.contexts).zip(self.sockets);
-        for (at, ((listener, contexts), socket)) in all.enumerate() {
+        let mut ring =
+            Ring::new(&ring_config(generation), &shared.features).map_err(|error| Failure::new(&*place, error))?;
+        let mut listeners = Vec::with_capacity(self.sockets.udp.len());
+        for (place, (at, socket)) in self.sockets.udp.into_iter().enumerate() {
+            let listener = &generation.listeners[at];
+            let failed = |cause: &dyn std::fmt::Display| Failure::new(format!("listener `{}`", listener.name), cause);
+            let contexts = shared.contexts[at].as_ref().ok_or_else(|| failed(&"it has no identity"))?;
             let qlog = shared.qlog.as_ref().map(|(settings, _)| settings.clone());
             let settings = QuicSettings { qlog, ..quic_settings(generation, listener) };
             let endpoint = Endpoint::new(&settings, contexts, &shared.keys, self.number, shared.epoch)
-                .map_err(|error| Failure::new(format!("listener `{}`", listener.name), error))?;
-            let token = Owner::Listener(at as u16).token();
-            listeners.push((endpoint, ring.add_udp(socket, token)));
+                .map_err(|error| failed(&error))?;
+            listeners.push((endpoint, ring.add_udp(socket, Owner::Listener(place as u16).token())));
+        }
+        let mut doors = Vec::with_capacity(self.sockets.tcp.len());
+        for (place, (at, socket)) in self.sockets.tcp.into_iter().enumerate() {
+            let scheme = if generation.listeners[at].tls().is_some() { Scheme::Https } else { Scheme::Http };
+            let socket = ring.listen(socket, Owner::Door(place as u16).token());
+            doors.push(Door { listener: at as u16, socket, scheme });
         }
         ring.watch(self.orders.doorbell(), Owner::Mailbox.token());
         if let Some(doorbell) = self.lines.doorbell() {
@@ -196,6 +205,7 @@ impl Start {
             Setup {
                 generation: Arc::clone(generation),
                 listeners,
+                doors,
                 cells: self.cells,
                 access,
                 qlog: shared.qlog.as_ref().map(|(_, sender)| sender.clone()),
@@ -222,9 +232,14 @@ pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
 }
 
 /// The pools of a worker's ring, as `limits` counts them.
-fn ring_config() -> RingConfig {
+fn ring_config(generation: &Generation) -> RingConfig {
     let usual = RingConfig::default();
+    let performance = &generation.performance;
+    let over_tcp = generation.listeners.iter().any(|listener| listener.protocols.over_tcp());
+    let clients = if over_tcp { performance.share(performance.max_active_connections) } else { 0 };
+    let backends = performance.share(performance.global_inflight_limit);
     RingConfig {
+        streams: usual.streams.max(clients.saturating_add(backends)),
         stream_receive: PoolConfig {
             count: limits::STREAM_RECEIVE_BUFFERS,
             size: limits::STREAM_RECEIVE_BUFFER_BYTES as usize,

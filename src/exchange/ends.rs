@@ -4,6 +4,7 @@
 use crate::h1::{self, Framing};
 use crate::h3;
 use crate::http::{Fields, Output, RequestHead, ResponseHead};
+use crate::limits;
 use spooky_uring::Chunk;
 
 /// Why a direction is cut short, in neutral words; each protocol has its own code for it.
@@ -43,13 +44,33 @@ pub enum Downstream<'a> {
         /// The stream's identifier.
         stream: u64,
     },
+    /// An HTTP/1.1 connection, which carries one exchange at a time.
+    H1 {
+        /// The connection.
+        connection: &'a mut h1::ServerConnection,
+        /// What is to be written to its socket.
+        out: &'a mut Output,
+        /// Bytes that its socket's queue holds already.
+        queued: usize,
+        /// Set when the response will not be whole: HTTP/1.1 tells that by the connection's end only.
+        cut: &'a mut bool,
+    },
 }
 
 impl Downstream<'_> {
+    /// Whether a request that is malformed gets an answer. On HTTP/3 its stream is reset instead (RFC 9114 §4.1.2).
+    pub fn answers_malformed(&self) -> bool {
+        match self {
+            Self::H3 { .. } => false,
+            Self::H1 { .. } => true,
+        }
+    }
+
     /// Sends the final head; `end` says that no body follows.
     pub fn send_head(&mut self, head: &ResponseHead, end: bool) {
         match self {
             Self::H3 { connection, stream } => connection.send_head(*stream, head, end),
+            Self::H1 { connection, out, .. } => connection.send_head(head, end, out),
         }
     }
 
@@ -57,6 +78,7 @@ impl Downstream<'_> {
     pub fn send_informational(&mut self, head: &ResponseHead) {
         match self {
             Self::H3 { connection, stream } => connection.send_informational(*stream, head),
+            Self::H1 { connection, out, .. } => connection.send_informational(head, out),
         }
     }
 
@@ -64,6 +86,7 @@ impl Downstream<'_> {
     pub fn send_body(&mut self, chunk: Chunk) {
         match self {
             Self::H3 { connection, stream } => connection.send_body(*stream, chunk),
+            Self::H1 { connection, out, .. } => connection.send_body(chunk, out),
         }
     }
 
@@ -71,6 +94,7 @@ impl Downstream<'_> {
     pub fn send_trailers(&mut self, fields: &Fields) {
         match self {
             Self::H3 { connection, stream } => connection.send_trailers(*stream, fields),
+            Self::H1 { connection, out, .. } => connection.send_trailers(fields, out),
         }
     }
 
@@ -78,6 +102,7 @@ impl Downstream<'_> {
     pub fn end(&mut self) {
         match self {
             Self::H3 { connection, stream } => connection.end(*stream),
+            Self::H1 { connection, out, .. } => connection.end(out),
         }
     }
 
@@ -85,6 +110,7 @@ impl Downstream<'_> {
     pub fn reset(&mut self, abort: Abort) {
         match self {
             Self::H3 { connection, stream } => connection.reset(*stream, abort.h3()),
+            Self::H1 { cut, .. } => **cut = true,
         }
     }
 
@@ -92,6 +118,8 @@ impl Downstream<'_> {
     pub fn stop(&mut self, abort: Abort) {
         match self {
             Self::H3 { connection, stream } => connection.stop(*stream, abort.h3()),
+            // Nobody reads it: the machine closes the connection behind the response.
+            Self::H1 { .. } => {}
         }
     }
 
@@ -99,6 +127,7 @@ impl Downstream<'_> {
     pub fn grant(&mut self, bytes: usize) {
         match self {
             Self::H3 { connection, stream } => connection.grant(*stream, bytes),
+            Self::H1 { connection, .. } => connection.grant(bytes),
         }
     }
 
@@ -106,6 +135,7 @@ impl Downstream<'_> {
     pub fn room(&self) -> usize {
         match self {
             Self::H3 { connection, stream } => connection.room(*stream),
+            Self::H1 { out, queued, .. } => limits::CLIENT_QUEUE_BYTES.saturating_sub(out.len() + *queued),
         }
     }
 
@@ -113,6 +143,7 @@ impl Downstream<'_> {
     pub fn pending(&self) -> usize {
         match self {
             Self::H3 { connection, stream } => connection.pending(*stream),
+            Self::H1 { out, queued, .. } => out.len() + *queued,
         }
     }
 }

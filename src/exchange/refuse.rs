@@ -4,7 +4,7 @@ use super::plan::Refused;
 use super::trail::hex;
 use super::{Abort, Downstream, Exchange, RequestState, ResponseState, Step, Turn};
 use crate::http::respond::{self, Answer, BodyForm, ProxyStatus};
-use crate::http::{Known, ResponseHead};
+use crate::http::{Known, Reason, ResponseHead};
 use spooky_uring::Chunk;
 
 impl Exchange {
@@ -32,6 +32,17 @@ impl Exchange {
     pub fn answer_options(&mut self, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
         let mut head = ResponseHead::default();
         respond::options(respond::ALLOW_DEFAULT, turn.date, &mut head);
+        let id: [u8; 32] = hex(&self.trail.id);
+        head.fields.push_known(Known::XRequestId, &id);
+        self.answer(&head, Vec::new(), downstream, turn)
+    }
+
+    /// Sends a request that came without TLS to the same URL at https.
+    pub fn redirect_to_https(&mut self, port: u16, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        let mut head = ResponseHead::default();
+        if !respond::to_https(&self.head, port, turn.date, &mut head) {
+            return self.refuse(Reason::Authority.into(), downstream, turn);
+        }
         let id: [u8; 32] = hex(&self.trail.id);
         head.fields.push_known(Known::XRequestId, &id);
         self.answer(&head, Vec::new(), downstream, turn)

@@ -94,7 +94,7 @@ impl Exchange {
                 Step::Continue
             }
             Event::Refused(refusal) => {
-                if refusal.malformed {
+                if refusal.malformed && !downstream.answers_malformed() {
                     self.blame(refusal.reason);
                     return self.give_up(Abort::Malformed, downstream);
                 }

@@ -26,6 +26,8 @@ pub struct Trail {
     pub id: RequestId,
     /// The client's validated address.
     pub client: SocketAddr,
+    /// What the client speaks.
+    pub protocol: Protocol,
     /// What the handshake of the client's connection ended with.
     pub tls: Rc<Handshake>,
     /// The status of the final head, once sent.
@@ -48,11 +50,12 @@ pub struct Trail {
 
 impl Trail {
     /// The trail of a request whose head has just been read.
-    pub fn new(received: Instant, id: RequestId, client: SocketAddr, tls: Rc<Handshake>) -> Self {
+    pub fn new(received: Instant, id: RequestId, client: SocketAddr, protocol: Protocol, tls: Rc<Handshake>) -> Self {
         Self {
             received,
             id,
             client,
+            protocol,
             tls,
             status: None,
             reason: None,
@@ -96,7 +99,7 @@ impl Exchange {
         AccessEntry {
             received_unix_us: clock.unix_us(trail.received),
             client: Some(trail.client),
-            protocol: Protocol::H3,
+            protocol: trail.protocol,
             upstream_protocol: trail.connected.map(|_| Protocol::H1),
             status: trail.status,
             reason: trail.reason,
@@ -120,7 +123,7 @@ impl Exchange {
                 Target::Authority => b"",
             },
             request_id: id,
-            tls: Some(TlsEntry {
+            tls: trail.tls.is_secured().then(|| TlsEntry {
                 server_name: trail.tls.server_name.as_bytes(),
                 cipher: trail.tls.cipher,
                 group: trail.tls.group,

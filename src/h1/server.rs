@@ -118,6 +118,24 @@ impl ServerConnection {
         self.receiving == Receiving::Head && self.sending == Sending::Ready && !self.input.is_empty()
     }
 
+    /// Whether no response is due: the request before was answered whole, and none has followed it.
+    pub fn is_between(&self) -> bool {
+        self.sending == Sending::Ready
+    }
+
+    /// Whether more of a request's body is awaited.
+    pub fn is_receiving(&self) -> bool {
+        self.receiving == Receiving::Body
+    }
+
+    /// Gives up on a head that is not whole; nothing more is read. The refusal wants an answer.
+    pub fn refuse_head(&mut self, reason: Reason) -> Event<Box<RequestHead>> {
+        debug_assert!(self.is_within_head());
+        self.head_only = false;
+        self.version = WireVersion::H1_1;
+        self.refuse(reason.into())
+    }
+
     /// What becomes of the connection once the output is sent. Ask it after each turn's events and commands.
     pub fn closing(&self) -> Closing {
         match (self.sending, self.receiving) {

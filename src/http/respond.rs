@@ -3,7 +3,7 @@
 
 use super::date;
 use super::fields::Fields;
-use super::head::{Method, ResponseHead, phrase};
+use super::head::{Method, RequestHead, ResponseHead, phrase};
 use super::known::Known;
 use super::list;
 use super::reason::Reason;
@@ -179,6 +179,26 @@ pub fn options(allow: &[u8], date: &[u8; date::LENGTH], head: &mut ResponseHead)
     head.status = 204;
     head.fields.push_known(Known::Date, date);
     head.fields.push_known(Known::Allow, allow);
+}
+
+/// Sends a request that came without TLS to the same URL at https (308, RFC 9110 §15.4.9), on `port`. `false`, and nothing
+/// written: it names no host.
+pub fn to_https(request: &RequestHead, port: u16, date: &[u8; date::LENGTH], head: &mut ResponseHead) -> bool {
+    let host = request.host();
+    if host.is_empty() {
+        return false;
+    }
+    head.clear();
+    head.status = 308;
+    head.content_length = Some(0);
+    head.fields.push_known(Known::Date, date);
+    let mut digits = [0; 20];
+    let port: [&[u8]; 2] = match port {
+        443 => [b"", b""],
+        port => [b":", decimal(port.into(), &mut digits)],
+    };
+    let path = request.target.path().map_or("/", |path| path.forwarded());
+    head.fields.push_parts(Known::Location, &[b"https://", host.as_bytes(), port[0], port[1], path.as_bytes()])
 }
 
 /// Whether the body of an answer of ours is sent to a request with this method.

@@ -37,6 +37,13 @@ pub struct Handshake {
     pub resumed: bool,
 }
 
+impl Handshake {
+    /// Whether there was one: connections without TLS have an empty one.
+    pub fn is_secured(&self) -> bool {
+        !self.cipher.is_empty()
+    }
+}
+
 /// The sites of a listener.
 pub type Sites = Table<Site>;
 

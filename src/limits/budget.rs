@@ -103,7 +103,7 @@ impl Budget {
             Item {
                 what: "response bytes waiting for clients",
                 count: exchanges,
-                each: (quic::QUEUE_BYTES + H1_HELD_BYTES) as u64,
+                each: (quic::QUEUE_BYTES.max(CLIENT_QUEUE_BYTES) + H1_HELD_BYTES) as u64,
             },
             Item {
                 what: "connections to backends",

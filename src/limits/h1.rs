@@ -1,5 +1,7 @@
 //! Bounds of one HTTP/1.1 connection, on either side.
 
+use std::time::Duration;
+
 /// Extensions and blanks in one chunk-size line. They are skipped, so a bound is all they need.
 pub const H1_CHUNK_EXTENSION_BYTES: usize = 256;
 
@@ -19,6 +21,14 @@ pub const H1_HELD_CHUNKS: usize = 16;
 
 /// 1xx heads before one final head. One or two are usual; without a bound a backend could send them for ever.
 pub const H1_INFORMATIONAL_MAX: usize = 16;
+
+/// How long what a client still sends is read and dropped after the last response, so that it does not lose that to a
+/// reset (RFC 9112 §9.6).
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// Response bytes that wait for one client over TCP, above what the kernel's socket holds; its origin has to wait then. One
+/// chunk may come on top.
+pub const CLIENT_QUEUE_BYTES: usize = 128 * 1024;
 
 /// Memory of a used head that one connection keeps for its next one.
 pub const H1_SPARE_HEAD_BYTES: usize = 4 * 1024;

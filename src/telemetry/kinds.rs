@@ -165,6 +165,8 @@ kinds! {
         Forwards = "forwarded_datagrams",
         /// Pieces of connections' traces from a worker to control.
         Qlog = "qlog",
+        /// Client connections over TCP, against max_active_connections.
+        Clients = "client_connections",
     }
 }
 

@@ -1,11 +1,21 @@
 //! Completions are noted on their owners; nothing is decided here.
 
+use super::Worker;
+use super::clients::Downkey;
+use super::clients::tcp::{self, Tcp};
+use super::drain::Drain;
 use super::token::Owner;
-use super::{Downkey, Worker};
 use crate::h3::{DropReason, Received};
-use crate::telemetry::kinds::DatagramDrop;
-use spooky_uring::{Event, Io, Lease, StreamId, Token};
+use crate::telemetry::kinds::{DatagramDrop, QueueFull};
+use spooky_uring::{End, Event, Io, Lease, StreamId, Token};
 use std::net::SocketAddr;
+use std::time::Instant;
+
+/// Whose stream socket an event is of.
+enum Of {
+    Origin(u32),
+    Client(tcp::Key),
+}
 
 impl<I: Io> Worker<I> {
     /// Notes one event.
@@ -16,37 +26,41 @@ impl<I: Io> Worker<I> {
                     self.collect_datagrams(listener, from, to, segment, &mut lease);
                 }
             }
-            Event::Received { token, stream, lease } => {
-                if let Some(slot) = self.origin_of(token, stream) {
-                    self.collect_bytes(slot, lease);
-                }
-            }
-            Event::Sent { token, stream, queued } => {
-                if let Some(slot) = self.origin_of(token, stream) {
-                    self.origin_took(slot, queued);
-                }
-            }
+            Event::Accepted { token, stream, peer } => self.accepted(token, stream, peer),
+            Event::Received { token, stream, lease } => match self.stream_of(token, stream) {
+                Some(Of::Origin(slot)) => self.collect_bytes(slot, lease),
+                Some(Of::Client(key)) => self.note_client(key, |tcp, now| tcp.receive(lease.into_chunk(), now)),
+                None => {}
+            },
+            Event::Sent { token, stream, queued } => match self.stream_of(token, stream) {
+                Some(Of::Origin(slot)) => self.origin_took(slot, queued),
+                Some(Of::Client(key)) => self.note_client(key, |tcp, now| tcp.sent(queued, now)),
+                None => {}
+            },
             Event::Connected { token, stream, result } => {
-                if let Some(slot) = self.origin_of(token, stream) {
+                if let Some(Of::Origin(slot)) = self.stream_of(token, stream) {
                     self.origin_connected(slot, result);
                 }
             }
-            Event::Ended { token, stream, end } => {
-                if let Some(slot) = self.origin_of(token, stream) {
-                    self.origin_ended(slot, end);
-                }
-            }
-            Event::SendFailed { token, stream, .. } => {
-                if let Some(slot) = self.origin_of(token, stream) {
-                    self.origin_send_failed(slot);
-                }
-            }
+            Event::Ended { token, stream, end } => match self.stream_of(token, stream) {
+                Some(Of::Origin(slot)) => self.origin_ended(slot, end),
+                Some(Of::Client(key)) => self.note_client(key, |tcp, _| match end {
+                    End::Fin => tcp.receive_end(),
+                    End::Error(_) => tcp.receive_failure(),
+                }),
+                None => {}
+            },
+            Event::SendFailed { token, stream, .. } => match self.stream_of(token, stream) {
+                Some(Of::Origin(slot)) => self.origin_send_failed(slot),
+                Some(Of::Client(key)) => self.note_client(key, |tcp, _| tcp.receive_failure()),
+                None => {}
+            },
             Event::DatagramsRefused { .. } => self.cells.quic.send_failures.add(1),
             Event::Doorbell { token } => match Owner::of(token) {
                 Some(Owner::Forwards) => self.read_forwarded(),
                 _ => self.read_commands(),
             },
-            Event::Accepted { .. } | Event::Signal { .. } | Event::Written { .. } => {}
+            Event::Signal { .. } | Event::Written { .. } => {}
         }
     }
 
@@ -85,11 +99,42 @@ impl<I: Io> Worker<I> {
 
     /// The connection that an event is of. One event of a turn may close a connection, and another open a new one in its
     /// place, while the rest of the turn's events still speak of the first.
-    fn origin_of(&self, token: Token, stream: StreamId) -> Option<u32> {
+    fn stream_of(&self, token: Token, stream: StreamId) -> Option<Of> {
         match Owner::of(token) {
-            Some(Owner::Origin(slot)) => self.origins.get(slot).filter(|origin| origin.stream == stream).map(|_| slot),
+            Some(Owner::Origin(slot)) => {
+                self.origins.get(slot).filter(|origin| origin.stream == stream).map(|_| Of::Origin(slot))
+            }
+            Some(Owner::Client(slot)) => self.clients.tcp.find(slot, stream).map(Of::Client),
             _ => None,
         }
+    }
+
+    /// Notes something on a client's connection, which then runs.
+    fn note_client(&mut self, key: tcp::Key, note: impl FnOnce(&mut Tcp, Instant)) {
+        if let Some(tcp) = self.clients.tcp.get_mut(key) {
+            note(tcp, self.now);
+            self.touch(Downkey::Tcp(key));
+        }
+    }
+
+    /// A client connected; one too many is closed at once.
+    fn accepted(&mut self, token: Token, stream: StreamId, peer: Option<SocketAddr>) {
+        let Some(Owner::Door(at)) = Owner::of(token) else {
+            return;
+        };
+        let Some(peer) = peer.filter(|_| self.drain == Drain::No) else {
+            self.io.abort(stream);
+            return;
+        };
+        if !self.clients.has_room() {
+            self.cells.full.count(QueueFull::Clients);
+            self.io.abort(stream);
+            return;
+        }
+        let key = self.clients.tcp.insert(stream, &self.clients.doors[usize::from(at)], peer, self.now);
+        self.io.set_token(stream, Owner::Client(key.slot).token());
+        self.io.resume(stream);
+        self.touch(Downkey::Tcp(key));
     }
 
     fn collect_bytes(&mut self, slot: u32, lease: Lease) {

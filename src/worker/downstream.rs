@@ -1,12 +1,12 @@
 //! The clients' side of a turn: what arrives on their connections becomes exchanges.
 
+use super::clients::tcp::Told;
 use super::{Downkey, Running, Worker};
 use crate::config::ClientCertHeader;
 use crate::exchange::inflight::Permits;
 use crate::exchange::plan::{Refused, plan};
 use crate::exchange::stamp::Sender;
-use crate::exchange::{Exchange, Trail, Turn, Upstream, stamp};
-use crate::h3;
+use crate::exchange::{Abort, Exchange, Trail, Turn, Upstream, stamp};
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, NO_OWNER, Reason, Refusal, RequestHead, StreamRef};
@@ -19,15 +19,14 @@ impl<I: Io> Worker<I> {
     /// Runs a client's connection: takes what arrived to its exchanges, within a budget.
     pub(super) fn run_client(&mut self, key: Downkey) {
         for _ in 0..limits::EVENTS_PER_OWNER {
-            let told = match key {
-                Downkey::Quic { listener, connection } => {
-                    self.clients.quic(listener, connection).and_then(h3::Connection::next_event)
-                }
-            };
-            let Some((stream, event)) = told else {
-                return;
-            };
-            self.stream_event(key, stream, event);
+            match self.clients.next_told(key, self.now) {
+                Some(Told::Event(stream, event)) => self.stream_event(key, stream, event),
+                Some(Told::Gone(slot, reason)) => self.step(slot, |exchange, downstream, _| {
+                    exchange.blame(reason);
+                    exchange.give_up(Abort::Cancelled, downstream)
+                }),
+                None => return,
+            }
         }
         if let Some(client) = self.clients.client(key) {
             client.unfinished = true;
@@ -70,6 +69,12 @@ impl<I: Io> Worker<I> {
         let snapshot = Rc::clone(&self.snapshot);
         let generation = &*snapshot.generation;
         let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
+        if let Some(port) = self.clients.redirects(key, generation) {
+            let trail = Trail::new(self.now, id, address, key.protocol(), self.clients.handshake(key));
+            let slot = self.add(key, stream, Exchange::new(head, end, snapshot, trail, self.now));
+            self.step(slot, |exchange, downstream, turn| exchange.redirect_to_https(port, downstream, turn));
+            return;
+        }
         let served = self.clients.serves(key, head.host());
         let decided = if served { plan(generation, &head) } else { Err(Reason::Misdirected.into()) };
         let (planned, refused) = match decided {
@@ -86,7 +91,7 @@ impl<I: Io> Worker<I> {
             },
             Err(refused) => (None, Some(refused)),
         };
-        let trail = Trail::new(self.now, id, address, self.clients.handshake(key));
+        let trail = Trail::new(self.now, id, address, key.protocol(), self.clients.handshake(key));
         let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
         exchange.plan = planned;
         exchange.permits = permits;
@@ -108,7 +113,7 @@ impl<I: Io> Worker<I> {
         let Some((address, ..)) = self.peer(key) else {
             return;
         };
-        let trail = Trail::new(self.now, self.ids.next_id(), address, self.clients.handshake(key));
+        let trail = Trail::new(self.now, self.ids.next_id(), address, key.protocol(), self.clients.handshake(key));
         let exchange = Exchange::new(Box::default(), false, Rc::clone(&self.snapshot), trail, self.now);
         let slot = self.add(key, stream, exchange);
         self.exchange_event(slot, Event::Refused(refusal));
@@ -117,7 +122,7 @@ impl<I: Io> Worker<I> {
     fn add(&mut self, key: Downkey, stream: u64, exchange: Exchange) -> u32 {
         self.cells.exchange_started(key.protocol());
         let slot = self.exchanges.insert(Running { exchange, downkey: key, stream }) as u32;
-        self.clients.set_owner(key, stream, slot);
+        self.clients.set_owner(key, stream, slot, self.now);
         slot
     }
 

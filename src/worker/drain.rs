@@ -5,6 +5,7 @@ use super::{Downkey, Worker};
 use crate::exchange::{Abort, ResponseState};
 use crate::h3;
 use crate::http::Reason;
+use crate::limits;
 use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::Io;
 use std::time::Instant;
@@ -64,11 +65,19 @@ impl<I: Io> Worker<I> {
         for listener in &mut self.clients.quic {
             listener.endpoint.set_accepting(false);
         }
+        for door in &self.clients.doors {
+            self.io.stop_listening(door.socket);
+        }
         for key in self.clients.keys() {
             match key {
                 Downkey::Quic { listener, connection } => {
                     if let Some(connection) = self.clients.quic(listener, connection) {
                         connection.goaway();
+                    }
+                }
+                Downkey::Tcp(key) => {
+                    if let Some(tcp) = self.clients.tcp.get_mut(key) {
+                        tcp.protocol.drain();
                     }
                 }
             }
@@ -80,7 +89,7 @@ impl<I: Io> Worker<I> {
     }
 
     pub(super) fn drain_due(&mut self) {
-        if self.drain == Drain::Running {
+        if self.drain == Drain::Running && self.cut_until.is_none() {
             self.cut();
         }
     }
@@ -100,13 +109,22 @@ impl<I: Io> Worker<I> {
             });
             self.finish(slot);
         }
+        // What was said just now still leaves where sockets take it.
+        let until = self.now + limits::CUT_GRACE;
+        self.cut_until = Some(until);
+        let _ = self.wheel.insert(until, Timer::Drain);
+    }
+
+    /// Whether no connection over TCP has to be waited for.
+    fn tcp_may_end(&self) -> bool {
+        self.clients.tcp.is_quiet() || self.cut_until.is_some_and(|until| until <= self.now)
     }
 
     /// Whether the worker may end: a drain began, no exchange runs, and the last packets are sent.
     pub(super) fn is_done(&mut self) -> bool {
         match self.drain {
             Drain::No => false,
-            Drain::Running if self.exchanges.is_empty() && !self.has_work() => {
+            Drain::Running if self.exchanges.is_empty() && !self.has_work() && self.tcp_may_end() => {
                 self.drain = Drain::Done;
                 for key in self.clients.keys() {
                     match key {
@@ -114,6 +132,11 @@ impl<I: Io> Worker<I> {
                             if let Some(connection) = self.clients.quic(listener, connection) {
                                 connection.close(h3::code::NO_ERROR, b"");
                             }
+                        }
+                        // Idle ones, and what is left of others after a cut.
+                        Downkey::Tcp(at) => {
+                            self.io.close(at.stream);
+                            self.forget_tcp(at);
                         }
                     }
                     self.touch(key);

@@ -34,7 +34,8 @@ use crate::http::Output;
 use crate::http::date::{self, DateCache};
 use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
-use clients::{Clients, Downkey, quic};
+pub use clients::Door;
+use clients::{Clients, Downkey};
 use origins::Origins;
 use slab::Slab;
 use spooky_uring::mailbox::{Receiver, Sender};
@@ -49,8 +50,10 @@ use std::time::{Instant, SystemTime};
 pub struct Setup {
     /// The configuration.
     pub generation: Arc<Generation>,
-    /// One endpoint and socket for each listener, in the order of the configuration.
+    /// One endpoint and socket for each listener that speaks HTTP/3, in the order of the configuration.
     pub listeners: Vec<(h3::Endpoint, UdpId)>,
+    /// Listening TCP sockets, which accept with [`token::Owner::Door`] tokens in this order.
+    pub doors: Vec<Door>,
     /// Its counters.
     pub cells: Arc<WorkerCells>,
     /// Where its log lines go.
@@ -105,6 +108,8 @@ pub struct Worker<I: Io> {
     lines: forward::Lines,
     drain: drain::Drain,
     cut_exchanges: usize,
+    /// Set once what still ran was cut.
+    cut_until: Option<Instant>,
     pool_timer: Option<TimerKey>,
     access_timer: Option<TimerKey>,
     relief_timer: Option<TimerKey>,
@@ -136,9 +141,7 @@ impl<I: Io> Worker<I> {
             dates: DateCache::default(),
             date: date::format(0),
             ids: crate::exchange::trail::Ids::new(setup.seed),
-            clients: Clients {
-                quic: setup.listeners.into_iter().map(|(it, socket)| quic::Listener::new(it, socket)).collect(),
-            },
+            clients: Clients::new(setup.listeners, setup.doors, generation),
             snapshot: Rc::new(Snapshot { generation: setup.generation }),
             cells: setup.cells,
             access: setup.access,
@@ -148,6 +151,7 @@ impl<I: Io> Worker<I> {
             lines: setup.lines,
             drain: drain::Drain::default(),
             cut_exchanges: 0,
+            cut_until: None,
             relief_timer: None,
             pool_timer: None,
             access_timer: None,

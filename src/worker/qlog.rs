@@ -13,8 +13,8 @@ impl<I: Io> Worker<I> {
         let Some(sender) = &self.qlog else {
             return;
         };
-        let Downkey::Quic { listener, connection } = key;
-        if let Some(connection) = self.clients.quic(listener, connection)
+        if let Downkey::Quic { listener, connection } = key
+            && let Some(connection) = self.clients.quic(listener, connection)
             && let Some(piece) = connection.take_qlog(last, self.now)
             && let Err(lost) = post(sender, piece, &mut self.io)
         {

@@ -40,8 +40,9 @@ impl<I: Io> Worker<I> {
         if self.access.is_on() {
             let id: [u8; 32] = hex(&trail.id);
             let mut entry = exchange.entry(&id, &self.clock, self.now);
-            let Downkey::Quic { listener, connection } = downkey;
-            if let Some(connection) = self.clients.quic(listener, connection) {
+            if let Downkey::Quic { listener, connection } = downkey
+                && let Some(connection) = self.clients.quic(listener, connection)
+            {
                 let measures = connection.measures();
                 entry.round_trip = measures.path.map(|path| path.round_trip);
                 entry.packets_lost = Some(measures.packets_lost);
@@ -65,6 +66,8 @@ impl<I: Io> Worker<I> {
             let closed = counters().map(|counters| counters.removed.get()).sum();
             self.cells.connections(Protocol::H3, opened, closed);
         }
+        let (opened, closed) = self.clients.tcp.counts();
+        self.cells.connections(Protocol::H1, opened, closed);
         self.access.flush_due(&mut self.io, &self.cells);
         self.arm_access();
     }

@@ -1,6 +1,6 @@
 //! What follows from a step of an exchange: another attempt, a connection given back or closed, the end.
 
-use super::Worker;
+use super::{Downkey, Worker};
 use crate::exchange::{Downstream, Exchange, Step, Turn};
 use crate::http::NO_OWNER;
 use crate::telemetry::kinds::UpstreamClose;
@@ -81,7 +81,11 @@ impl<I: Io> Worker<I> {
             self.wheel.cancel(timer);
         }
         self.inflight.release(std::mem::take(&mut running.exchange.permits));
-        self.clients.set_owner(running.downkey, running.stream, NO_OWNER);
+        self.clients.set_owner(running.downkey, running.stream, NO_OWNER, self.now);
+        if let Downkey::Tcp(_) = running.downkey {
+            // Its next request may have come already, or it is to be closed.
+            self.touch(running.downkey);
+        }
         self.record(&running.exchange, running.downkey);
     }
 }

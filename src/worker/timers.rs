@@ -67,6 +67,8 @@ impl<I: Io> Worker<I> {
                             connection.handle_deadline(self.now);
                         }
                     }
+                    // It looks for itself when it runs.
+                    Downkey::Tcp(_) => {}
                 }
                 self.touch(key);
             }

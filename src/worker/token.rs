@@ -13,6 +13,10 @@ pub enum Owner {
     Origin(u32),
     /// The worker's mailbox.
     Mailbox,
+    /// A listening TCP socket, by position.
+    Door(u16),
+    /// A client's connection over TCP, by slot.
+    Client(u32),
     /// The box for datagrams that other workers forward.
     Forwards,
 }
@@ -25,6 +29,8 @@ impl Owner {
             Self::Origin(slot) => (2, u64::from(slot)),
             Self::Mailbox => (3, 0),
             Self::Forwards => (4, 0),
+            Self::Door(index) => (5, u64::from(index)),
+            Self::Client(slot) => (6, u64::from(slot)),
         };
         Token(kind << KIND_SHIFT | index)
     }
@@ -37,6 +43,8 @@ impl Owner {
             2 => u32::try_from(index).ok().map(Self::Origin),
             3 => Some(Self::Mailbox),
             4 => Some(Self::Forwards),
+            5 => u16::try_from(index).ok().map(Self::Door),
+            6 => u32::try_from(index).ok().map(Self::Client),
             _ => None,
         }
     }
@@ -55,6 +63,8 @@ mod tests {
             Owner::Origin(u32::MAX),
             Owner::Mailbox,
             Owner::Forwards,
+            Owner::Door(u16::MAX),
+            Owner::Client(u32::MAX),
         ] {
             assert_eq!(Owner::of(owner.token()), Some(owner));
         }

@@ -1,5 +1,6 @@
 //! The last part of a turn: every touched client connection sends what it has, as trains of equal datagrams.
 
+use super::clients::tcp::{self, Verdict};
 use super::record;
 use super::{Downkey, Worker};
 use crate::h3;
@@ -30,6 +31,12 @@ impl<I: Io> Worker<I> {
                     self.post_qlog(key, false);
                     self.forget_if_closed(listener, connection);
                 }
+                Downkey::Tcp(at) => {
+                    self.transmit_tcp(at);
+                    if unfinished {
+                        self.touch(key);
+                    }
+                }
             }
         }
     }
@@ -53,6 +60,30 @@ impl<I: Io> Worker<I> {
             self.io.udp_send(socket, slot, transmit);
         }
         false
+    }
+
+    /// Hands what a connection wants to send to its socket, and does what becomes of it.
+    fn transmit_tcp(&mut self, key: tcp::Key) {
+        let times = self.clients.tcp.times;
+        let Some(tcp) = self.clients.tcp.get_mut(key) else {
+            return;
+        };
+        tcp.flush(&mut self.io);
+        match tcp.verdict(&times, &mut self.io, self.now) {
+            Verdict::Stay => return self.arm_client(Downkey::Tcp(key)),
+            Verdict::Close => self.io.close(key.stream),
+            Verdict::Abort => self.io.abort(key.stream),
+        }
+        self.forget_tcp(key);
+    }
+
+    /// Forgets a connection whose socket is closed.
+    pub(super) fn forget_tcp(&mut self, key: tcp::Key) {
+        if let Some(tcp) = self.clients.tcp.remove(key)
+            && let Some((_, timer)) = tcp.client.armed
+        {
+            self.wheel.cancel(timer);
+        }
     }
 
     /// Sends an answer that belongs to no connection.

@@ -118,6 +118,7 @@ impl Scene {
         let setup = Setup {
             generation,
             listeners: vec![(endpoint, socket)],
+            doors: Vec::new(),
             cells: Arc::clone(&cells),
             access: AccessSender::off(),
             qlog: traces.as_ref().map(|(sender, _)| sender.clone()),

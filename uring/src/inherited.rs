@@ -3,6 +3,7 @@
 //! Owns the protocol: `LISTEN_PID` says for whom they are, `LISTEN_FDS` how many, from descriptor 3 on, and
 //! `LISTEN_FDNAMES` what each is called. What the names mean is the caller's.
 
+use crate::socket;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -18,6 +19,13 @@ pub struct Inherited {
     pub name: String,
     /// The socket.
     pub descriptor: OwnedFd,
+}
+
+impl Inherited {
+    /// Whether it is for connections rather than datagrams.
+    pub fn is_stream(&self) -> bool {
+        socket::is_stream(&self.descriptor)
+    }
 }
 
 /// Takes everything that was handed over, in its order. A second call finds nothing: what is taken has an owner.

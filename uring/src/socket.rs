@@ -390,6 +390,11 @@ fn new_socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Whether a socket carries a stream of bytes.
+pub(crate) fn is_stream(socket: &OwnedFd) -> bool {
+    get(socket, libc::SOL_SOCKET, libc::SO_TYPE).is_ok_and(|kind| kind == libc::SOCK_STREAM)
+}
+
 fn bind(socket: &OwnedFd, address: &RawAddress) -> io::Result<()> {
     // SAFETY: the address is read during the call.
     check(unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr(), address.len()) }).map(drop)

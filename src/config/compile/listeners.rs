@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::{Compiler, files};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::generation::{ClientAuthSource, Listener, NamedCertificate, Quic, TlsSource};
+use crate::config::generation::{
+    Cleartext, ClientAuthSource, Listener, ListenerTls, NamedCertificate, Protocols, Quic, Security, TlsSource,
+};
 use crate::config::keys;
 use crate::config::schema::Located;
 use crate::config::source::Place;
@@ -67,24 +69,79 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
                     .help("leave the key out to get all there are"),
             );
         }
-        listeners.push(Listener {
-            name: name.into(),
-            address,
-            tls: tls(compiler, listener),
-            client_auth: listener
-                .value
-                .tls
-                .as_ref()
-                .map_or(ClientAuthSource::Off, |tls| client_auth(compiler, &tls.value.client_auth)),
-            certificates: certificates(compiler, listener),
-            quic: quic(compiler, &listener.value.quic.value),
-        });
+        let (protocols, security) = match &listener.value.cleartext {
+            Some(action) => cleartext(compiler, listener, action),
+            None => (protocols(compiler, listener), Security::Tls(tls(compiler, listener))),
+        };
+        let quic = quic(compiler, &listener.value.quic.value);
+        listeners.push(Listener { name: name.into(), address, protocols, security, quic });
         places.push(listener.place);
     }
     listeners
 }
 
-fn tls(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> TlsSource {
+/// What a listener with TLS speaks.
+fn protocols(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> Protocols {
+    let mut protocols = Protocols::default();
+    for protocol in &listener.value.protocols.value {
+        match protocol.value {
+            keys::Protocol::H3 => protocols.h3 = true,
+            keys::Protocol::H1 => {
+                compiler.report(
+                    Diagnostic::error("`http/1.1` needs `cleartext` here")
+                        .at(protocol.place, "")
+                        .help("TLS over TCP does not exist yet: add a listener with cleartext = {}"),
+                );
+            }
+        }
+    }
+    protocols
+}
+
+/// A listener without TLS speaks HTTP/1.1 and nothing else.
+fn cleartext(
+    compiler: &mut Compiler<'_>,
+    listener: &Located<keys::Listener>,
+    action: &Located<keys::CleartextAction>,
+) -> (Protocols, Security) {
+    if let Some(tls) = &listener.value.tls {
+        compiler.report(
+            Diagnostic::error("a listener has `tls` or `cleartext`, not both")
+                .at(tls.place, "")
+                .at(action.place, "and here")
+                .help("write two listeners, each with its own port"),
+        );
+    }
+    let protocols = &listener.value.protocols;
+    if let Some(other) = protocols.value.iter().find(|protocol| protocol.value != keys::Protocol::H1)
+        && protocols.is_written()
+    {
+        compiler.report(
+            Diagnostic::error("without TLS there is only `http/1.1`")
+                .at(other.place, "")
+                .help("leave `protocols` out: browsers speak nothing else without TLS"),
+        );
+    }
+    let cleartext = match action.value {
+        keys::CleartextAction::Redirect => Cleartext::Redirect { port: listener.value.https_port.value },
+        keys::CleartextAction::Serve => Cleartext::Serve,
+    };
+    (Protocols { h1: true, h3: false }, Security::Cleartext(cleartext))
+}
+
+fn tls(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> ListenerTls {
+    ListenerTls {
+        source: source(compiler, listener),
+        client_auth: listener
+            .value
+            .tls
+            .as_ref()
+            .map_or(ClientAuthSource::Off, |tls| client_auth(compiler, &tls.value.client_auth)),
+        certificates: certificates(compiler, listener),
+    }
+}
+
+fn source(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> TlsSource {
     let Some(tls) = &listener.value.tls else {
         if !compiler.options.supplied_tls {
             let missing = Diagnostic::error("`tls` is missing in this listener").at(listener.place, "");

@@ -105,6 +105,9 @@ fn performance(compiler: &mut Compiler<'_>) -> Performance {
         pool_idle_timeout: keys.pool_idle_timeout.value,
         udp_receive_buffer_bytes: keys.udp_receive_buffer_bytes.value.to_u32(),
         udp_send_buffer_bytes: keys.udp_send_buffer_bytes.value.to_u32(),
+        client_header_timeout: keys.client_header_timeout.value,
+        client_idle_timeout: keys.client_idle_timeout.value,
+        client_send_timeout: keys.client_send_timeout.value,
         shutdown_drain_timeout: keys.shutdown_drain_timeout.value,
     }
 }

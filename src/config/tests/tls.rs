@@ -31,9 +31,9 @@ fn certificates_have_names_and_policies() {
     );
     let (generation, warnings) = accept(&text);
     assert!(warnings.is_empty(), "{warnings}");
-    let listener = &generation.listeners[0];
-    assert_eq!(listener.client_auth, on(true));
-    let named: Vec<_> = listener
+    let tls = generation.listeners[0].tls().unwrap();
+    assert_eq!(tls.client_auth, on(true));
+    let named: Vec<_> = tls
         .certificates
         .iter()
         .map(|named| (named.server_name.to_string(), named.cert.display().to_string(), named.client_auth.clone()))

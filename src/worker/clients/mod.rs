@@ -1,20 +1,26 @@
 //! The clients' connections of one worker, over every transport.
 //!
 //! Owns where a connection is found ([`Downkey`]) and what the worker keeps for each beside its protocol ([`Client`]). A
-//! connection belongs to one transport: [`quic`] has the datagram side. Who only needs the client's end of an exchange asks
+//! connection belongs to one transport: [`quic`] has the datagram side, [`tcp`] the other. Who only needs the client's end of an exchange asks
 //! [`Clients::end`] and never learns which it is.
 
 pub mod quic;
+pub mod tcp;
 
+use crate::config::{Cleartext, Generation, Security};
 use crate::exchange::Downstream;
+use crate::h1;
 use crate::h3;
 use crate::http::peer::Peer;
+use crate::http::{HeadLimits, Scheme};
 use crate::identity::{Handshake, ShownCertificate};
+use crate::limits;
 use crate::telemetry::kinds::Protocol;
-use spooky_uring::TimerKey;
+use spooky_uring::{ListenerId, TimerKey, UdpId};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
+use tcp::Told;
 
 /// A client's connection. A late use finds nothing instead of a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub(super) enum Downkey {
         /// The connection.
         connection: h3::ConnKey,
     },
+    /// Over TCP.
+    Tcp(tcp::Key),
 }
 
 /// What a worker keeps for each client connection beside the protocol.
@@ -41,13 +49,72 @@ pub(super) struct Client {
     pub peer: Option<(SocketAddr, Peer, bool)>,
 }
 
+/// A listening TCP socket of this worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Door {
+    /// The listener, by position in the configuration.
+    pub listener: u16,
+    /// Its socket.
+    pub socket: ListenerId,
+    /// What the connections carry.
+    pub scheme: Scheme,
+}
+
 /// All of them.
 pub(super) struct Clients {
     /// Listeners of datagrams, by position.
     pub quic: Vec<quic::Listener>,
+    /// Connections over TCP, of all listeners.
+    pub tcp: tcp::Table,
+    /// Listening sockets of TCP, by position.
+    pub doors: Vec<Door>,
+    most: usize,
 }
 
 impl Clients {
+    /// No clients yet.
+    pub(super) fn new(quic: Vec<(h3::Endpoint, UdpId)>, doors: Vec<Door>, generation: &Generation) -> Self {
+        let performance = &generation.performance;
+        let protocol = &generation.protocol;
+        let times = tcp::Times {
+            head: performance.client_header_timeout,
+            idle: performance.client_idle_timeout,
+            send: performance.client_send_timeout,
+        };
+        let head = HeadLimits {
+            fields: (protocol.max_headers_count as usize).min(limits::H1_FIELDS_CEILING),
+            bytes: protocol.max_headers_bytes as usize,
+            ..HeadLimits::REQUEST
+        };
+        Self {
+            quic: quic.into_iter().map(|(endpoint, socket)| quic::Listener::new(endpoint, socket)).collect(),
+            tcp: tcp::Table::new(times, h1::Limits { head, ..h1::Limits::SERVER }),
+            doors,
+            most: performance.share(performance.max_active_connections) as usize,
+        }
+    }
+
+    /// Whether one more connection may come.
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < self.most
+    }
+
+    /// The next thing that a connection has to tell.
+    #[inline]
+    pub(super) fn next_told(&mut self, key: Downkey, now: Instant) -> Option<Told> {
+        match key {
+            Downkey::Quic { listener, connection } => {
+                let (stream, event) = self.quic(listener, connection)?.next_event()?;
+                Some(Told::Event(stream, event))
+            }
+            Downkey::Tcp(key) => {
+                let times = self.tcp.times;
+                let tcp = self.tcp.get_mut(key)?;
+                tcp.time_out(&times, now).or_else(|| tcp.next_told())
+            }
+        }
+    }
+
     /// A connection over QUIC, while it lives.
     pub(super) fn quic(&mut self, listener: u16, connection: h3::ConnKey) -> Option<&mut h3::Connection> {
         self.quic[usize::from(listener)].endpoint.get_mut(connection)
@@ -60,6 +127,10 @@ impl Clients {
             Downkey::Quic { listener, connection } => {
                 self.quic(listener, connection).map(|connection| Downstream::H3 { connection, stream })
             }
+            Downkey::Tcp(key) => {
+                let tcp::Tcp { protocol, output, queued, cut, .. } = self.tcp.get_mut(key)?;
+                Some(Downstream::H1 { connection: protocol, out: output, queued: *queued, cut })
+            }
         }
     }
 
@@ -68,6 +139,7 @@ impl Clients {
     pub(super) fn client(&mut self, key: Downkey) -> Option<&mut Client> {
         match key {
             Downkey::Quic { listener, connection } => Some(self.quic[usize::from(listener)].client(connection)),
+            Downkey::Tcp(key) => Some(&mut self.tcp.get_mut(key)?.client),
         }
     }
 
@@ -77,11 +149,16 @@ impl Clients {
     }
 
     /// Says whose a stream is.
-    pub(super) fn set_owner(&mut self, key: Downkey, stream: u64, owner: u32) {
+    pub(super) fn set_owner(&mut self, key: Downkey, stream: u64, owner: u32, now: Instant) {
         match key {
             Downkey::Quic { listener, connection } => {
                 if let Some(connection) = self.quic(listener, connection) {
                     connection.set_owner(stream, owner);
+                }
+            }
+            Downkey::Tcp(key) => {
+                if let Some(tcp) = self.tcp.get_mut(key) {
+                    tcp.set_owner(owner, now);
                 }
             }
         }
@@ -91,6 +168,7 @@ impl Clients {
     pub(super) fn address(&mut self, key: Downkey) -> Option<SocketAddr> {
         match key {
             Downkey::Quic { listener, connection } => Some(self.quic(listener, connection)?.client()),
+            Downkey::Tcp(key) => Some(self.tcp.get_mut(key)?.peer),
         }
     }
 
@@ -100,6 +178,7 @@ impl Clients {
             Downkey::Quic { listener, connection } => {
                 self.quic(listener, connection).map(|connection| Rc::clone(connection.handshake())).unwrap_or_default()
             }
+            Downkey::Tcp(key) => self.tcp.get_mut(key).map(|tcp| Rc::clone(&tcp.handshake)).unwrap_or_default(),
         }
     }
 
@@ -109,6 +188,16 @@ impl Clients {
             Downkey::Quic { listener, connection } => {
                 self.quic(listener, connection).is_some_and(|connection| connection.serves(host))
             }
+            Downkey::Tcp(_) => true,
+        }
+    }
+
+    /// The port at https that requests of this connection are sent to instead of being served.
+    pub(super) fn redirects(&mut self, key: Downkey, generation: &Generation) -> Option<u16> {
+        let Downkey::Tcp(key) = key else { return None };
+        match generation.listeners[usize::from(self.tcp.get_mut(key)?.listener)].security {
+            Security::Cleartext(Cleartext::Redirect { port }) => Some(port),
+            Security::Cleartext(Cleartext::Serve) | Security::Tls(_) => None,
         }
     }
 
@@ -116,6 +205,7 @@ impl Clients {
     pub(super) fn certificate(&mut self, key: Downkey) -> Option<Rc<ShownCertificate>> {
         match key {
             Downkey::Quic { listener, connection } => self.quic(listener, connection)?.client_certificate(),
+            Downkey::Tcp(_) => None,
         }
     }
 
@@ -123,6 +213,10 @@ impl Clients {
     pub(super) fn deadline(&mut self, key: Downkey) -> Option<Instant> {
         match key {
             Downkey::Quic { listener, connection } => self.quic(listener, connection)?.next_deadline(),
+            Downkey::Tcp(key) => {
+                let times = self.tcp.times;
+                self.tcp.get_mut(key)?.deadline(&times)
+            }
         }
     }
 
@@ -131,12 +225,12 @@ impl Clients {
         let quic = self.quic.iter().enumerate().flat_map(|(at, listener)| {
             listener.endpoint.keys().map(move |connection| Downkey::Quic { listener: at as u16, connection })
         });
-        quic.collect()
+        quic.chain(self.tcp.keys().map(Downkey::Tcp)).collect()
     }
 
     /// How many there are, closing ones included.
     pub(super) fn len(&self) -> usize {
-        self.quic.iter().map(|listener| listener.endpoint.len()).sum()
+        self.quic.iter().map(|listener| listener.endpoint.len()).sum::<usize>() + self.tcp.len()
     }
 }
 
@@ -145,6 +239,7 @@ impl Downkey {
     pub(super) fn protocol(self) -> Protocol {
         match self {
             Self::Quic { .. } => Protocol::H3,
+            Self::Tcp(_) => Protocol::H1,
         }
     }
 }

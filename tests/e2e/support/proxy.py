@@ -74,6 +74,7 @@ class Proxy:
         port=None,
         sockets=None,
         socket_name="listen",
+        cleartext=None,
     ):
         self.folder, self.certificate = folder, certificate
         self.port, self.metrics_port, self.control_port = port or free_both(), free(), free()
@@ -81,9 +82,16 @@ class Proxy:
         self.access_path = folder / f"{name}.access.log"
         performance = {"worker_threads": 1, "pin_workers": False, **(performance or {})}
         lines = ["version = 1", ""]
-        lines += ["[listen]", 'address = "127.0.0.1"', f"port = {self.port}"]
+        # Beside the listener with TLS there may be one without, `cleartext` saying what becomes of its requests.
+        plain, header = [], "[listen]"
+        if cleartext is not None:
+            self.plain_port, header = free(), "[[listeners]]"
+            plain = ["", header, 'name = "plain"', 'address = "127.0.0.1"', f"port = {self.plain_port}"]
+            plain += [f"cleartext = {quoted(cleartext)}"]
+        lines += [header, 'name = "listen"', 'address = "127.0.0.1"', f"port = {self.port}"]
         lines += [f"tls = {quoted({'cert': str(certificate.cert), 'key': str(certificate.key), **(tls or {})})}"]
         lines += [f"{key} = {quoted(value)}" for key, value in (listen or {}).items()]
+        lines += plain
         for upstream in upstreams:
             lines += ["", *upstream.lines()]
         lines += ["", "[performance]", *(f"{key} = {quoted(value)}" for key, value in performance.items())]
@@ -121,6 +129,9 @@ class Proxy:
 
     def url(self, path):
         return f"https://{self.authority}{path}"
+
+    def plain_url(self, path):
+        return f"http://127.0.0.1:{self.plain_port}{path}"
 
     def control(self, path):
         """(status, body) of a GET on the control listener; status 0: no connection."""
