@@ -57,7 +57,6 @@ pub use counters::{Counters, DropReason};
 pub use endpoint::{ConnKey, Endpoint, Received};
 pub use glitches::Glitch;
 pub use keys::EndpointKeys;
-pub use measures::{Measures, PathMeasures};
 pub use qlog::{QlogPiece, QlogSettings};
 pub use settings::{CongestionControl, QuicSettings, Retry, StartError};
 pub use transmit::Train;

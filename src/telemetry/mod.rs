@@ -26,5 +26,5 @@ pub mod udp;
 pub use access::{AccessBatch, AccessBatcher, AccessEntry, AccessSender, TlsEntry};
 pub use cells::{BackendCells, Counter, ExchangeEnd, Gauge, RouteCells, WorkerCells};
 pub use clock::WallClock;
-pub use quic::{QuicEnd, QuicPath};
+pub use quic::{QuicEnd, QuicMeasures, QuicPath};
 pub use scope::{BackendName, RouteName, Scope};

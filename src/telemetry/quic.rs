@@ -21,7 +21,7 @@ impl WorkerCells {
         match end.handshake {
             Ok(duration) => {
                 quic.handshake_duration.record(duration);
-                if let Some(path) = end.path {
+                if let Some(path) = end.measures.path {
                     quic.round_trip.record(path.round_trip);
                     quic.round_trip_min.record(path.round_trip_min);
                     quic.congestion_window.count(path.congestion_window);
@@ -30,15 +30,16 @@ impl WorkerCells {
             }
             Err(failure) => quic.handshake_failures.count(failure),
         }
+        let measures = &end.measures;
         for (counter, n) in [
-            (&quic.packets_sent, end.packets_sent),
-            (&quic.packets_received, end.packets_received),
-            (&quic.packets_lost, end.packets_lost),
-            (&quic.packets_spurious, end.packets_spurious),
-            (&quic.packets_retransmitted, end.packets_retransmitted),
-            (&quic.bytes_lost, end.bytes_lost),
-            (&quic.bytes_retransmitted, end.bytes_retransmitted),
-            (&quic.probe_timeouts, end.probe_timeouts),
+            (&quic.packets_sent, measures.packets_sent),
+            (&quic.packets_received, measures.packets_received),
+            (&quic.packets_lost, measures.packets_lost),
+            (&quic.packets_spurious, measures.packets_spurious),
+            (&quic.packets_retransmitted, measures.packets_retransmitted),
+            (&quic.bytes_lost, measures.bytes_lost),
+            (&quic.bytes_retransmitted, measures.bytes_retransmitted),
+            (&quic.probe_timeouts, measures.probe_timeouts),
         ] {
             counter.add(n);
         }
@@ -56,36 +57,43 @@ pub struct QuicEnd {
     pub alert: Option<TlsAlert>,
     /// How long the handshake took, or why it did not complete.
     pub handshake: Result<Duration, HandshakeFailure>,
-    /// The path it had at the end, once something was measured.
-    pub path: Option<QuicPath>,
+    /// What was measured until then.
+    pub measures: QuicMeasures,
+}
+
+/// What the transport of a QUIC connection measured since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuicMeasures {
     /// Packets sent.
     pub packets_sent: u64,
     /// Packets received.
     pub packets_received: u64,
-    /// Packets lost.
+    /// Packets sent and declared lost.
     pub packets_lost: u64,
-    /// Packets lost that were acknowledged later.
+    /// Of these, packets that were acknowledged later after all.
     pub packets_spurious: u64,
-    /// Packets with data that had been sent before.
+    /// Packets sent with data that had been sent before.
     pub packets_retransmitted: u64,
     /// Bytes of the packets lost.
     pub bytes_lost: u64,
-    /// Stream bytes sent again.
+    /// Bytes of streams that were sent again.
     pub bytes_retransmitted: u64,
-    /// Probe timeouts.
+    /// Probe timeouts (RFC 9002 §6.2) on all paths.
     pub probe_timeouts: u64,
+    /// The active path, once it has a round trip.
+    pub path: Option<QuicPath>,
 }
 
 /// What was measured of a connection's path.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuicPath {
-    /// Smoothed round-trip time.
+    /// Smoothed round-trip time (RFC 9002 §5.3).
     pub round_trip: Duration,
-    /// Smallest round-trip time.
+    /// The smallest round-trip time seen.
     pub round_trip_min: Duration,
     /// Bytes of the congestion window.
     pub congestion_window: u64,
-    /// Bytes of UDP payload the path carries.
+    /// Bytes of UDP payload that the path was found to carry.
     pub packet_size: u64,
 }
 
@@ -101,15 +109,17 @@ mod tests {
             code: CloseCode::transport(0x128),
             alert: TlsAlert::in_code(0x128),
             handshake: Err(HandshakeFailure::Tls),
-            path: None,
-            packets_sent: 3,
-            packets_received: 2,
-            packets_lost: 1,
-            packets_spurious: 1,
-            packets_retransmitted: 1,
-            bytes_lost: 1200,
-            bytes_retransmitted: 1000,
-            probe_timeouts: 4,
+            measures: QuicMeasures {
+                path: None,
+                packets_sent: 3,
+                packets_received: 2,
+                packets_lost: 1,
+                packets_spurious: 1,
+                packets_retransmitted: 1,
+                bytes_lost: 1200,
+                bytes_retransmitted: 1000,
+                probe_timeouts: 4,
+            },
         }
     }
 
@@ -146,7 +156,7 @@ mod tests {
                 code: CloseCode::application(0x100),
                 alert: None,
                 handshake: Ok(ms(60)),
-                path,
+                measures: QuicMeasures { path, ..end().measures },
                 ..end()
             });
         }

@@ -8,7 +8,7 @@ use crate::http::{Reason, Side};
 use crate::telemetry::kinds::{
     self, AttemptFailure, CloseCode, ConnectFailure, HandshakeFailure, Protocol, StatusClass, TlsAlert,
 };
-use crate::telemetry::{ExchangeEnd, QuicEnd, QuicPath, WorkerCells};
+use crate::telemetry::{ExchangeEnd, QuicEnd, WorkerCells};
 use spooky_uring::Io;
 use std::io::{self, ErrorKind};
 
@@ -107,7 +107,6 @@ fn flood_kind(glitch: h3::Glitch) -> kinds::Flood {
 pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
     let facts = connection.facts();
     let cause = connection.close_cause();
-    let measures = connection.measures();
     if let Some(glitch) = connection.flood() {
         cells.quic.floods.count(flood_kind(glitch));
     }
@@ -124,20 +123,7 @@ pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
         },
         alert: cause.filter(|cause| !cause.application).and_then(|cause| TlsAlert::in_code(cause.code)),
         handshake: facts.handshake.ok_or_else(|| handshake_failure(cause)),
-        path: measures.path.map(|path| QuicPath {
-            round_trip: path.round_trip,
-            round_trip_min: path.round_trip_min,
-            congestion_window: path.congestion_window,
-            packet_size: path.packet_size,
-        }),
-        packets_sent: measures.packets_sent,
-        packets_received: measures.packets_received,
-        packets_lost: measures.packets_lost,
-        packets_spurious: measures.packets_spurious,
-        packets_retransmitted: measures.packets_retransmitted,
-        bytes_lost: measures.bytes_lost,
-        bytes_retransmitted: measures.bytes_retransmitted,
-        probe_timeouts: measures.probe_timeouts,
+        measures: connection.measures(),
     });
 }
 
