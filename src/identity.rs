@@ -11,12 +11,14 @@ mod name;
 mod shown;
 mod site;
 mod table;
+mod tickets;
 
 pub use client_auth::{ClientAuth, PolicyDigest, Trust, TrustError};
 pub use name::ServerName;
 pub use shown::ShownCertificate;
 pub use site::{Handshake, Site, Sites, Standing, sites};
 pub use table::{DuplicateName, Table};
+pub use tickets::{ROTATION, TicketKeys};
 
 use ring::signature::{self, KeyPair as _};
 use rustls_pki_types::pem::{self, PemObject};

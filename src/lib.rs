@@ -13,4 +13,5 @@ pub mod identity;
 pub mod limits;
 pub mod route;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

@@ -26,7 +26,6 @@ use boring::ssl::{
 use boring::x509::X509;
 use boring::x509::store::{X509Store, X509StoreBuilder};
 use boring::x509::verify::X509VerifyFlags;
-use ring::digest::{self, SHA256};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -129,6 +128,7 @@ pub(super) fn settle(ssl: &mut SslRef) -> Handshake {
     Handshake {
         standing: standing.unwrap_or_default(),
         server_name: ssl.servername(NameType::HOST_NAME).unwrap_or_default().into(),
+        version: "TLSv1.3",
         cipher: ssl.current_cipher().and_then(SslCipherRef::standard_name).unwrap_or_default(),
         group: ssl.curve_name().unwrap_or_default(),
         resumed: ssl.session_reused(),
@@ -201,21 +201,10 @@ impl Context {
         if let Some(trust) = site.client_auth.trust() {
             ask_for_certificates(&mut context, trust)?;
         }
-        context.set_session_id_context(&session_context(site)).map_err(tls)?;
+        context.set_session_id_context(&site.session_context()).map_err(tls)?;
         context.set_ex_data(standing_index, Arc::clone(site.standing()));
         Ok(Self { tls: context.build(), verify, standing: Arc::clone(site.standing()) })
     }
-}
-
-/// A session is resumed with the same certificate and the same policy only.
-fn session_context(site: &Site) -> [u8; 32] {
-    let mut hash = digest::Context::new(&SHA256);
-    hash.update(b"spooky session v1");
-    hash.update(&site.client_auth.digest().0);
-    hash.update(site.identity.leaf());
-    let mut context = [0; 32];
-    context.copy_from_slice(hash.finish().as_ref());
-    context
 }
 
 fn present(context: &mut SslContextBuilder, identity: &Identity) -> Result<(), ErrorStack> {

@@ -1,7 +1,7 @@
 //! The BoringSSL calls that have no safe form in the `boring` crate; the only file outside the reactor with `unsafe`.
 #![allow(unsafe_code)]
 
-use super::tickets::{NAME_LEN, TicketKeys};
+use super::tickets::{NAME_LEN, TicketKey, TicketKeys};
 use boring::hash::MessageDigest;
 use boring::hmac::HmacCtxRef;
 use boring::ssl::{SslContextBuilder, SslRef, TicketKeyCallbackResult};
@@ -67,13 +67,13 @@ fn prepare_ticket(
     sealing: bool,
 ) -> Option<TicketKeyCallbackResult> {
     let key = if sealing {
-        let key = keys.current();
+        let key = TicketKey::current(keys);
         *name = key.name;
         boring::rand::rand_bytes(iv).ok()?;
         cipher.init_encrypt(&Cipher::aes_128_cbc(), &key.cipher, iv).ok()?;
         key
     } else {
-        let key = keys.find(name)?;
+        let key = TicketKey::find(keys, name)?;
         cipher.init_decrypt(&Cipher::aes_128_cbc(), &key.cipher, iv).ok()?;
         key
     };

@@ -496,9 +496,7 @@ impl Connection {
     /// Whether requests for this host belong on this connection (RFC 9110 §7.4): another handshake for it would have had
     /// the same identity and asked the same of the client.
     pub fn serves(&self, host: &str) -> bool {
-        let contexts = self.shared.contexts.borrow();
-        let standing = contexts.standing(host);
-        Arc::ptr_eq(standing, &self.tls.standing) || **standing == *self.tls.standing
+        self.tls.serves(self.shared.contexts.borrow().standing(host))
     }
 
     /// What the TLS handshake ended with; nothing while it runs.

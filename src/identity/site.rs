@@ -1,6 +1,7 @@
 //! Owns what a listener serves its names with: an identity and what is asked of the clients that come for it.
 
 use super::{ClientAuth, DuplicateName, Identity, PolicyDigest, ServerName, Table};
+use ring::digest::{self, SHA256};
 use std::sync::Arc;
 
 /// What some server names are served with.
@@ -29,6 +30,8 @@ pub struct Handshake {
     pub standing: Arc<Standing>,
     /// The name that the client asked for; empty if it asked for none.
     pub server_name: Box<str>,
+    /// The version of TLS, as OpenSSL's tools write it; empty while the handshake runs.
+    pub version: &'static str,
     /// The cipher suite, by its name in the IANA's registry.
     pub cipher: &'static str,
     /// The group of the key exchange.
@@ -42,6 +45,12 @@ impl Handshake {
     pub fn is_secured(&self) -> bool {
         !self.cipher.is_empty()
     }
+
+    /// Whether requests for what another handshake would have settled belong on this connection (RFC 9110 §7.4): it would
+    /// have had the same identity, and asked the same of the client.
+    pub fn serves(&self, other: &Arc<Standing>) -> bool {
+        Arc::ptr_eq(other, &self.standing) || **other == *self.standing
+    }
 }
 
 /// The sites of a listener.
@@ -52,6 +61,17 @@ impl Site {
     pub fn new(identity: Arc<Identity>, client_auth: ClientAuth) -> Self {
         let standing = Standing { name: "".into(), policy: client_auth.digest() };
         Self { identity, client_auth, standing: Arc::new(standing) }
+    }
+
+    /// Which sessions it resumes: those of the same certificate and the same policy only.
+    pub fn session_context(&self) -> [u8; 32] {
+        let mut hash = digest::Context::new(&SHA256);
+        hash.update(b"spooky session v1");
+        hash.update(&self.standing.policy.0);
+        hash.update(self.identity.leaf());
+        let mut context = [0; 32];
+        context.copy_from_slice(hash.finish().as_ref());
+        context
     }
 
     /// What a handshake for it settles.

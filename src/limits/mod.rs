@@ -9,11 +9,13 @@ mod exchange;
 mod h1;
 pub mod quic;
 mod telemetry;
+mod tls;
 
 pub use budget::{Budget, Demand, Item, human};
 pub use exchange::*;
 pub use h1::*;
 pub use telemetry::*;
+pub use tls::*;
 
 const MIB: u64 = 1 << 20;
 

@@ -1,0 +1,32 @@
+//! Bounds of TLS over TCP, on either side of a connection.
+
+/// Bytes of one record in all: 5 of header, 16,384 of content, 256 of what its protection adds (RFC 8446 §5.2; TLS 1.2
+/// permits 2,048, which no cipher we offer needs).
+pub const TLS_RECORD_BYTES: usize = 5 + 16_384 + 256;
+
+/// Bytes of the records of a ClientHello, which are kept until it is whole. Usual ones have under 2 KiB, of which a hybrid
+/// key share is 1.2 KiB.
+pub const TLS_HELLO_BYTES: usize = 16 * 1024;
+
+/// Records that a ClientHello may be cut into; they are walked again with each read. Clients that cut it to escape a filter
+/// make a handful.
+pub const TLS_HELLO_RECORDS: usize = 64;
+
+/// Bytes that a handshake message of a client may keep with its records. The certificates of a client
+/// ([`CLIENT_CERTIFICATES_BYTES`](super::quic::CLIENT_CERTIFICATES_BYTES)) are the longest, with one record behind them.
+pub const TLS_SERVER_KEPT_BYTES: usize = super::quic::CLIENT_CERTIFICATES_BYTES + 1024 + TLS_RECORD_BYTES;
+
+/// The same of a backend. Chains with many names are longer, and backends are ours to choose.
+pub const TLS_CLIENT_KEPT_BYTES: usize = 64 * 1024 + TLS_RECORD_BYTES;
+
+/// Records without a byte of content for us: the handshake's, and tickets, key updates and empty ones after it. One more is
+/// permitted for every [`TLS_BYTES_PER_EMPTY_RECORD`] received. A handshake has ten or so.
+pub const TLS_EMPTY_RECORDS: u32 = 256;
+
+/// See [`TLS_EMPTY_RECORDS`]; a thousand times more bytes than a peer that changes its keys lets pass in between.
+pub const TLS_BYTES_PER_EMPTY_RECORD: u64 = 16 * 1024;
+
+/// Sessions that one client context remembers, over all of its servers: some 2 KiB each.
+pub const TLS_CLIENT_SESSIONS: usize = 256;
+
+const _: () = assert!(TLS_HELLO_BYTES < TLS_SERVER_KEPT_BYTES, "a hello is kept like any other message");
