@@ -171,6 +171,8 @@ pub struct ListenerTls {
     pub client_auth: ClientAuthSource,
     /// Certificates of single names.
     pub certificates: Vec<NamedCertificate>,
+    /// The lowest version over TCP; QUIC has 1.3.
+    pub min_version: MinVersion,
 }
 
 /// Where a listener's identity comes from.
@@ -252,7 +254,7 @@ pub struct Quic {
 pub use crate::http::forward::HostPolicy;
 
 pub use super::keys::{
-    ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, LogFormat, LogLevel, RetryMode,
+    ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, LogFormat, LogLevel, MinVersion, RetryMode,
 };
 
 /// A named group of backends.

@@ -57,7 +57,7 @@ schema! {
         /// Port to listen on; 0 takes a free one.
         port: default u16 = "9889";
         /// Protocols spoken; a listener with `cleartext` speaks `http/1.1`.
-        protocols: default Vec<Located<Protocol>> = "[\"h3\"]";
+        protocols: default Vec<Located<Protocol>> = "[\"h3\", \"http/1.1\"]";
         /// Serve this listener without TLS, as for port 80; it then has no `tls`. `redirect` sends every request to the same URL at https (308), `serve` routes it.
         cleartext: optional CleartextAction;
         /// The port that `cleartext = "redirect"` names; 443 is left out of the URL.
@@ -79,8 +79,10 @@ schema! {
         certificates: default Vec<Located<Certificate>> = "[]";
         /// What is asked of clients.
         client_auth: default ClientAuth = "{}";
+        /// The lowest version of TLS over TCP. QUIC has 1.3 and no other.
+        min_version: default MinVersion = "\"1.2\"";
     }
-    later ["min_version"]
+    later []
 
     /// A certificate for one name, or for all names one label below another.
     Certificate of "listener" {
@@ -474,6 +476,15 @@ choice! {
         H1 = "http/1.1",
     }
     later ["h2"]
+
+    /// A version of TLS.
+    MinVersion {
+        /// RFC 5246.
+        Tls12 = "1.2",
+        /// RFC 8446.
+        Tls13 = "1.3",
+    }
+    later []
 
     /// What becomes of requests without TLS.
     CleartextAction {

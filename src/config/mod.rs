@@ -28,8 +28,8 @@ pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
     AllowedMethods, Backend, BackendId, Balancing, BodyLimits, Cleartext, ClientAuthSource, ClientCertHeader,
     CongestionControl, EncodedSlash, ForwardedMode, Generation, HostPolicy, Listener, ListenerTls, Log, LogFormat,
-    LogLevel, LogTarget, MetricsEndpoint, NamedCertificate, Observability, Performance, ProtocolPolicy, Protocols,
-    Quic, RetryMode, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId,
+    LogLevel, LogTarget, MetricsEndpoint, MinVersion, NamedCertificate, Observability, Performance, ProtocolPolicy,
+    Protocols, Quic, RetryMode, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
 pub use values::{parse_bytes, parse_millis};

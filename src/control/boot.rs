@@ -98,6 +98,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     let secret = secret::load(&generation.secret)?;
     let tickets = TicketKeys::derive(secret.as_bytes(), identities::unix_seconds);
     let contexts = identities::contexts(&generation, &sites, &tickets)?;
+    let tcp_contexts = identities::tcp_contexts(&generation, &sites, &tickets)?;
     let sockets = Sockets::bind(&generation)?;
     let scope = Arc::new(scope(&generation));
     let machine = |error: std::io::Error| Failure::new("mailboxes", error);
@@ -127,6 +128,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         generation: Arc::clone(&generation),
         scope,
         contexts,
+        tcp_contexts,
         keys,
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,

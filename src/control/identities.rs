@@ -1,10 +1,11 @@
 //! From the files that a configuration names to the sites of each listener: certificates, keys, what is asked of clients.
 
 use super::failure::{Exit, Failure};
-use crate::config::{ClientAuthSource, Generation, Listener, ListenerTls, TlsSource};
+use crate::config::{ClientAuthSource, Generation, Listener, ListenerTls, MinVersion, TlsSource};
 use crate::h3::TlsContexts;
 use crate::h3::tickets::TicketKeys;
 use crate::identity::{ClientAuth, Identity, IdentityError, Site, Sites, Trust, TrustError, sites};
+use crate::tls::{self, Alpn, ServerContexts, ServerSettings};
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -36,6 +37,35 @@ pub fn contexts(
     let listeners = generation.listeners.iter().zip(sites);
     let make = |(listener, sites): (&Listener, &Option<Sites>)| match sites {
         Some(sites) if listener.protocols.h3 => quic_contexts(listener, sites, tickets).map(Some),
+        _ => Ok(None),
+    };
+    listeners.map(make).collect()
+}
+
+/// Makes the contexts of TLS over TCP of every listener that has it.
+///
+/// # Errors
+/// What the TLS library refuses.
+pub fn tcp_contexts(
+    generation: &Generation,
+    sites: &[Option<Sites>],
+    tickets: &TicketKeys,
+) -> Result<Vec<Option<Arc<ServerContexts>>>, Failure> {
+    let listeners = generation.listeners.iter().zip(sites);
+    let make = |(listener, sites): (&Listener, &Option<Sites>)| match (listener.tls(), sites) {
+        (Some(tls), Some(sites)) if listener.protocols.over_tcp() => {
+            let settings = ServerSettings {
+                min_version: match tls.min_version {
+                    MinVersion::Tls12 => tls::MinVersion::Tls12,
+                    MinVersion::Tls13 => tls::MinVersion::Tls13,
+                },
+                protocols: vec![Alpn::H1],
+            };
+            let made = ServerContexts::new(sites, &settings, tickets);
+            made.map(|contexts| Some(Arc::new(contexts))).map_err(|error| {
+                Failure::new(format!("listener `{}`: tls", listener.name), error).exit(Exit::Configuration)
+            })
+        }
         _ => Ok(None),
     };
     listeners.map(make).collect()

@@ -9,9 +9,10 @@ use crate::config::{CongestionControl, Generation, Listener, RetryMode};
 use crate::h3::{
     self, AddressLimits, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Rate, Retry, TlsContexts,
 };
-use crate::http::{HeadLimits, Scheme};
+use crate::http::HeadLimits;
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
+use crate::tls::{Acceptor, ServerContexts};
 use crate::worker::forward::Lines;
 use crate::worker::token::Owner;
 use crate::worker::{Command, Door, Report, Setup, Worker};
@@ -30,6 +31,8 @@ pub struct Shared {
     pub scope: Arc<Scope>,
     /// One for each listener.
     pub contexts: Vec<Option<Arc<TlsContexts>>>,
+    /// The same of TLS over TCP.
+    pub tcp_contexts: Vec<Option<Arc<ServerContexts>>>,
     /// Keys of connection IDs, tokens and resets.
     pub keys: EndpointKeys,
     /// Tells this process's connection IDs from an earlier one's.
@@ -188,9 +191,9 @@ impl Start {
         }
         let mut doors = Vec::with_capacity(self.sockets.tcp.len());
         for (place, (at, socket)) in self.sockets.tcp.into_iter().enumerate() {
-            let scheme = if generation.listeners[at].tls().is_some() { Scheme::Https } else { Scheme::Http };
+            let acceptor = shared.tcp_contexts[at].as_ref().map(Acceptor::new);
             let socket = ring.listen(socket, Owner::Door(place as u16).token());
-            doors.push(Door { listener: at as u16, socket, scheme });
+            doors.push(Door { listener: at as u16, socket, acceptor });
         }
         ring.watch(self.orders.doorbell(), Owner::Mailbox.token());
         if let Some(doorbell) = self.lines.doorbell() {

@@ -199,6 +199,20 @@ impl NamedCells {
     }
 }
 
+/// TLS over TCP, of clients.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct TlsCells {
+    /// Handshakes completed, in full.
+    pub full: Counter,
+    /// Handshakes completed with a ticket.
+    pub resumed: Counter,
+    /// Handshakes that did not complete.
+    pub failures: HandshakeFailures,
+    /// From accepting to the completed handshake.
+    pub duration: Latency,
+}
+
 /// UDP and QUIC.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -302,6 +316,8 @@ pub struct WorkerCells {
 
     /// UDP and QUIC.
     pub quic: QuicCells,
+    /// TLS over TCP, of clients.
+    pub tls: TlsCells,
     /// The ring.
     pub ring: NamedCells,
     /// By route and backend.

@@ -167,6 +167,8 @@ kinds! {
         Qlog = "qlog",
         /// Client connections over TCP, against max_active_connections.
         Clients = "client_connections",
+        /// TLS handshakes of clients over TCP at once.
+        Handshakes = "tls_handshakes",
     }
 }
 

@@ -117,15 +117,18 @@ metrics! {
         |s, out| workers(s, out, |c| c.connections_active.get());
 
     // QUIC.
-    Counter "spooky_handshakes_total" &["worker", "kind"],
-        "QUIC handshakes completed: full ones, and those resumed with a ticket.",
+    Counter "spooky_handshakes_total" &["worker", "transport", "kind"],
+        "TLS handshakes completed: full ones, and those resumed with a ticket.",
         handshakes;
-    Counter "spooky_handshake_failures_total" &["worker", "reason"],
-        "QUIC handshakes that did not complete.",
-        |s, out| kinds(s, out, HandshakeFailure::ALL, HandshakeFailure::word, |c, k| c.quic.handshake_failures.get(k));
+    Counter "spooky_handshake_failures_total" &["worker", "transport", "reason"],
+        "TLS handshakes that did not complete.",
+        handshake_failures;
     Histogram "spooky_handshake_duration_seconds" &[],
-        "From a client's first packet to its completed handshake.",
+        "From a QUIC client's first packet to its completed handshake.",
         |s, out| latency(s, out, |c| &c.quic.handshake_duration);
+    Histogram "spooky_tcp_handshake_duration_seconds" &[],
+        "From accepting a TCP client to its completed TLS handshake.",
+        |s, out| latency(s, out, |c| &c.tls.duration);
     Counter "spooky_quic_closes_total" &["worker", "side", "code"],
         "QUIC connections ended, by who ended them and with which code.",
         close_codes;
@@ -336,8 +339,25 @@ fn handshakes(s: &Sources, out: &mut Samples<'_>) {
     for worker in &s.workers {
         let events = &worker.cells.quic.events;
         let resumed = events.get("resumed");
-        out.number(&[&worker.label, "full"], events.get("established").saturating_sub(resumed));
-        out.number(&[&worker.label, "resumed"], resumed);
+        let tls = &worker.cells.tls;
+        for (transport, full, resumed) in [
+            ("quic", events.get("established").saturating_sub(resumed), resumed),
+            ("tcp", tls.full.get(), tls.resumed.get()),
+        ] {
+            out.number(&[&worker.label, transport, "full"], full);
+            out.number(&[&worker.label, transport, "resumed"], resumed);
+        }
+    }
+}
+
+fn handshake_failures(s: &Sources, out: &mut Samples<'_>) {
+    for worker in &s.workers {
+        let cells = &worker.cells;
+        for (transport, failures) in [("quic", &cells.quic.handshake_failures), ("tcp", &cells.tls.failures)] {
+            for reason in HandshakeFailure::ALL {
+                out.number(&[&worker.label, transport, reason.word()], failures.get(*reason));
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::clients::tcp::{self, Tcp};
 use super::drain::Drain;
 use super::token::Owner;
 use crate::h3::{DropReason, Received};
+use crate::limits;
 use crate::telemetry::kinds::{DatagramDrop, QueueFull};
 use spooky_uring::{End, Event, Io, Lease, StreamId, Token};
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ impl<I: Io> Worker<I> {
             Event::Accepted { token, stream, peer } => self.accepted(token, stream, peer),
             Event::Received { token, stream, lease } => match self.stream_of(token, stream) {
                 Some(Of::Origin(slot)) => self.collect_bytes(slot, lease),
-                Some(Of::Client(key)) => self.note_client(key, |tcp, now| tcp.receive(lease.into_chunk(), now)),
+                Some(Of::Client(key)) => self.note_client(key, |tcp, now| tcp.receive(lease, now)),
                 None => {}
             },
             Event::Sent { token, stream, queued } => match self.stream_of(token, stream) {
@@ -114,6 +115,29 @@ impl<I: Io> Worker<I> {
         if let Some(tcp) = self.clients.tcp.get_mut(key) {
             note(tcp, self.now);
             self.touch(Downkey::Tcp(key));
+            self.count_tls(key);
+        }
+    }
+
+    /// Counts what became of a connection's handshake.
+    fn count_tls(&mut self, key: tcp::Key) {
+        let Some((accepted, result)) = self.clients.tcp.take_handshake(key) else {
+            return;
+        };
+        let cells = &self.cells.tls;
+        match result {
+            Ok(handshake) => {
+                if handshake.resumed {
+                    cells.resumed.add(1)
+                } else {
+                    cells.full.add(1)
+                }
+                cells.duration.record(self.now.saturating_duration_since(accepted));
+            }
+            Err(fault) => {
+                cells.failures.count(fault.handshake_failure());
+                tracing::debug!(cause = fault.kind.word(), "a TLS handshake failed: {}", fault.text);
+            }
         }
     }
 
@@ -126,12 +150,18 @@ impl<I: Io> Worker<I> {
             self.io.abort(stream);
             return;
         };
+        let door = &self.clients.doors[usize::from(at)];
+        if door.acceptor.is_some() && self.clients.tcp.handshaking() >= limits::TLS_HANDSHAKES {
+            self.cells.full.count(QueueFull::Handshakes);
+            self.io.abort(stream);
+            return;
+        }
         if !self.clients.has_room() {
             self.cells.full.count(QueueFull::Clients);
             self.io.abort(stream);
             return;
         }
-        let key = self.clients.tcp.insert(stream, &self.clients.doors[usize::from(at)], peer, self.now);
+        let key = self.clients.tcp.insert(stream, door, peer, self.now);
         self.io.set_token(stream, Owner::Client(key.slot).token());
         self.io.resume(stream);
         self.touch(Downkey::Tcp(key));

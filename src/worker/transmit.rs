@@ -5,6 +5,7 @@ use super::record;
 use super::{Downkey, Worker};
 use crate::h3;
 use crate::limits;
+use crate::telemetry::kinds::HandshakeFailure;
 use spooky_uring::{Io, Transmit};
 use std::net::SocketAddr;
 
@@ -79,10 +80,16 @@ impl<I: Io> Worker<I> {
 
     /// Forgets a connection whose socket is closed.
     pub(super) fn forget_tcp(&mut self, key: tcp::Key) {
-        if let Some(tcp) = self.clients.tcp.remove(key)
-            && let Some((_, timer)) = tcp.client.armed
-        {
+        let Some((tcp, handshakes)) = self.clients.tcp.remove(key) else {
+            return;
+        };
+        if let Some((_, timer)) = tcp.client.armed {
             self.wheel.cancel(timer);
+        }
+        if handshakes {
+            // It did not fail: nobody went on with it.
+            let failure = if tcp.is_gone() { HandshakeFailure::Closed } else { HandshakeFailure::Timeout };
+            self.cells.tls.failures.count(failure);
         }
     }
 

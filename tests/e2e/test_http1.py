@@ -11,14 +11,18 @@ from support.process import until
 from support.proxy import Upstream
 
 
-@pytest.fixture
-def plain(start):
-    """A proxy with a listener without TLS that serves."""
-    return start(cleartext="serve")
+@pytest.fixture(params=["cleartext", "tls"])
+def plain(start, request, certificate):
+    """A proxy that speaks HTTP/1.1, without TLS and above it."""
+    proxy = start(cleartext="serve")
+    proxy.secured = h1.trusting(certificate, "http/1.1") if request.param == "tls" else None
+    return proxy
 
 
 def connect(proxy, **options):
-    return h1.Client(("127.0.0.1", proxy.plain_port), **options)
+    secured = getattr(proxy, "secured", None)
+    port = proxy.port if secured else proxy.plain_port
+    return h1.Client(("127.0.0.1", port), context=secured, **options)
 
 
 def request(target="/inspect", *lines, method="GET", version="1.1", host="a.test"):
@@ -89,7 +93,7 @@ def test_framing_in_doubt_is_400_and_the_end(plain, kind, origins, tag):
 def test_statuses_of_our_own(plain, text, status):
     with connect(plain) as client:
         client.send(text)
-        if status == 400 and text.startswith("\x16"):
+        if text.startswith("\x16") and not plain.secured:
             client.end()
         answer = client.answer()
         assert answer.status == status, answer
@@ -104,7 +108,11 @@ def test_requests_on_one_connection(plain):
     assert plain.total(r'spooky_connections_opened_total\{.*protocol="h1"') == 1
     until(lambda: len(plain.access()) == 5, 5)
     line = plain.access()[-1]
-    assert (line["protocol"], line.get("tls")) == ("h1", None), line
+    assert line["protocol"] == "h1", line
+    if plain.secured:
+        assert (line["server_name"], line["tls_cipher"]) == ("localhost", "TLS_AES_256_GCM_SHA384"), line
+    else:
+        assert not [key for key in line if key.startswith("tls_")], line
 
 
 def test_pipelined_requests_are_answered_in_order(plain):
@@ -206,11 +214,11 @@ def test_large_bodies_both_ways(plain):
         assert len(client.answer().body) == 10 << 20
 
 
-def test_forwarding_fields_of_a_cleartext_client(plain):
+def test_forwarding_fields(plain):
     with connect(plain) as client:
         client.send(request("/inspect", "connection: x-secret", "x-secret: 1", "x-forwarded-for: 6.6.6.6", "keep-alive: 5"))
         fields = dict(json.loads(client.answer().body)["fields"])
-    assert fields["x-forwarded-proto"] == "http"
+    assert fields["x-forwarded-proto"] == ("https" if plain.secured else "http")
     assert fields["x-forwarded-for"] == "127.0.0.1"
     assert fields["via"] == "1.1 spooky"
     assert not {"x-secret", "keep-alive"} & set(fields)

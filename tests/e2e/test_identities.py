@@ -133,7 +133,7 @@ async def test_client_certificates_under_every_policy_with_every_switch(start, h
                         assert await client.closed() == code, (name, kind)
                     else:
                         assert (await client.get("/bytes/1", authority=name)).status == 200, (name, kind)
-        failures = 'spooky_handshake_failures_total{worker="0",reason="client_certificate_%s"}'
+        failures = 'spooky_handshake_failures_total{worker="0",transport="quic",reason="client_certificate_%s"}'
         asking = sum(1 for policy in policies.values() if policy is not off)
         requiring = sum(1 for policy in policies.values() if policy is must)
         expected = {"missing": requiring, "unknown_authority": asking, "expired": asking}
@@ -200,7 +200,7 @@ async def test_a_session_is_resumed_and_not_under_another_name(start, h3, named)
     told = [(line["server_name"], line["tls_resumed"], line["status"]) for line in lines]
     assert told == [("a.test", False, 200), ("a.test", True, 200), ("a.test", True, 421)]
     assert all(line["tls_cipher"].startswith("TLS_") and line["tls_group"] for line in lines)
-    kinds = 'spooky_handshakes_total{worker="0",kind="%s"}'
+    kinds = 'spooky_handshakes_total{worker="0",transport="quic",kind="%s"}'
     until(lambda: (proxy.metrics()[kinds % "full"], proxy.metrics()[kinds % "resumed"]) == (2, 1), 10)
 
 

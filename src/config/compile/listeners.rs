@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use super::{Compiler, files};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
-    Cleartext, ClientAuthSource, Listener, ListenerTls, NamedCertificate, Protocols, Quic, Security, TlsSource,
+    Cleartext, ClientAuthSource, Listener, ListenerTls, MinVersion, NamedCertificate, Protocols, Quic, Security,
+    TlsSource,
 };
 use crate::config::keys;
 use crate::config::schema::Located;
@@ -71,7 +72,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
         }
         let (protocols, security) = match &listener.value.cleartext {
             Some(action) => cleartext(compiler, listener, action),
-            None => (protocols(compiler, listener), Security::Tls(tls(compiler, listener))),
+            None => (protocols(listener), Security::Tls(tls(compiler, listener))),
         };
         let quic = quic(compiler, &listener.value.quic.value);
         listeners.push(Listener { name: name.into(), address, protocols, security, quic });
@@ -81,18 +82,12 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
 }
 
 /// What a listener with TLS speaks.
-fn protocols(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> Protocols {
+fn protocols(listener: &Located<keys::Listener>) -> Protocols {
     let mut protocols = Protocols::default();
     for protocol in &listener.value.protocols.value {
         match protocol.value {
             keys::Protocol::H3 => protocols.h3 = true,
-            keys::Protocol::H1 => {
-                compiler.report(
-                    Diagnostic::error("`http/1.1` needs `cleartext` here")
-                        .at(protocol.place, "")
-                        .help("TLS over TCP does not exist yet: add a listener with cleartext = {}"),
-                );
-            }
+            keys::Protocol::H1 => protocols.h1 = true,
         }
     }
     protocols
@@ -138,6 +133,7 @@ fn tls(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> Liste
             .as_ref()
             .map_or(ClientAuthSource::Off, |tls| client_auth(compiler, &tls.value.client_auth)),
         certificates: certificates(compiler, listener),
+        min_version: listener.value.tls.as_ref().map_or(MinVersion::Tls12, |tls| tls.value.min_version.value),
     }
 }
 

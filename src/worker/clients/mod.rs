@@ -11,11 +11,12 @@ use crate::config::{Cleartext, Generation, Security};
 use crate::exchange::Downstream;
 use crate::h1;
 use crate::h3;
+use crate::http::HeadLimits;
 use crate::http::peer::Peer;
-use crate::http::{HeadLimits, Scheme};
 use crate::identity::{Handshake, ShownCertificate};
 use crate::limits;
 use crate::telemetry::kinds::Protocol;
+use crate::tls;
 use spooky_uring::{ListenerId, TimerKey, UdpId};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -50,14 +51,14 @@ pub(super) struct Client {
 }
 
 /// A listening TCP socket of this worker.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Door {
     /// The listener, by position in the configuration.
     pub listener: u16,
     /// Its socket.
     pub socket: ListenerId,
-    /// What the connections carry.
-    pub scheme: Scheme,
+    /// What connections begin with; `None`: without TLS.
+    pub acceptor: Option<Rc<tls::Acceptor>>,
 }
 
 /// All of them.
@@ -178,7 +179,7 @@ impl Clients {
             Downkey::Quic { listener, connection } => {
                 self.quic(listener, connection).map(|connection| Rc::clone(connection.handshake())).unwrap_or_default()
             }
-            Downkey::Tcp(key) => self.tcp.get_mut(key).map(|tcp| Rc::clone(&tcp.handshake)).unwrap_or_default(),
+            Downkey::Tcp(key) => self.tcp.get_mut(key).map(|tcp| tcp.handshake()).unwrap_or_default(),
         }
     }
 
@@ -188,7 +189,7 @@ impl Clients {
             Downkey::Quic { listener, connection } => {
                 self.quic(listener, connection).is_some_and(|connection| connection.serves(host))
             }
-            Downkey::Tcp(_) => true,
+            Downkey::Tcp(key) => self.tcp.get_mut(key).is_some_and(|tcp| tcp.serves(host)),
         }
     }
 
@@ -205,7 +206,7 @@ impl Clients {
     pub(super) fn certificate(&mut self, key: Downkey) -> Option<Rc<ShownCertificate>> {
         match key {
             Downkey::Quic { listener, connection } => self.quic(listener, connection)?.client_certificate(),
-            Downkey::Tcp(_) => None,
+            Downkey::Tcp(key) => self.tcp.get_mut(key)?.certificate(),
         }
     }
 

@@ -7,11 +7,12 @@
 
 use super::{Client, Door};
 use crate::h1::{self, Closing, Next, ServerConnection};
-use crate::http::{Event, NO_OWNER, Output, Reason, RequestHead, StreamRef};
-use crate::identity::Handshake;
+use crate::http::{Event, NO_OWNER, Output, Reason, RequestHead, Scheme, StreamRef};
+use crate::identity::{Handshake, ShownCertificate};
 use crate::limits;
+use crate::tls::{self, ServerSession};
 use slab::Slab;
-use spooky_uring::{Chunk, Io, StreamId};
+use spooky_uring::{Chunk, Io, Lease, StreamId};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ enum Life {
     Gone,
     /// What was sent must not be taken for a whole response: only a reset tells it.
     Cut,
+    /// Nothing more is received; what waits is sent, and then it lingers.
+    Ending,
     /// FIN was sent; what still comes is dropped until then.
     Lingering {
         until: Instant,
@@ -79,12 +82,14 @@ pub(in crate::worker) struct Tcp {
     pub peer: SocketAddr,
     /// What is kept for every connection.
     pub client: Client,
-    /// What the handshake ended with; empty without TLS.
-    pub handshake: Rc<Handshake>,
-    /// The protocol.
+    /// TLS, above the socket.
+    tls: Option<Box<ServerSession>>,
+    /// The protocol above that; before a handshake is done it has nothing to say.
     pub protocol: ServerConnection,
     /// What the protocol wants to send.
     pub output: Output,
+    /// The same sealed, and what TLS itself has to say.
+    sealed: Output,
     /// Bytes that the socket's queue holds.
     pub queued: usize,
     /// Set when the response that was begun will not be whole.
@@ -93,6 +98,16 @@ pub(in crate::worker) struct Tcp {
     pub owner: u32,
     /// The queue moved and its exchange has not heard.
     room: bool,
+    /// The handshake was done since somebody asked.
+    settled: bool,
+    /// It is one of [`Table::handshaking`].
+    handshakes: bool,
+    /// When it was accepted.
+    accepted: Instant,
+    /// close_notify was sent.
+    said_goodbye: bool,
+    /// Why TLS ended, once, for the worker to count.
+    fault: Option<tls::Fault>,
     /// FIN was received.
     finished: bool,
     /// The protocol's fault was told.
@@ -106,19 +121,25 @@ pub(in crate::worker) struct Tcp {
 }
 
 impl Tcp {
-    fn new(stream: StreamId, listener: u16, peer: SocketAddr, protocol: ServerConnection, now: Instant) -> Self {
+    fn new(stream: StreamId, door: &Door, peer: SocketAddr, protocol: ServerConnection, now: Instant) -> Self {
         Self {
             stream,
-            listener,
+            listener: door.listener,
             peer,
             client: Client::default(),
-            handshake: Rc::default(),
+            tls: door.acceptor.as_ref().map(|acceptor| Box::new(ServerSession::new(acceptor))),
             protocol,
             output: Output::new(),
+            sealed: Output::new(),
+            fault: None,
             queued: 0,
             cut: false,
             owner: NO_OWNER,
             room: false,
+            settled: false,
+            handshakes: door.acceptor.is_some(),
+            accepted: now,
+            said_goodbye: false,
             finished: false,
             faulted: false,
             reading: true,
@@ -129,11 +150,27 @@ impl Tcp {
     }
 
     /// Takes what arrived.
-    pub(in crate::worker) fn receive(&mut self, bytes: Chunk, now: Instant) {
+    pub(in crate::worker) fn receive(&mut self, lease: Lease, now: Instant) {
         if self.life != Life::Open {
             return;
         }
-        self.protocol.receive(bytes);
+        match &mut self.tls {
+            None => self.protocol.receive(lease.into_chunk()),
+            Some(tls) => {
+                let handshaking = tls.is_handshaking();
+                let received = tls.receive(lease, |chunk| self.protocol.receive(chunk), &mut self.sealed);
+                if handshaking && !tls.is_handshaking() {
+                    self.settled = true;
+                }
+                if tls.peer_closed() {
+                    self.receive_end();
+                }
+                if let Err(fault) = received {
+                    self.fail(fault);
+                    return;
+                }
+            }
+        }
         if !self.within_head && self.protocol.is_within_head() {
             self.within_head = true;
             self.since = now;
@@ -142,8 +179,50 @@ impl Tcp {
 
     /// The client finished its direction.
     pub(in crate::worker) fn receive_end(&mut self) {
-        self.finished = true;
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        // Clients that end without a word of TLS are many; what of theirs was cut, its framing tells.
+        if self.is_handshaking()
+            && let Some(Err(fault)) = self.tls.as_mut().map(|tls| tls.receive_end())
+        {
+            self.fail(fault);
+        }
         self.protocol.receive_end();
+    }
+
+    /// TLS cannot go on: its exchange, if there is one, ends; an alert leaves first.
+    fn fail(&mut self, fault: tls::Fault) {
+        self.life = match (fault.tells, self.owner) {
+            (true, NO_OWNER) => Life::Ending,
+            _ => Life::Gone,
+        };
+        self.fault = Some(fault);
+    }
+
+    /// Whether the client left.
+    pub(in crate::worker) fn is_gone(&self) -> bool {
+        self.life == Life::Gone
+    }
+
+    /// Whether a TLS handshake runs.
+    pub(in crate::worker) fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// What the handshake ended with; empty without TLS.
+    pub(in crate::worker) fn handshake(&self) -> Rc<Handshake> {
+        self.tls.as_ref().map(|tls| Rc::clone(tls.handshake())).unwrap_or_default()
+    }
+
+    /// The certificate that the client showed.
+    pub(in crate::worker) fn certificate(&self) -> Option<Rc<ShownCertificate>> {
+        self.tls.as_ref()?.client_certificate()
+    }
+
+    /// Whether requests for this host belong on this connection.
+    pub(in crate::worker) fn serves(&self, host: &str) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.serves(host))
     }
 
     /// The socket failed in either direction.
@@ -219,10 +298,22 @@ impl Tcp {
         }
         if matches!(self.life, Life::Cut | Life::Gone) {
             self.output.clear();
+            self.sealed.clear();
             return;
         }
+        let output = match &mut self.tls {
+            None => &mut self.output,
+            Some(tls) => {
+                if let Err(fault) = tls.send(&mut self.output, &mut self.sealed) {
+                    self.fault = Some(fault);
+                    self.life = Life::Cut;
+                    return;
+                }
+                &mut self.sealed
+            }
+        };
         let mut sent = false;
-        while let Some(chunk) = self.output.pop() {
+        while let Some(chunk) = output.pop() {
             sent = true;
             // Copy: a client that takes nothing must not hold the worker's receive pool.
             let chunk = match chunk.is_pooled() && self.queued + chunk.len() > pooled_bytes_max(io) {
@@ -245,18 +336,18 @@ impl Tcp {
             Life::Gone => return Verdict::Stay,
             Life::Lingering { until } if self.finished || until <= now => return Verdict::Close,
             Life::Lingering { .. } => return Verdict::Stay,
+            Life::Ending if self.queued > 0 => {}
+            Life::Ending => return self.linger(io, now),
             Life::Open => {}
         }
-        if self.owner == NO_OWNER && self.queued == 0 {
-            match self.protocol.closing() {
+        if self.life == Life::Open && self.owner == NO_OWNER && self.queued == 0 {
+            let closing = self.protocol.closing();
+            if closing != Closing::No && self.says_goodbye(io) {
+                return Verdict::Stay;
+            }
+            match closing {
                 Closing::Now => return Verdict::Close,
-                Closing::Linger if self.finished => return Verdict::Close,
-                Closing::Linger => {
-                    io.shutdown(self.stream);
-                    self.read(true, io);
-                    self.life = Life::Lingering { until: now + limits::LINGER };
-                    return Verdict::Stay;
-                }
+                Closing::Linger => return self.linger(io, now),
                 Closing::No => {}
             }
         }
@@ -264,6 +355,28 @@ impl Tcp {
             return if self.queued > 0 { Verdict::Abort } else { Verdict::Close };
         }
         self.read(self.protocol.wants_read(), io);
+        Verdict::Stay
+    }
+
+    /// Whether there was a last word of TLS to send.
+    fn says_goodbye(&mut self, io: &mut impl Io) -> bool {
+        let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_handshaking() && !self.said_goodbye) else {
+            return false;
+        };
+        self.said_goodbye = true;
+        tls.close_notify(&mut self.sealed);
+        self.flush(io);
+        self.queued > 0
+    }
+
+    /// FIN, and then what still comes is dropped for a while.
+    fn linger(&mut self, io: &mut impl Io, now: Instant) -> Verdict {
+        if self.finished {
+            return Verdict::Close;
+        }
+        io.shutdown(self.stream);
+        self.read(true, io);
+        self.life = Life::Lingering { until: now + limits::LINGER };
         Verdict::Stay
     }
 
@@ -295,7 +408,7 @@ impl Tcp {
     /// Whether nothing is on its way in either direction.
     pub(in crate::worker) fn is_quiet(&self) -> bool {
         let lingers = matches!(self.life, Life::Lingering { .. });
-        self.owner == NO_OWNER && self.queued == 0 && self.output.is_empty() && !lingers
+        self.owner == NO_OWNER && self.queued == 0 && self.output.is_empty() && !lingers && self.life != Life::Ending
     }
 
     fn read(&mut self, wanted: bool, io: &mut impl Io) {
@@ -318,19 +431,23 @@ pub(in crate::worker) struct Table {
     pub times: Times,
     limits: h1::Limits,
     opened: u64,
+    /// Connections whose TLS handshake is not over.
+    handshaking: usize,
 }
 
 impl Table {
     /// An empty one.
     pub(in crate::worker) fn new(times: Times, limits: h1::Limits) -> Self {
-        Self { slab: Slab::new(), times, limits, opened: 0 }
+        Self { slab: Slab::new(), times, limits, opened: 0, handshaking: 0 }
     }
 
     /// Adds a connection that was just accepted at a door.
     pub(in crate::worker) fn insert(&mut self, stream: StreamId, door: &Door, peer: SocketAddr, now: Instant) -> Key {
         self.opened += 1;
-        let protocol = ServerConnection::new(door.scheme, self.limits);
-        let slot = self.slab.insert(Tcp::new(stream, door.listener, peer, protocol, now)) as u32;
+        self.handshaking += usize::from(door.acceptor.is_some());
+        let scheme = if door.acceptor.is_some() { Scheme::Https } else { Scheme::Http };
+        let protocol = ServerConnection::new(scheme, self.limits);
+        let slot = self.slab.insert(Tcp::new(stream, door, peer, protocol, now)) as u32;
         Key { slot, stream }
     }
 
@@ -344,10 +461,28 @@ impl Table {
         self.slab.get(slot as usize).filter(|tcp| tcp.stream == stream).map(|_| Key { slot, stream })
     }
 
-    /// Forgets a connection.
-    pub(in crate::worker) fn remove(&mut self, key: Key) -> Option<Tcp> {
-        self.get_mut(key)?;
-        Some(self.slab.remove(key.slot as usize))
+    /// What is new of a connection's handshake: that it is done, or why it failed.
+    pub(in crate::worker) fn take_handshake(
+        &mut self,
+        key: Key,
+    ) -> Option<(Instant, Result<Rc<Handshake>, tls::Fault>)> {
+        let tcp = self.get_mut(key).filter(|tcp| tcp.handshakes)?;
+        let result = match tcp.fault.take() {
+            Some(fault) => Err(fault),
+            None if std::mem::take(&mut tcp.settled) => Ok(tcp.handshake()),
+            None => return None,
+        };
+        tcp.handshakes = false;
+        let accepted = tcp.accepted;
+        self.handshaking -= 1;
+        Some((accepted, result))
+    }
+
+    /// Forgets a connection. Whether its handshake was still under way.
+    pub(in crate::worker) fn remove(&mut self, key: Key) -> Option<(Tcp, bool)> {
+        let handshakes = self.get_mut(key)?.handshakes;
+        self.handshaking -= usize::from(handshakes);
+        Some((self.slab.remove(key.slot as usize), handshakes))
     }
 
     /// All keys.
@@ -363,6 +498,11 @@ impl Table {
     /// How many there were, and how many are gone.
     pub(in crate::worker) fn counts(&self) -> (u64, u64) {
         (self.opened, self.opened - self.slab.len() as u64)
+    }
+
+    /// How many of them are in a handshake.
+    pub(in crate::worker) fn handshaking(&self) -> usize {
+        self.handshaking
     }
 
     /// Whether nothing is on its way on any of them.
