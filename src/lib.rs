@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod exchange;
 pub mod h1;
+pub mod h2;
 pub mod h3;
 pub mod http;
 pub mod identity;

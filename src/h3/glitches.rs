@@ -9,6 +9,7 @@
 //! explained: each byte on the wire should be a byte of body, of a head, or a packet's own. While too many are not, turns
 //! are *looked at*: what the layer took from the streams and did not hand on was frames without content.
 
+use crate::http::Buckets;
 use crate::limits::quic::glitch;
 
 /// Why a connection was closed for excessive load.
@@ -79,9 +80,8 @@ const ACKNOWLEDGED_STEP: u64 = 256;
 /// The ledger of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Glitches {
-    levels: [u16; BUCKETS],
-    /// Seconds since the connection began when the buckets leaked last; wraps, as the three below.
-    second: u16,
+    buckets: Buckets<BUCKETS>,
+    /// Wraps, as the two below.
     challenges: u16,
     packets: u16,
     acknowledged: u16,
@@ -97,13 +97,9 @@ impl Glitches {
     /// So many seconds after the connection began: what leaked since the last time.
     #[inline]
     pub(super) fn tick(&mut self, second: u64) {
-        let passed = (second as u16).wrapping_sub(self.second);
+        let passed = self.buckets.tick(second, &glitch::LEAK);
         if passed == 0 {
             return;
-        }
-        self.second = second as u16;
-        for (level, leak) in self.levels.iter_mut().zip(glitch::LEAK) {
-            *level = level.saturating_sub(leak.saturating_mul(passed));
         }
         let leak = glitch::BYTES_LEAK.saturating_mul(i32::from(passed));
         self.unexplained = if self.unexplained < 0 {
@@ -116,9 +112,7 @@ impl Glitches {
     /// The client did something of this kind `n` times.
     #[inline]
     pub(super) fn charge(&mut self, kind: Glitch, n: u32) {
-        if let Some(level) = self.levels.get_mut(kind as usize) {
-            *level = level.saturating_add(u16::try_from(n).unwrap_or(u16::MAX));
-        }
+        self.buckets.charge(kind as usize, n);
     }
 
     /// So many packets said that their sender is blocked, and needed nothing else.
@@ -175,8 +169,7 @@ impl Glitches {
     }
 
     fn pay(&mut self, kind: Glitch, n: u16) {
-        let level = &mut self.levels[kind as usize];
-        *level = level.saturating_sub(n);
+        self.buckets.pay(kind as usize, n);
     }
 
     fn explain(&mut self, bytes: usize) {
@@ -224,8 +217,7 @@ impl Glitches {
     /// The first bucket that ran over.
     #[inline]
     pub(super) fn overflow(&self) -> Option<Glitch> {
-        let over = |kind: &Glitch| self.levels[*kind as usize] > glitch::LIMIT[*kind as usize];
-        Glitch::ALL[..BUCKETS].iter().copied().find(over)
+        self.buckets.overflow(&glitch::LIMIT).map(|kind| Glitch::ALL[kind])
     }
 }
 

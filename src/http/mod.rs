@@ -3,10 +3,11 @@
 //!
 //! It knows no connection, no socket and no clock. Read in this order: [`fields`], [`head`], [`path`], [`normalize`]
 //! (wire → head, the only gate), [`forward`] (what changes between the client's head and the backend's), [`reason`] and
-//! [`respond`] (our own answers), [`contract`] (what the protocol machines say), [`output`]
+//! [`respond`] (our own answers), [`contract`] (what the protocol machines say), [`buckets`] (what is too often), [`output`]
 //! (what they send).
 
 pub mod authority;
+pub mod buckets;
 pub mod contract;
 pub mod date;
 pub mod fields;
@@ -26,6 +27,7 @@ mod testing;
 pub mod trace;
 
 pub use authority::Authority;
+pub use buckets::Buckets;
 pub use contract::{Event, NO_OWNER, StreamRef};
 pub use fields::{FieldName, Fields};
 pub use head::{Method, RequestHead, ResponseHead, Scheme, Target, WireVersion};

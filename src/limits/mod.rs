@@ -7,6 +7,7 @@
 mod budget;
 mod exchange;
 mod h1;
+pub mod h2;
 pub mod quic;
 mod telemetry;
 mod tls;

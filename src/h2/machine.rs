@@ -1,0 +1,261 @@
+//! Owns what both sides of HTTP/2 share: the streams of one connection, the lists of those that have something to tell, and
+//! what the frames that pass say of them.
+//!
+//! It refuses to know heads. The halves that move bodies stand beside it: `receive` and `send`.
+
+use super::frames::{Scanner, flag, kind};
+use super::glitches::Glitch;
+use super::pipe::{Pipe, Sent};
+use super::settings::Settings;
+use super::streams::{Receiving, Sending, Stream};
+use crate::http::NO_OWNER;
+use rustc_hash::FxHashMap;
+use spooky_uring::Chunk;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
+
+pub(super) struct Machine {
+    pub(super) pipe: Rc<Pipe>,
+    pub(super) settings: Settings,
+    pub(super) streams: FxHashMap<u32, Stream>,
+    /// Streams with something to tell, or to ask the library about. Each stands here once, so the bound is the number of
+    /// streams; likewise for the list below.
+    pub(super) ready: VecDeque<u32>,
+    /// Streams that keep their last piece back.
+    pub(super) holding: Vec<u32>,
+    /// Streams that were reset before their head was taken; forgotten when everything was read.
+    pub(super) unseen_resets: Vec<u32>,
+    /// The highest stream of the other side's that was taken.
+    pub(super) last_taken: u32,
+    scanner: Scanner,
+    created: Instant,
+    /// Bytes of the worker's receive pool that nobody holds.
+    pub(super) pool_free: usize,
+
+    /// Bytes came that the library has not looked at.
+    pub(super) fresh: bool,
+    /// Commands were given that the library has not acted on.
+    pub(super) dirty: bool,
+    /// The library stopped reading because it could not write: streams are asked again when it can.
+    pub(super) recheck: bool,
+    /// The other side acknowledged or sent its settings.
+    pub(super) settings_came: bool,
+    /// The code of our last GOAWAY.
+    pub(super) goaway_sent: Option<u32>,
+    /// What the other side did too often.
+    pub(super) flood: Option<Glitch>,
+
+    /// Memory for the two looks at the pipe.
+    sent: Vec<Sent>,
+    drained: Vec<(u32, usize)>,
+}
+
+impl Machine {
+    /// `client`: ours is the side that opens streams, and that sends the preface.
+    pub(super) fn new(settings: Settings, client: bool, now: Instant) -> Self {
+        Self {
+            pipe: Pipe::new(client),
+            settings,
+            streams: FxHashMap::default(),
+            ready: VecDeque::new(),
+            holding: Vec::new(),
+            unseen_resets: Vec::new(),
+            last_taken: 0,
+            scanner: Scanner::new(!client),
+            created: now,
+            pool_free: usize::MAX,
+            fresh: false,
+            // The library writes its settings first.
+            dirty: true,
+            recheck: false,
+            settings_came: false,
+            goaway_sent: None,
+            flood: None,
+            sent: Vec::new(),
+            drained: Vec::new(),
+        }
+    }
+
+    /// Bytes came. Tells what was too much, if anything is: they are not looked at then.
+    pub(super) fn receive(&mut self, bytes: Chunk, now: Instant) -> Option<Glitch> {
+        self.fresh = true;
+        let (scanner, pipe) = (&mut self.scanner, &self.pipe);
+        let mut glitches = pipe.glitches.borrow_mut();
+        glitches.tick(now.saturating_duration_since(self.created).as_secs());
+        let (streams, ready) = (&mut self.streams, &mut self.ready);
+        let (unseen, last, settings) = (&mut self.unseen_resets, self.last_taken, &mut self.settings_came);
+        scanner.scan(&bytes, |frame| {
+            glitches.received(&frame);
+            let stream = match frame.kind {
+                kind::DATA | kind::HEADERS | kind::CONTINUATION | kind::RST_STREAM => streams.get_mut(&frame.stream),
+                kind::SETTINGS => {
+                    *settings |= !frame.has(flag::ACK);
+                    return;
+                }
+                _ => return,
+            };
+            match stream {
+                Some(stream) if frame.kind == kind::RST_STREAM => cut(stream, u64::from(frame.word())),
+                Some(stream) => stream.readable = true,
+                None => {
+                    // As many as fit one read; the ledger stops a flood of them.
+                    if frame.kind == kind::RST_STREAM && frame.stream > last {
+                        unseen.push(frame.stream);
+                    }
+                    return;
+                }
+            }
+            enqueue(streams, ready, frame.stream);
+        });
+        let over = glitches.overflow();
+        drop(glitches);
+        if over.is_none() {
+            self.pipe.push(bytes);
+        }
+        over
+    }
+
+    /// Before output is taken, of which so many bytes are still unsent.
+    pub(super) fn begin_transmit(&mut self, unsent: usize) {
+        let was_blocked = self.pipe.is_blocked();
+        self.pipe.allow(unsent);
+        self.give_held();
+        self.dirty |= was_blocked && !self.pipe.is_blocked();
+    }
+
+    /// Whether the library has to be polled before output is taken.
+    pub(super) fn wants_poll(&self) -> bool {
+        self.dirty && !self.pipe.is_blocked()
+    }
+
+    /// Whether something wants to leave, given room.
+    pub(super) fn has_output(&self) -> bool {
+        self.dirty || self.pipe.has_output() || self.pipe.is_blocked()
+    }
+
+    /// After the library was polled: what left, and what that means.
+    pub(super) fn settle(&mut self) {
+        let mut drained = std::mem::take(&mut self.drained);
+        self.pipe.take_drained(&mut drained);
+        for (id, bytes) in drained.drain(..) {
+            self.drain(id, bytes);
+        }
+        self.drained = drained;
+
+        let mut sent = std::mem::take(&mut self.sent);
+        self.pipe.take_sent(&mut sent);
+        for sent in sent.drain(..) {
+            match sent {
+                Sent::End(id) => self.sent_end(id),
+                Sent::Reset(id, code) => self.cut(id, u64::from(code)),
+                Sent::GoAway(code) => self.goaway_sent = Some(code),
+            }
+        }
+        self.sent = sent;
+
+        if self.pipe.is_blocked() {
+            self.recheck = true;
+            return;
+        }
+        self.unseen_resets.clear();
+        if std::mem::take(&mut self.recheck) {
+            let open = self.streams.iter().filter(|(_, stream)| stream.receiving == Receiving::Open);
+            let open = open.map(|(&id, _)| id).collect::<Vec<_>>();
+            for id in open {
+                self.expect_body(id);
+            }
+        }
+    }
+
+    /// The end of our direction has left.
+    fn sent_end(&mut self, id: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.sending == Sending::Closed {
+            return;
+        }
+        stream.close_sending();
+        if stream.owner != NO_OWNER {
+            // Somebody still waits for the end of what was queued.
+            stream.room = true;
+            self.tell(id);
+        }
+        self.forget_if_over(id);
+    }
+
+    /// A stream was reset, by either side: both directions end.
+    pub(super) fn cut(&mut self, id: u32, code: u64) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            cut(stream, code);
+            self.tell(id);
+        }
+    }
+
+    /// Every stream ends with its connection.
+    pub(super) fn cut_all(&mut self, code: u64) {
+        self.pipe.clear_input();
+        let ids = self.streams.keys().copied().collect::<Vec<_>>();
+        for id in ids {
+            self.cut(id, code);
+        }
+    }
+
+    /// Puts a stream on the list of those with something to tell.
+    pub(super) fn tell(&mut self, id: u32) {
+        enqueue(&mut self.streams, &mut self.ready, id);
+    }
+
+    /// A stream whose body may have come already.
+    pub(super) fn expect_body(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.readable = true;
+        }
+        self.tell(id);
+    }
+
+    /// Forgets a stream that is over.
+    pub(super) fn forget_if_over(&mut self, id: u32) {
+        if self.streams.get(&id).is_some_and(Stream::is_over) {
+            // Of a request that was not read to its end, the library says RST_STREAM(NO_ERROR) now (RFC 9113 §8.1).
+            self.dirty |= self.streams.remove(&id).is_some_and(|stream| stream.cut_short);
+            if self.streams.is_empty() {
+                self.shrink();
+            }
+        }
+    }
+
+    /// An idle connection keeps little memory of the requests it had.
+    fn shrink(&mut self) {
+        const KEPT: usize = 16;
+        if self.streams.capacity() > KEPT {
+            self.streams = FxHashMap::default();
+        }
+        self.ready = VecDeque::new();
+        self.holding = Vec::new();
+        self.sent = Vec::new();
+        self.drained = Vec::new();
+    }
+}
+
+/// Both directions of a stream end without more.
+fn cut(stream: &mut Stream, code: u64) {
+    if stream.receiving == Receiving::Open {
+        stream.close_receiving();
+        stream.reset = Some(code);
+    }
+    if stream.sending != Sending::Closed {
+        stream.close_sending();
+        stream.stopped = Some(code);
+        stream.room = false;
+    }
+}
+
+fn enqueue(streams: &mut FxHashMap<u32, Stream>, ready: &mut VecDeque<u32>, id: u32) {
+    if let Some(stream) = streams.get_mut(&id)
+        && !std::mem::replace(&mut stream.in_ready, true)
+    {
+        ready.push_back(id);
+    }
+}

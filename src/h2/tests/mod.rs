@@ -1,0 +1,5 @@
+//! Stories of whole connections, over memory: raw frames written by hand, and our two sides with each other.
+
+mod floods;
+mod requests;
+mod support;
