@@ -109,6 +109,8 @@ pub struct Listener {
     pub protocols: Protocols,
     /// How connections are secured.
     pub security: Security,
+    /// What clients over TCP are told of HTTP/3; `None`: nothing.
+    pub alt_svc: Option<AltSvc>,
     /// Transport settings of HTTP/3.
     pub quic: Quic,
 }
@@ -129,6 +131,8 @@ impl Listener {
 pub struct Protocols {
     /// HTTP/3.
     pub h3: bool,
+    /// HTTP/2.
+    pub h2: bool,
     /// HTTP/1.1 and 1.0.
     pub h1: bool,
 }
@@ -137,8 +141,17 @@ impl Protocols {
     /// Whether there is a TCP socket.
     #[must_use]
     pub fn over_tcp(self) -> bool {
-        self.h1
+        self.h1 || self.h2
     }
+}
+
+/// What clients over TCP are told of HTTP/3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AltSvc {
+    /// Where it is found from outside; `None`: where the listener is.
+    pub port: Option<u16>,
+    /// Seconds that clients remember it.
+    pub max_age: u32,
 }
 
 /// How a listener's connections are secured.

@@ -57,17 +57,30 @@ schema! {
         /// Port to listen on; 0 takes a free one.
         port: default u16 = "9889";
         /// Protocols spoken; a listener with `cleartext` speaks `http/1.1`.
-        protocols: default Vec<Located<Protocol>> = "[\"h3\", \"http/1.1\"]";
+        protocols: default Vec<Located<Protocol>> = "[\"h3\", \"h2\", \"http/1.1\"]";
         /// Serve this listener without TLS, as for port 80; it then has no `tls`. `redirect` sends every request to the same URL at https (308), `serve` routes it.
         cleartext: optional CleartextAction;
         /// The port that `cleartext = "redirect"` names; 443 is left out of the URL.
         https_port: default u16 = "443", 1..=65_535;
         /// Certificates, keys, and what is asked of clients.
         tls: optional ListenerTls;
+        /// What clients of HTTP/1.1 and HTTP/2 over TLS are told of HTTP/3 (RFC 7838).
+        alt_svc: default AltSvc = "{}";
         /// QUIC transport.
         quic: default Quic = "{}";
     }
-    later ["kind", "alt_svc"]
+    later ["kind"]
+
+    /// The Alt-Svc field, in every response over TLS of a listener that speaks HTTP/3 too. A backend's own is removed.
+    AltSvc of "listener" {
+        /// Send it.
+        enabled: default bool = "true";
+        /// The UDP port where HTTP/3 is found from outside. Left out: the listener's.
+        port: optional u16, 1..=65_535;
+        /// For how many seconds clients remember it.
+        max_age: default u32 = "86400", 0..=31_536_000;
+    }
+    later []
 
     /// Certificates and keys of a listener. `cert` and `key` serve every name that no entry of `certificates` is for.
     ListenerTls of "listener" {
@@ -472,10 +485,12 @@ choice! {
     Protocol {
         /// HTTP/3 over QUIC.
         H3 = "h3",
+        /// HTTP/2 over TLS.
+        H2 = "h2",
         /// HTTP/1.1 and 1.0 over TCP.
         H1 = "http/1.1",
     }
-    later ["h2"]
+    later []
 
     /// A version of TLS.
     MinVersion {

@@ -26,7 +26,7 @@ mod tests;
 
 pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
-    AllowedMethods, Backend, BackendId, Balancing, BodyLimits, Cleartext, ClientAuthSource, ClientCertHeader,
+    AllowedMethods, AltSvc, Backend, BackendId, Balancing, BodyLimits, Cleartext, ClientAuthSource, ClientCertHeader,
     CongestionControl, EncodedSlash, ForwardedMode, Generation, HostPolicy, Listener, ListenerTls, Log, LogFormat,
     LogLevel, LogTarget, MetricsEndpoint, MinVersion, NamedCertificate, Observability, Performance, ProtocolPolicy,
     Protocols, Quic, RetryMode, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId,

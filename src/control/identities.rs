@@ -59,7 +59,10 @@ pub fn tcp_contexts(
                     MinVersion::Tls12 => tls::MinVersion::Tls12,
                     MinVersion::Tls13 => tls::MinVersion::Tls13,
                 },
-                protocols: vec![Alpn::H1],
+                protocols: [(listener.protocols.h2, Alpn::H2), (listener.protocols.h1, Alpn::H1)]
+                    .into_iter()
+                    .filter_map(|(spoken, protocol)| spoken.then_some(protocol))
+                    .collect(),
             };
             let made = ServerContexts::new(sites, &settings, tickets);
             made.map(|contexts| Some(Arc::new(contexts))).map_err(|error| {

@@ -191,9 +191,15 @@ impl Start {
         }
         let mut doors = Vec::with_capacity(self.sockets.tcp.len());
         for (place, (at, socket)) in self.sockets.tcp.into_iter().enumerate() {
+            let listener = &generation.listeners[at];
             let acceptor = shared.tcp_contexts[at].as_ref().map(Acceptor::new);
+            let port = socket.local_address().map_or(listener.address.port(), |address| address.port());
+            let alt_svc = listener.alt_svc.map(|told| {
+                let port = told.port.unwrap_or(port);
+                format!("h3=\":{port}\"; ma={}", told.max_age).into_bytes().into()
+            });
             let socket = ring.listen(socket, Owner::Door(place as u16).token());
-            doors.push(Door { listener: at as u16, socket, acceptor });
+            doors.push(Door { listener: at as u16, socket, acceptor, alt_svc });
         }
         ring.watch(self.orders.doorbell(), Owner::Mailbox.token());
         if let Some(doorbell) = self.lines.doorbell() {

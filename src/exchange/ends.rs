@@ -2,6 +2,7 @@
 //! plus what names the stream on it. Adding a protocol is one variant here and one arm per verb.
 
 use crate::h1::{self, Framing};
+use crate::h2;
 use crate::h3;
 use crate::http::{Fields, Output, RequestHead, ResponseHead};
 use crate::limits;
@@ -23,6 +24,17 @@ pub enum Abort {
 }
 
 impl Abort {
+    /// The code of RFC 9113 §7.
+    fn h2(self) -> u64 {
+        match self {
+            Self::NotNeeded => h2::code::NO_ERROR,
+            Self::Rejected => h2::code::REFUSED_STREAM,
+            Self::Cancelled => h2::code::CANCEL,
+            Self::Malformed => h2::code::PROTOCOL_ERROR,
+            Self::Internal => h2::code::INTERNAL_ERROR,
+        }
+    }
+
     /// The code of RFC 9114 §8.1.
     fn h3(self) -> u64 {
         match self {
@@ -54,15 +66,35 @@ pub enum Downstream<'a> {
         queued: usize,
         /// Set when the response will not be whole: HTTP/1.1 tells that by the connection's end only.
         cut: &'a mut bool,
+        /// Where else the client finds us (RFC 7838).
+        alt_svc: Option<&'a [u8]>,
+    },
+    /// A stream of an HTTP/2 connection.
+    H2 {
+        /// The connection.
+        connection: &'a mut h2::ServerConnection,
+        /// The stream's identifier.
+        stream: u64,
+        /// Where else the client finds us (RFC 7838).
+        alt_svc: Option<&'a [u8]>,
     },
 }
 
 impl Downstream<'_> {
-    /// Whether a request that is malformed gets an answer. On HTTP/3 its stream is reset instead (RFC 9114 §4.1.2).
+    /// Whether a request that is malformed gets an answer. On HTTP/2 and HTTP/3 its stream is
+    /// reset instead (RFC 9113 §8.1.1, RFC 9114 §4.1.2).
     pub fn answers_malformed(&self) -> bool {
         match self {
-            Self::H3 { .. } => false,
+            Self::H3 { .. } | Self::H2 { .. } => false,
             Self::H1 { .. } => true,
+        }
+    }
+
+    /// Where else the client finds us: the value of Alt-Svc.
+    pub fn alt_svc(&self) -> Option<&[u8]> {
+        match self {
+            Self::H3 { .. } => None,
+            Self::H1 { alt_svc, .. } | Self::H2 { alt_svc, .. } => *alt_svc,
         }
     }
 
@@ -71,6 +103,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.send_head(*stream, head, end),
             Self::H1 { connection, out, .. } => connection.send_head(head, end, out),
+            Self::H2 { connection, stream, .. } => connection.send_head(*stream, head, end),
         }
     }
 
@@ -79,6 +112,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.send_informational(*stream, head),
             Self::H1 { connection, out, .. } => connection.send_informational(head, out),
+            Self::H2 { connection, stream, .. } => connection.send_informational(*stream, head),
         }
     }
 
@@ -87,6 +121,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.send_body(*stream, chunk),
             Self::H1 { connection, out, .. } => connection.send_body(chunk, out),
+            Self::H2 { connection, stream, .. } => connection.send_body(*stream, chunk),
         }
     }
 
@@ -95,6 +130,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.send_trailers(*stream, fields),
             Self::H1 { connection, out, .. } => connection.send_trailers(fields, out),
+            Self::H2 { connection, stream, .. } => connection.send_trailers(*stream, fields),
         }
     }
 
@@ -103,6 +139,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.end(*stream),
             Self::H1 { connection, out, .. } => connection.end(out),
+            Self::H2 { connection, stream, .. } => connection.end(*stream),
         }
     }
 
@@ -111,6 +148,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.reset(*stream, abort.h3()),
             Self::H1 { cut, .. } => **cut = true,
+            Self::H2 { connection, stream, .. } => connection.reset(*stream, abort.h2()),
         }
     }
 
@@ -120,6 +158,7 @@ impl Downstream<'_> {
             Self::H3 { connection, stream } => connection.stop(*stream, abort.h3()),
             // Nobody reads it: the machine closes the connection behind the response.
             Self::H1 { .. } => {}
+            Self::H2 { connection, stream, .. } => connection.stop(*stream, abort.h2()),
         }
     }
 
@@ -128,6 +167,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.grant(*stream, bytes),
             Self::H1 { connection, .. } => connection.grant(bytes),
+            Self::H2 { connection, stream, .. } => connection.grant(*stream, bytes),
         }
     }
 
@@ -136,6 +176,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.room(*stream),
             Self::H1 { out, queued, .. } => limits::CLIENT_QUEUE_BYTES.saturating_sub(out.len() + *queued),
+            Self::H2 { connection, stream, .. } => connection.room(*stream),
         }
     }
 
@@ -144,6 +185,7 @@ impl Downstream<'_> {
         match self {
             Self::H3 { connection, stream } => connection.pending(*stream),
             Self::H1 { out, queued, .. } => out.len() + *queued,
+            Self::H2 { connection, stream, .. } => connection.pending(*stream),
         }
     }
 }

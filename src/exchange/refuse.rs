@@ -25,7 +25,7 @@ impl Exchange {
         let mut head = ResponseHead::default();
         let mut body = Vec::new();
         answer.write(&mut head, &mut body);
-        self.answer(&head, body, downstream, turn)
+        self.answer(head, body, downstream, turn)
     }
 
     /// Answers OPTIONS whose hops are used up (RFC 9110 §7.6.2).
@@ -34,7 +34,7 @@ impl Exchange {
         respond::options(respond::ALLOW_DEFAULT, turn.date, &mut head);
         let id: [u8; 32] = hex(&self.trail.id);
         head.fields.push_known(Known::XRequestId, &id);
-        self.answer(&head, Vec::new(), downstream, turn)
+        self.answer(head, Vec::new(), downstream, turn)
     }
 
     /// Sends a request that came without TLS to the same URL at https.
@@ -45,12 +45,12 @@ impl Exchange {
         }
         let id: [u8; 32] = hex(&self.trail.id);
         head.fields.push_known(Known::XRequestId, &id);
-        self.answer(&head, Vec::new(), downstream, turn)
+        self.answer(head, Vec::new(), downstream, turn)
     }
 
     fn answer(
         &mut self,
-        head: &ResponseHead,
+        mut head: ResponseHead,
         body: Vec<u8>,
         downstream: &mut Downstream<'_>,
         turn: &mut Turn<'_>,
@@ -58,7 +58,10 @@ impl Exchange {
         self.trail.note_head(head.status, turn.now);
         self.note_taken(turn.now);
         let bodiless = body.is_empty() || !respond::sends_body(&self.head.method);
-        downstream.send_head(head, bodiless);
+        if let Some(value) = downstream.alt_svc() {
+            head.fields.push_known(Known::AltSvc, value);
+        }
+        downstream.send_head(&head, bodiless);
         if !bodiless {
             self.trail.response_bytes += body.len() as u64;
             downstream.send_body(Chunk::from_vec(body));

@@ -39,6 +39,9 @@ impl Exchange {
                 }
                 self.endless |= is_endless(head.fields.get(Known::ContentType));
                 forward::response_downstream(&mut head, WireVersion::H1_1, turn.date);
+                if let Some(value) = downstream.alt_svc() {
+                    head.fields.push_known(Known::AltSvc, value);
+                }
                 downstream.send_head(&head, end);
                 turn.spare = Some(head);
                 self.response = ResponseState::Streaming;

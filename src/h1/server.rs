@@ -175,6 +175,11 @@ impl ServerConnection {
         }
     }
 
+    /// Moves bytes that wait out of the receive pool, which others need.
+    pub fn unpin(&mut self) {
+        self.input.unpin();
+    }
+
     /// Takes bytes that arrived. What they mean is told by [`Self::next_event`].
     pub fn receive(&mut self, bytes: Chunk) {
         if self.receiving != Receiving::Shut {

@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn padding_is_no_content() {
-        let of = |flags: u8, payload: &[u8]| told(&mut Scanner::new(false), &[&frame(kind::DATA, flags, 1, payload)])[0];
+        let of =
+            |flags: u8, payload: &[u8]| told(&mut Scanner::new(false), &[&frame(kind::DATA, flags, 1, payload)])[0];
         assert_eq!(of(0, b"abc").content(), 3);
         assert_eq!(of(flag::PADDED, &[2, b'a', 0, 0]).content(), 1);
         assert_eq!(of(flag::PADDED, &[200, 0, 0]).content(), 0, "more padding than there is");

@@ -16,7 +16,6 @@
 //! frames that pass say which streams are worth asking. Flow control follows credit: a window opens by what was handed out,
 //! and no more is handed out than was granted.
 
-
 mod frames;
 mod glitches;
 mod heads;

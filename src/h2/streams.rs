@@ -10,8 +10,8 @@
 
 use super::pipe::Payload;
 use crate::http::NO_OWNER;
-use bytes::Bytes;
 use ::h2::{RecvStream, SendStream};
+use bytes::Bytes;
 use spooky_uring::Chunk;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@
 //! What the cells are called outside stands in [`super::registry`].
 
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Protocol, QueueFull, StatusClass,
-    TlsAlert, UpstreamClose,
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood, Protocol, QueueFull,
+    StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::Latency;
 use super::scope::Scope;
@@ -153,6 +153,7 @@ per_kind! {
     DatagramDrop => DatagramDrops,
     HandshakeFailure => HandshakeFailures,
     Flood => Floods,
+    Http2Flood => Http2Floods,
     QueueFull => QueuesFull,
     CloseCode => CloseCodes,
     TlsAlert => TlsAlerts,
@@ -313,6 +314,9 @@ pub struct WorkerCells {
     pub qlog_dropped_bytes: Counter,
     /// Bounded things that were full.
     pub full: QueuesFull,
+
+    /// HTTP/2 connections we closed because their client did something too often.
+    pub http2_floods: Http2Floods,
 
     /// UDP and QUIC.
     pub quic: QuicCells,

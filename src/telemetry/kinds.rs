@@ -95,6 +95,33 @@ kinds! {
 }
 
 kinds! {
+    /// What an HTTP/2 client did too often. The variants, their order and their words are those of `h2::Glitch`, which
+    /// telemetry cannot see: `Http2Flood::ALL[glitch as usize]`.
+    Http2Flood {
+        /// RST_STREAM frames.
+        Resets = "resets",
+        /// Mistakes for which we had to reset a stream.
+        Malformed = "malformed",
+        /// CONTINUATION frames.
+        Continuations = "continuations",
+        /// SETTINGS frames.
+        Settings = "settings",
+        /// PING frames.
+        Pings = "pings",
+        /// DATA frames without content.
+        Empty = "empty",
+        /// PRIORITY frames.
+        Priorities = "priorities",
+        /// WINDOW_UPDATE frames.
+        WindowUpdates = "window_updates",
+        /// Frames of unknown types.
+        Unknown = "unknown",
+        /// What the library itself limits.
+        Library = "library",
+    }
+}
+
+kinds! {
     /// Why a handshake did not complete.
     HandshakeFailure {
         /// The client showed no certificate, and one is required.

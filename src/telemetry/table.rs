@@ -5,8 +5,8 @@
 
 use super::cells::{BackendCells, NamedCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Protocol, QueueFull, Side,
-    StatusClass, TlsAlert, UpstreamClose,
+    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood, Protocol, QueueFull,
+    Side, StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::{Latency, Merged};
 use super::registry::{Metric, Sources};
@@ -141,6 +141,9 @@ metrics! {
     Counter "spooky_quic_floods_total" &["worker", "kind"],
         "QUIC connections closed with H3_EXCESSIVE_LOAD, by what the client did too often.",
         |s, out| kinds(s, out, Flood::ALL, Flood::word, |c, k| c.quic.floods.get(k));
+    Counter "spooky_http2_floods_total" &["worker", "kind"],
+        "HTTP/2 connections closed because their client did something too often, by what it was.",
+        |s, out| kinds(s, out, Http2Flood::ALL, Http2Flood::word, |c, k| c.http2_floods.get(k));
     Counter "spooky_quic_events_total" &["worker", "event"],
         "What the QUIC and HTTP/3 side did and met, by name.",
         |s, out| named(s, out, |c| &c.quic.events);

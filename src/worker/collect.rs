@@ -2,7 +2,8 @@
 
 use super::Worker;
 use super::clients::Downkey;
-use super::clients::tcp::{self, Tcp};
+use super::clients::table::{self, Bounds};
+use super::clients::tcp::Tcp;
 use super::drain::Drain;
 use super::token::Owner;
 use crate::h3::{DropReason, Received};
@@ -15,7 +16,7 @@ use std::time::Instant;
 /// Whose stream socket an event is of.
 enum Of {
     Origin(u32),
-    Client(tcp::Key),
+    Client(table::Key),
 }
 
 impl<I: Io> Worker<I> {
@@ -30,12 +31,12 @@ impl<I: Io> Worker<I> {
             Event::Accepted { token, stream, peer } => self.accepted(token, stream, peer),
             Event::Received { token, stream, lease } => match self.stream_of(token, stream) {
                 Some(Of::Origin(slot)) => self.collect_bytes(slot, lease),
-                Some(Of::Client(key)) => self.note_client(key, |tcp, now| tcp.receive(lease, now)),
+                Some(Of::Client(key)) => self.note_client(key, |tcp, bounds, now| tcp.receive(lease, bounds, now)),
                 None => {}
             },
             Event::Sent { token, stream, queued } => match self.stream_of(token, stream) {
                 Some(Of::Origin(slot)) => self.origin_took(slot, queued),
-                Some(Of::Client(key)) => self.note_client(key, |tcp, now| tcp.sent(queued, now)),
+                Some(Of::Client(key)) => self.note_client(key, |tcp, _, now| tcp.sent(queued, now)),
                 None => {}
             },
             Event::Connected { token, stream, result } => {
@@ -45,7 +46,7 @@ impl<I: Io> Worker<I> {
             }
             Event::Ended { token, stream, end } => match self.stream_of(token, stream) {
                 Some(Of::Origin(slot)) => self.origin_ended(slot, end),
-                Some(Of::Client(key)) => self.note_client(key, |tcp, _| match end {
+                Some(Of::Client(key)) => self.note_client(key, |tcp, _, _| match end {
                     End::Fin => tcp.receive_end(),
                     End::Error(_) => tcp.receive_failure(),
                 }),
@@ -53,7 +54,7 @@ impl<I: Io> Worker<I> {
             },
             Event::SendFailed { token, stream, .. } => match self.stream_of(token, stream) {
                 Some(Of::Origin(slot)) => self.origin_send_failed(slot),
-                Some(Of::Client(key)) => self.note_client(key, |tcp, _| tcp.receive_failure()),
+                Some(Of::Client(key)) => self.note_client(key, |tcp, _, _| tcp.receive_failure()),
                 None => {}
             },
             Event::DatagramsRefused { .. } => self.cells.quic.send_failures.add(1),
@@ -111,16 +112,16 @@ impl<I: Io> Worker<I> {
     }
 
     /// Notes something on a client's connection, which then runs.
-    fn note_client(&mut self, key: tcp::Key, note: impl FnOnce(&mut Tcp, Instant)) {
-        if let Some(tcp) = self.clients.tcp.get_mut(key) {
-            note(tcp, self.now);
+    fn note_client(&mut self, key: table::Key, note: impl FnOnce(&mut Tcp, &Bounds, Instant)) {
+        if let Some((tcp, bounds)) = self.clients.tcp.with_bounds(key) {
+            note(tcp, bounds, self.now);
             self.touch(Downkey::Tcp(key));
             self.count_tls(key);
         }
     }
 
     /// Counts what became of a connection's handshake.
-    fn count_tls(&mut self, key: tcp::Key) {
+    fn count_tls(&mut self, key: table::Key) {
         let Some((accepted, result)) = self.clients.tcp.take_handshake(key) else {
             return;
         };

@@ -70,7 +70,7 @@ impl<I: Io> Worker<I> {
         let generation = &*snapshot.generation;
         let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
         if let Some(port) = self.clients.redirects(key, generation) {
-            let trail = Trail::new(self.now, id, address, key.protocol(), self.clients.handshake(key));
+            let trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
             let slot = self.add(key, stream, Exchange::new(head, end, snapshot, trail, self.now));
             self.step(slot, |exchange, downstream, turn| exchange.redirect_to_https(port, downstream, turn));
             return;
@@ -91,7 +91,7 @@ impl<I: Io> Worker<I> {
             },
             Err(refused) => (None, Some(refused)),
         };
-        let trail = Trail::new(self.now, id, address, key.protocol(), self.clients.handshake(key));
+        let trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
         let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
         exchange.plan = planned;
         exchange.permits = permits;
@@ -113,14 +113,15 @@ impl<I: Io> Worker<I> {
         let Some((address, ..)) = self.peer(key) else {
             return;
         };
-        let trail = Trail::new(self.now, self.ids.next_id(), address, key.protocol(), self.clients.handshake(key));
+        let trail =
+            Trail::new(self.now, self.ids.next_id(), address, self.clients.kind(key), self.clients.handshake(key));
         let exchange = Exchange::new(Box::default(), false, Rc::clone(&self.snapshot), trail, self.now);
         let slot = self.add(key, stream, exchange);
         self.exchange_event(slot, Event::Refused(refusal));
     }
 
     fn add(&mut self, key: Downkey, stream: u64, exchange: Exchange) -> u32 {
-        self.cells.exchange_started(key.protocol());
+        self.cells.exchange_started(self.clients.kind(key));
         let slot = self.exchanges.insert(Running { exchange, downkey: key, stream }) as u32;
         self.clients.set_owner(key, stream, slot, self.now);
         slot

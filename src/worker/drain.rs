@@ -77,7 +77,7 @@ impl<I: Io> Worker<I> {
                 }
                 Downkey::Tcp(key) => {
                     if let Some(tcp) = self.clients.tcp.get_mut(key) {
-                        tcp.protocol.drain();
+                        tcp.drain();
                     }
                 }
             }

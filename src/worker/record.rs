@@ -3,6 +3,7 @@
 use super::{Downkey, Worker};
 use crate::exchange::Exchange;
 use crate::exchange::trail::hex;
+use crate::h2;
 use crate::h3;
 use crate::http::{Reason, Side};
 use crate::telemetry::kinds::{
@@ -66,8 +67,10 @@ impl<I: Io> Worker<I> {
             let closed = counters().map(|counters| counters.removed.get()).sum();
             self.cells.connections(Protocol::H3, opened, closed);
         }
-        let (opened, closed) = self.clients.tcp.counts();
-        self.cells.connections(Protocol::H1, opened, closed);
+        for protocol in [Protocol::H1, Protocol::H2] {
+            let (opened, closed) = self.clients.tcp.counts(protocol);
+            self.cells.connections(protocol, opened, closed);
+        }
         self.access.flush_due(&mut self.io, &self.cells);
         self.arm_access();
     }
@@ -101,6 +104,11 @@ pub(super) fn connect_failure(errno: i32) -> (Reason, ConnectFailure) {
 /// The counter of a flood: the same words in the same order (a test compares them).
 fn flood_kind(glitch: h3::Glitch) -> kinds::Flood {
     kinds::Flood::ALL[glitch as usize]
+}
+
+/// The counter of a flood over HTTP/2: the same words in the same order (a test compares them).
+pub(super) fn http2_flood_kind(glitch: h2::Glitch) -> kinds::Http2Flood {
+    kinds::Http2Flood::ALL[glitch as usize]
 }
 
 /// Counts how a client's connection ended.
@@ -152,15 +160,24 @@ fn handshake_failure(cause: Option<h3::CloseCause>) -> HandshakeFailure {
 #[cfg(test)]
 mod tests {
     use super::super::collect::drop_kind;
-    use super::{flood_kind, handshake_failure};
+    use super::{flood_kind, handshake_failure, http2_flood_kind};
+    use crate::h2;
     use crate::h3::{CloseCause, Closer, DropReason, Glitch};
-    use crate::telemetry::kinds::{DatagramDrop, Flood, HandshakeFailure};
+    use crate::telemetry::kinds::{DatagramDrop, Flood, HandshakeFailure, Http2Flood};
 
     #[test]
     fn floods_have_the_same_words_on_both_sides() {
         assert_eq!(Glitch::ALL.len(), Flood::COUNT);
         for glitch in Glitch::ALL {
             assert_eq!(flood_kind(glitch).word(), glitch.token());
+        }
+    }
+
+    #[test]
+    fn floods_over_http2_have_the_same_words_on_both_sides() {
+        assert_eq!(h2::Glitch::ALL.len(), Http2Flood::COUNT);
+        for glitch in h2::Glitch::ALL {
+            assert_eq!(http2_flood_kind(glitch).word(), glitch.token());
         }
     }
 

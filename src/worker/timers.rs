@@ -171,6 +171,7 @@ impl<I: Io> Worker<I> {
                 origin.protocol.unpin();
             }
         }
+        self.clients.tcp.relieve();
         let pressure = self.io.pressure();
         if pressure.free * limits::POOL_LOW_SHARE < pressure.total {
             self.arm_relief();

@@ -1,6 +1,7 @@
 //! The last part of a turn: every touched client connection sends what it has, as trains of equal datagrams.
 
-use super::clients::tcp::{self, Verdict};
+use super::clients::table;
+use super::clients::tcp::Verdict;
 use super::record;
 use super::{Downkey, Worker};
 use crate::h3;
@@ -64,14 +65,19 @@ impl<I: Io> Worker<I> {
     }
 
     /// Hands what a connection wants to send to its socket, and does what becomes of it.
-    fn transmit_tcp(&mut self, key: tcp::Key) {
+    fn transmit_tcp(&mut self, key: table::Key) {
         let times = self.clients.tcp.times;
         let Some(tcp) = self.clients.tcp.get_mut(key) else {
             return;
         };
         tcp.flush(&mut self.io);
         match tcp.verdict(&times, &mut self.io, self.now) {
-            Verdict::Stay => return self.arm_client(Downkey::Tcp(key)),
+            Verdict::Stay => {
+                if tcp.has_events() {
+                    self.touch(Downkey::Tcp(key));
+                }
+                return self.arm_client(Downkey::Tcp(key));
+            }
             Verdict::Close => self.io.close(key.stream),
             Verdict::Abort => self.io.abort(key.stream),
         }
@@ -79,12 +85,15 @@ impl<I: Io> Worker<I> {
     }
 
     /// Forgets a connection whose socket is closed.
-    pub(super) fn forget_tcp(&mut self, key: tcp::Key) {
+    pub(super) fn forget_tcp(&mut self, key: table::Key) {
         let Some((tcp, handshakes)) = self.clients.tcp.remove(key) else {
             return;
         };
         if let Some((_, timer)) = tcp.client.armed {
             self.wheel.cancel(timer);
+        }
+        if let Some(glitch) = tcp.flood() {
+            self.cells.http2_floods.count(record::http2_flood_kind(glitch));
         }
         if handshakes {
             // It did not fail: nobody went on with it.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use super::{Compiler, files};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
-    Cleartext, ClientAuthSource, Listener, ListenerTls, MinVersion, NamedCertificate, Protocols, Quic, Security,
-    TlsSource,
+    AltSvc, Cleartext, ClientAuthSource, Listener, ListenerTls, MinVersion, NamedCertificate, Protocols, Quic,
+    Security, TlsSource,
 };
 use crate::config::keys;
 use crate::config::schema::Located;
@@ -75,7 +75,10 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
             None => (protocols(listener), Security::Tls(tls(compiler, listener))),
         };
         let quic = quic(compiler, &listener.value.quic.value);
-        listeners.push(Listener { name: name.into(), address, protocols, security, quic });
+        let keys::AltSvc { enabled, port, max_age } = &listener.value.alt_svc.value;
+        let told = enabled.value && protocols.h3 && protocols.over_tcp();
+        let alt_svc = told.then(|| AltSvc { port: port.as_ref().map(|port| port.value), max_age: max_age.value });
+        listeners.push(Listener { name: name.into(), address, protocols, security, alt_svc, quic });
         places.push(listener.place);
     }
     listeners
@@ -87,6 +90,7 @@ fn protocols(listener: &Located<keys::Listener>) -> Protocols {
     for protocol in &listener.value.protocols.value {
         match protocol.value {
             keys::Protocol::H3 => protocols.h3 = true,
+            keys::Protocol::H2 => protocols.h2 = true,
             keys::Protocol::H1 => protocols.h1 = true,
         }
     }
@@ -121,7 +125,7 @@ fn cleartext(
         keys::CleartextAction::Redirect => Cleartext::Redirect { port: listener.value.https_port.value },
         keys::CleartextAction::Serve => Cleartext::Serve,
     };
-    (Protocols { h1: true, h3: false }, Security::Cleartext(cleartext))
+    (Protocols { h1: true, ..Protocols::default() }, Security::Cleartext(cleartext))
 }
 
 fn tls(compiler: &mut Compiler<'_>, listener: &Located<keys::Listener>) -> ListenerTls {

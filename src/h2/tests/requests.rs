@@ -1,8 +1,8 @@
 //! Requests of a client that writes its frames by hand.
 
+use super::super::Settings;
 use super::super::code;
 use super::support::*;
-use super::super::Settings;
 use crate::http::{Event, HeadLimits, Known, Method, Reason, ResponseHead};
 use spooky_uring::Chunk;
 
@@ -94,7 +94,10 @@ fn a_client_above_its_window_is_reset() {
     }
     assert_eq!(shapes(&server.events()), ["1: reset 3", "1: stop 3"]);
     let resets = server.frames();
-    assert_eq!(resets.iter().map(|frame| (frame.kind, frame.code())).collect::<Vec<_>>(), [(3, code::FLOW_CONTROL_ERROR)]);
+    assert_eq!(
+        resets.iter().map(|frame| (frame.kind, frame.code())).collect::<Vec<_>>(),
+        [(3, code::FLOW_CONTROL_ERROR)]
+    );
     assert_eq!(server.connection.streams_open(), 0);
 }
 

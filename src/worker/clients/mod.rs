@@ -1,15 +1,19 @@
 //! The clients' connections of one worker, over every transport.
 //!
 //! Owns where a connection is found ([`Downkey`]) and what the worker keeps for each beside its protocol ([`Client`]). A
-//! connection belongs to one transport: [`quic`] has the datagram side, [`tcp`] the other. Who only needs the client's end of an exchange asks
+//! connection belongs to one transport: [`quic`] has the datagram side; [`table`],
+//! [`tcp`] and [`protocol`] the other. Who only needs the client's end of an exchange asks
 //! [`Clients::end`] and never learns which it is.
 
+pub mod protocol;
 pub mod quic;
+pub mod table;
 pub mod tcp;
 
 use crate::config::{Cleartext, Generation, Security};
 use crate::exchange::Downstream;
 use crate::h1;
+use crate::h2;
 use crate::h3;
 use crate::http::HeadLimits;
 use crate::http::peer::Peer;
@@ -34,7 +38,7 @@ pub(super) enum Downkey {
         connection: h3::ConnKey,
     },
     /// Over TCP.
-    Tcp(tcp::Key),
+    Tcp(table::Key),
 }
 
 /// What a worker keeps for each client connection beside the protocol.
@@ -59,6 +63,8 @@ pub struct Door {
     pub socket: ListenerId,
     /// What connections begin with; `None`: without TLS.
     pub acceptor: Option<Rc<tls::Acceptor>>,
+    /// The value of Alt-Svc in its responses.
+    pub alt_svc: Option<Rc<[u8]>>,
 }
 
 /// All of them.
@@ -66,10 +72,12 @@ pub(super) struct Clients {
     /// Listeners of datagrams, by position.
     pub quic: Vec<quic::Listener>,
     /// Connections over TCP, of all listeners.
-    pub tcp: tcp::Table,
+    pub tcp: table::Table,
     /// Listening sockets of TCP, by position.
     pub doors: Vec<Door>,
     most: usize,
+    /// What a connection without TLS has to show.
+    unsecured: Rc<Handshake>,
 }
 
 impl Clients {
@@ -77,21 +85,29 @@ impl Clients {
     pub(super) fn new(quic: Vec<(h3::Endpoint, UdpId)>, doors: Vec<Door>, generation: &Generation) -> Self {
         let performance = &generation.performance;
         let protocol = &generation.protocol;
-        let times = tcp::Times {
+        let times = table::Times {
             head: performance.client_header_timeout,
             idle: performance.client_idle_timeout,
             send: performance.client_send_timeout,
         };
         let head = HeadLimits {
-            fields: (protocol.max_headers_count as usize).min(limits::H1_FIELDS_CEILING),
+            fields: protocol.max_headers_count as usize,
             bytes: protocol.max_headers_bytes as usize,
             ..HeadLimits::REQUEST
         };
+        let bounds = table::Bounds {
+            h1: h1::Limits {
+                head: HeadLimits { fields: head.fields.min(limits::H1_FIELDS_CEILING), ..head },
+                ..h1::Limits::SERVER
+            },
+            h2: h2::Settings { head, ..h2::Settings::SERVER },
+        };
         Self {
             quic: quic.into_iter().map(|(endpoint, socket)| quic::Listener::new(endpoint, socket)).collect(),
-            tcp: tcp::Table::new(times, h1::Limits { head, ..h1::Limits::SERVER }),
+            tcp: table::Table::new(times, bounds),
             doors,
             most: performance.share(performance.max_active_connections) as usize,
+            unsecured: Rc::default(),
         }
     }
 
@@ -110,8 +126,7 @@ impl Clients {
             }
             Downkey::Tcp(key) => {
                 let times = self.tcp.times;
-                let tcp = self.tcp.get_mut(key)?;
-                tcp.time_out(&times, now).or_else(|| tcp.next_told())
+                self.tcp.get_mut(key)?.next_told(&times, now)
             }
         }
     }
@@ -128,10 +143,7 @@ impl Clients {
             Downkey::Quic { listener, connection } => {
                 self.quic(listener, connection).map(|connection| Downstream::H3 { connection, stream })
             }
-            Downkey::Tcp(key) => {
-                let tcp::Tcp { protocol, output, queued, cut, .. } = self.tcp.get_mut(key)?;
-                Some(Downstream::H1 { connection: protocol, out: output, queued: *queued, cut })
-            }
+            Downkey::Tcp(key) => Some(self.tcp.get_mut(key)?.end(stream)),
         }
     }
 
@@ -159,7 +171,7 @@ impl Clients {
             }
             Downkey::Tcp(key) => {
                 if let Some(tcp) = self.tcp.get_mut(key) {
-                    tcp.set_owner(owner, now);
+                    tcp.set_owner(stream, owner, now);
                 }
             }
         }
@@ -179,7 +191,19 @@ impl Clients {
             Downkey::Quic { listener, connection } => {
                 self.quic(listener, connection).map(|connection| Rc::clone(connection.handshake())).unwrap_or_default()
             }
-            Downkey::Tcp(key) => self.tcp.get_mut(key).map(|tcp| tcp.handshake()).unwrap_or_default(),
+            Downkey::Tcp(key) => self
+                .tcp
+                .get_mut(key)
+                .and_then(|tcp| tcp.handshake())
+                .map_or_else(|| Rc::clone(&self.unsecured), Rc::clone),
+        }
+    }
+
+    /// What is spoken on a connection.
+    pub(super) fn kind(&self, key: Downkey) -> Protocol {
+        match key {
+            Downkey::Quic { .. } => Protocol::H3,
+            Downkey::Tcp(key) => self.tcp.kind(key),
         }
     }
 
@@ -232,15 +256,5 @@ impl Clients {
     /// How many there are, closing ones included.
     pub(super) fn len(&self) -> usize {
         self.quic.iter().map(|listener| listener.endpoint.len()).sum::<usize>() + self.tcp.len()
-    }
-}
-
-impl Downkey {
-    /// What is spoken there.
-    pub(super) fn protocol(self) -> Protocol {
-        match self {
-            Self::Quic { .. } => Protocol::H3,
-            Self::Tcp(_) => Protocol::H1,
-        }
     }
 }

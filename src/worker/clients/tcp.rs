@@ -1,51 +1,35 @@
-//! Clients over TCP: one socket each, an optional layer of TLS above it, and the protocol above that.
+//! One client over TCP: a socket, an optional layer of TLS above it, and the protocol above that.
 //!
 //! Owns what stands between a socket and a protocol machine: what arrived and what waits to leave, whether the socket is
-//! read, how a connection ends (at once, lingering, by a reset) and what it waits for. Knows no exchange but its slot. The
+//! read, how the connection ends (at once, lingering, by a reset) and what it waits for. Knows no exchange but its slot. The
 //! worker calls in this order: `receive…` while it collects, [`Tcp::next_told`] when the connection runs, [`Tcp::flush`] and
-//! [`Tcp::verdict`] when it transmits.
+//! [`Tcp::verdict`] when it transmits. What is spoken is [`super::protocol`]'s, where it is found [`super::table`]'s.
 
+use super::protocol::{H1, Protocol};
+use super::table::{Bounds, Times};
 use super::{Client, Door};
-use crate::h1::{self, Closing, Next, ServerConnection};
+use crate::exchange::Downstream;
+use crate::h1::{Closing, ServerConnection};
+use crate::h2;
 use crate::http::{Event, NO_OWNER, Output, Reason, RequestHead, Scheme, StreamRef};
 use crate::identity::{Handshake, ShownCertificate};
 use crate::limits;
-use crate::tls::{self, ServerSession};
-use slab::Slab;
+use crate::telemetry::kinds;
+use crate::tls::{self, Alpn, ServerSession};
 use spooky_uring::{Chunk, Io, Lease, StreamId};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-
-/// A connection in the table. A late use finds nothing instead of a stranger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::worker) struct Key {
-    /// Its place.
-    pub slot: u32,
-    /// Its socket.
-    pub stream: StreamId,
-}
-
-/// How long things may take.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::worker) struct Times {
-    /// From accepting, or the first byte of a later head, to the whole head.
-    pub head: Duration,
-    /// Between requests.
-    pub idle: Duration,
-    /// For what waits behind the end of an exchange.
-    pub send: Duration,
-}
+use std::time::Instant;
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Open,
-    /// The other side is gone, or went away in the middle of something: the exchange, if there is one, has not heard yet.
+    /// The other side is gone, or went away in the middle of something; exchanges may not have heard yet.
     Gone,
     /// What was sent must not be taken for a whole response: only a reset tells it.
     Cut,
-    /// Nothing more is received; what waits is sent, and then it lingers.
+    /// TLS cannot go on: its last word is sent, and then it lingers. Exchanges may not have heard yet.
     Ending,
     /// FIN was sent; what still comes is dropped until then.
     Lingering {
@@ -82,36 +66,30 @@ pub(in crate::worker) struct Tcp {
     pub peer: SocketAddr,
     /// What is kept for every connection.
     pub client: Client,
+    /// The value of Alt-Svc in responses.
+    alt_svc: Option<Rc<[u8]>>,
     /// TLS, above the socket.
     tls: Option<Box<ServerSession>>,
     /// The protocol above that; before a handshake is done it has nothing to say.
-    pub protocol: ServerConnection,
+    protocol: Protocol,
     /// What the protocol wants to send.
-    pub output: Output,
+    output: Output,
     /// The same sealed, and what TLS itself has to say.
     sealed: Output,
     /// Bytes that the socket's queue holds.
-    pub queued: usize,
-    /// Set when the response that was begun will not be whole.
-    pub cut: bool,
-    /// The exchange of the request under way.
-    pub owner: u32,
-    /// The queue moved and its exchange has not heard.
-    room: bool,
-    /// The handshake was done since somebody asked.
-    settled: bool,
-    /// It is one of [`Table::handshaking`].
-    handshakes: bool,
+    queued: usize,
+    /// Nothing was taken off it since the receive pool was last looked through for what pins it.
+    stuck: bool,
+    /// It is one of [`super::table::Table::handshaking`].
+    pub(super) handshakes: bool,
+    /// The handshake was done, or failed, and nobody has asked yet.
+    pub(super) settled: Option<Result<(), tls::Fault>>,
     /// When it was accepted.
-    accepted: Instant,
+    pub(super) accepted: Instant,
     /// close_notify was sent.
     said_goodbye: bool,
-    /// Why TLS ended, once, for the worker to count.
-    fault: Option<tls::Fault>,
     /// FIN was received.
     finished: bool,
-    /// The protocol's fault was told.
-    faulted: bool,
     reading: bool,
     life: Life,
     /// When what is waited for now began: the head, the next request, or the socket to take bytes.
@@ -121,27 +99,26 @@ pub(in crate::worker) struct Tcp {
 }
 
 impl Tcp {
-    fn new(stream: StreamId, door: &Door, peer: SocketAddr, protocol: ServerConnection, now: Instant) -> Self {
+    /// A connection that was just accepted at a door.
+    pub(super) fn new(stream: StreamId, door: &Door, peer: SocketAddr, bounds: &Bounds, now: Instant) -> Self {
+        let scheme = if door.acceptor.is_some() { Scheme::Https } else { Scheme::Http };
         Self {
             stream,
             listener: door.listener,
             peer,
             client: Client::default(),
+            alt_svc: door.alt_svc.clone(),
             tls: door.acceptor.as_ref().map(|acceptor| Box::new(ServerSession::new(acceptor))),
-            protocol,
+            protocol: Protocol::H1(H1::new(ServerConnection::new(scheme, bounds.h1))),
             output: Output::new(),
             sealed: Output::new(),
-            fault: None,
             queued: 0,
-            cut: false,
-            owner: NO_OWNER,
-            room: false,
-            settled: false,
+            stuck: false,
             handshakes: door.acceptor.is_some(),
+            settled: None,
             accepted: now,
             said_goodbye: false,
             finished: false,
-            faulted: false,
             reading: true,
             life: Life::Open,
             since: now,
@@ -150,25 +127,17 @@ impl Tcp {
     }
 
     /// Takes what arrived.
-    pub(in crate::worker) fn receive(&mut self, lease: Lease, now: Instant) {
+    pub(in crate::worker) fn receive(&mut self, lease: Lease, bounds: &Bounds, now: Instant) {
         if self.life != Life::Open {
             return;
         }
         match &mut self.tls {
-            None => self.protocol.receive(lease.into_chunk()),
+            None => self.protocol.receive(lease.into_chunk(), now),
+            Some(tls) if tls.is_handshaking() => self.shake_hands(lease, bounds, now),
             Some(tls) => {
-                let handshaking = tls.is_handshaking();
-                let received = tls.receive(lease, |chunk| self.protocol.receive(chunk), &mut self.sealed);
-                if handshaking && !tls.is_handshaking() {
-                    self.settled = true;
-                }
-                if tls.peer_closed() {
-                    self.receive_end();
-                }
-                if let Err(fault) = received {
-                    self.fail(fault);
-                    return;
-                }
+                let received = tls.receive(lease, |chunk| self.protocol.receive(chunk, now), &mut self.sealed);
+                let ended = tls.peer_closed();
+                self.received(received, ended);
             }
         }
         if !self.within_head && self.protocol.is_within_head() {
@@ -177,42 +146,82 @@ impl Tcp {
         }
     }
 
+    /// Takes part of a handshake. What comes behind its end waits until it says what is spoken.
+    fn shake_hands(&mut self, lease: Lease, bounds: &Bounds, now: Instant) {
+        let Some(tls) = &mut self.tls else { return };
+        let mut early = Vec::new();
+        let received = tls.receive(lease, |chunk| early.push(chunk), &mut self.sealed);
+        let ended = tls.peer_closed();
+        if !tls.is_handshaking() && received.is_ok() {
+            self.settled = Some(Ok(()));
+            if tls.alpn() == Some(Alpn::H2) {
+                self.protocol = Protocol::H2(Box::new(h2::ServerConnection::new(bounds.h2, now)));
+                self.within_head = false;
+                self.since = now;
+            }
+            for chunk in early {
+                self.protocol.receive(chunk, now);
+            }
+        }
+        self.received(received, ended);
+    }
+
+    /// What TLS said of what came.
+    fn received(&mut self, received: Result<(), tls::Fault>, ended: bool) {
+        match received {
+            Ok(()) if ended => self.receive_end(),
+            Ok(()) => {}
+            Err(fault) => self.fail(fault),
+        }
+    }
+
     /// The client finished its direction.
     pub(in crate::worker) fn receive_end(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        // Clients that end without a word of TLS are many; what of theirs was cut, its framing tells.
-        if self.is_handshaking()
-            && let Some(Err(fault)) = self.tls.as_mut().map(|tls| tls.receive_end())
-        {
-            self.fail(fault);
+        match &mut self.tls {
+            Some(tls) if tls.is_handshaking() => {
+                if let Err(fault) = tls.receive_end() {
+                    self.fail(fault);
+                }
+            }
+            // Clients that end without a word of TLS are many; what of theirs was cut, its framing tells.
+            _ => self.protocol.receive_end(),
         }
-        self.protocol.receive_end();
     }
 
-    /// TLS cannot go on: its exchange, if there is one, ends; an alert leaves first.
+    /// TLS cannot go on.
     fn fail(&mut self, fault: tls::Fault) {
-        self.life = match (fault.tells, self.owner) {
-            (true, NO_OWNER) => Life::Ending,
-            _ => Life::Gone,
-        };
-        self.fault = Some(fault);
+        self.life = if fault.tells { Life::Ending } else { Life::Gone };
+        self.protocol.receive_reset();
+        self.settled = Some(Err(fault));
     }
 
-    /// Whether the client left.
-    pub(in crate::worker) fn is_gone(&self) -> bool {
-        self.life == Life::Gone
+    /// The socket failed in either direction.
+    pub(in crate::worker) fn receive_failure(&mut self) {
+        self.finished = true;
+        if self.life != Life::Cut {
+            self.life = Life::Gone;
+            self.protocol.receive_reset();
+        }
     }
 
-    /// Whether a TLS handshake runs.
-    pub(in crate::worker) fn is_handshaking(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    /// The socket's queue moved to this many bytes.
+    pub(in crate::worker) fn sent(&mut self, queued: usize, now: Instant) {
+        self.queued = queued;
+        self.since = now;
+        self.protocol.sent();
     }
 
-    /// What the handshake ended with; empty without TLS.
-    pub(in crate::worker) fn handshake(&self) -> Rc<Handshake> {
-        self.tls.as_ref().map(|tls| Rc::clone(tls.handshake())).unwrap_or_default()
+    /// What is spoken.
+    pub(in crate::worker) fn kind(&self) -> kinds::Protocol {
+        self.protocol.kind()
+    }
+
+    /// What the handshake ended with; `None` without TLS.
+    pub(in crate::worker) fn handshake(&self) -> Option<&Rc<Handshake>> {
+        self.tls.as_ref().map(|tls| tls.handshake())
     }
 
     /// The certificate that the client showed.
@@ -225,25 +234,24 @@ impl Tcp {
         self.tls.as_ref().is_none_or(|tls| tls.serves(host))
     }
 
-    /// The socket failed in either direction.
-    pub(in crate::worker) fn receive_failure(&mut self) {
-        self.finished = true;
-        if !matches!(self.life, Life::Cut) {
-            self.life = Life::Gone;
-        }
+    /// Whether the client left.
+    pub(in crate::worker) fn is_gone(&self) -> bool {
+        self.life == Life::Gone
     }
 
-    /// The socket's queue moved to this many bytes.
-    pub(in crate::worker) fn sent(&mut self, queued: usize, now: Instant) {
-        self.queued = queued;
-        self.since = now;
-        self.room = self.owner != NO_OWNER;
+    /// What the client did too often, if that closed the connection.
+    pub(in crate::worker) fn flood(&self) -> Option<h2::Glitch> {
+        self.protocol.flood()
     }
 
-    /// Its exchange began or is over.
-    pub(in crate::worker) fn set_owner(&mut self, owner: u32, now: Instant) {
-        self.owner = owner;
-        self.room = false;
+    /// The client's end of an exchange.
+    pub(in crate::worker) fn end(&mut self, stream: u64) -> Downstream<'_> {
+        self.protocol.end(stream, &mut self.output, self.queued, self.alt_svc.as_deref())
+    }
+
+    /// Says whose a stream is; an exchange began or is over.
+    pub(in crate::worker) fn set_owner(&mut self, stream: u64, owner: u32, now: Instant) {
+        self.protocol.set_owner(stream, owner);
         if owner == NO_OWNER {
             self.since = now;
             self.within_head = self.protocol.is_within_head();
@@ -251,80 +259,64 @@ impl Tcp {
     }
 
     /// The next thing to tell, if any.
-    pub(in crate::worker) fn next_told(&mut self) -> Option<Told> {
-        let at = StreamRef { stream: 0, owner: self.owner };
-        match self.life {
-            Life::Gone if self.owner != NO_OWNER => return Some(Told::Gone(self.owner, Reason::ClientGone)),
-            Life::Open => {}
-            _ => return None,
-        }
-        if self.owner != NO_OWNER {
-            if std::mem::take(&mut self.room) {
-                return Some(Told::Event(at, Event::Room));
+    pub(in crate::worker) fn next_told(&mut self, times: &Times, now: Instant) -> Option<Told> {
+        self.stuck = false;
+        let told = match self.life {
+            Life::Gone | Life::Ending => return self.protocol.next_bereaved(),
+            Life::Cut | Life::Lingering { .. } => return None,
+            Life::Open if self.is_late(times, now) && self.queued == 0 => {
+                self.protocol.refuse_head(Reason::ClientHeadTimeout)?
             }
-            // The response is given, and what is queued of it keeps its exchange: the next request waits for both.
-            if self.protocol.is_between() {
-                return None;
-            }
+            Life::Open => self.protocol.next_told(self.finished)?,
+        };
+        if let Told::Gone(owner, _) = told {
+            self.life = Life::Gone;
+            return Some(told).filter(|_| owner != NO_OWNER);
         }
-        match self.protocol.next_event() {
-            Ok(Some(event)) => Some(Told::Event(at, event)),
-            // Whoever closes while a response is due has gone: a client that means to read it does not say that it ends.
-            Ok(None) if self.finished && self.owner != NO_OWNER && !self.protocol.is_receiving() => {
-                self.life = Life::Gone;
-                Some(Told::Gone(self.owner, Reason::ClientGone))
-            }
-            Ok(None) => None,
-            // A fault is said again for as long as one asks.
-            Err(_) if std::mem::replace(&mut self.faulted, true) => None,
-            Err(fault) => match (fault.next, fault.reason()) {
-                (Next::Respond, Some(reason)) if self.owner != NO_OWNER => {
-                    Some(Told::Event(at, Event::Refused(reason.into())))
-                }
-                (_, reason) => {
-                    self.life = Life::Gone;
-                    let reason = reason.unwrap_or(Reason::ClientGone);
-                    (self.owner != NO_OWNER).then_some(Told::Gone(self.owner, reason))
-                }
-            },
-        }
+        Some(told)
+    }
+
+    /// Whether there may be something to tell although nothing arrived.
+    pub(in crate::worker) fn has_events(&self) -> bool {
+        !matches!(self.life, Life::Cut | Life::Lingering { .. }) && self.protocol.has_events()
     }
 
     /// Hands what the protocol wants to send to the socket. Chunks of the receive pool stay what they are while the pool
     /// has room: of what is left a connection holds half at most, the rest of its queue is copied.
     pub(in crate::worker) fn flush(&mut self, io: &mut impl Io) {
-        if self.cut {
+        if self.protocol.is_cut() {
             self.life = Life::Cut;
         }
-        if matches!(self.life, Life::Cut | Life::Gone) {
-            self.output.clear();
-            self.sealed.clear();
-            return;
+        match self.life {
+            Life::Cut | Life::Gone => {
+                self.output.clear();
+                self.sealed.clear();
+                return;
+            }
+            Life::Ending => self.output.clear(),
+            Life::Open | Life::Lingering { .. } => {
+                self.protocol.transmit(&mut self.output, self.queued, free_bytes(io));
+            }
         }
         let output = match &mut self.tls {
             None => &mut self.output,
             Some(tls) => {
-                if let Err(fault) = tls.send(&mut self.output, &mut self.sealed) {
-                    self.fault = Some(fault);
+                // An error is one of the library: there is nothing that could be said of it.
+                if tls.send(&mut self.output, &mut self.sealed).is_err() {
                     self.life = Life::Cut;
                     return;
                 }
                 &mut self.sealed
             }
         };
-        let mut sent = false;
         while let Some(chunk) = output.pop() {
-            sent = true;
             // Copy: a client that takes nothing must not hold the worker's receive pool.
-            let chunk = match chunk.is_pooled() && self.queued + chunk.len() > pooled_bytes_max(io) {
+            let chunk = match chunk.is_pooled() && self.queued + chunk.len() > free_bytes(io) / 2 {
                 true => Chunk::copy_from(&chunk),
                 false => chunk,
             };
             self.queued += chunk.len();
             io.send(self.stream, chunk);
-        }
-        if sent {
-            self.queued = io.queued(self.stream);
         }
     }
 
@@ -332,40 +324,46 @@ impl Tcp {
     pub(in crate::worker) fn verdict(&mut self, times: &Times, io: &mut impl Io, now: Instant) -> Verdict {
         match self.life {
             Life::Cut => return Verdict::Abort,
-            Life::Gone if self.owner == NO_OWNER => return Verdict::Close,
+            Life::Gone if self.protocol.is_idle() => return Verdict::Close,
             Life::Gone => return Verdict::Stay,
             Life::Lingering { until } if self.finished || until <= now => return Verdict::Close,
             Life::Lingering { .. } => return Verdict::Stay,
-            Life::Ending if self.queued > 0 => {}
-            Life::Ending => return self.linger(io, now),
+            Life::Ending if self.queued == 0 && self.protocol.is_idle() => return self.linger(io, now),
+            Life::Ending => {}
+            Life::Open if self.protocol.is_idle() && self.queued == 0 => {
+                let closing = self.protocol.closing();
+                if closing != Closing::No && self.says_goodbye(io) {
+                    return Verdict::Stay;
+                }
+                match closing {
+                    Closing::Now => return Verdict::Close,
+                    Closing::Linger => return self.linger(io, now),
+                    Closing::No => {}
+                }
+            }
             Life::Open => {}
         }
-        if self.life == Life::Open && self.owner == NO_OWNER && self.queued == 0 {
-            let closing = self.protocol.closing();
-            if closing != Closing::No && self.says_goodbye(io) {
-                return Verdict::Stay;
+        if self.is_late(times, now) {
+            if self.queued > 0 {
+                return Verdict::Abort;
             }
-            match closing {
-                Closing::Now => return Verdict::Close,
-                Closing::Linger => return self.linger(io, now),
-                Closing::No => {}
-            }
-        }
-        if self.deadline(times).is_some_and(|deadline| deadline <= now) {
-            return if self.queued > 0 { Verdict::Abort } else { Verdict::Close };
+            self.protocol.retire();
+            return if self.says_goodbye(io) { Verdict::Stay } else { Verdict::Close };
         }
         self.read(self.protocol.wants_read(), io);
         Verdict::Stay
     }
 
-    /// Whether there was a last word of TLS to send.
+    /// Whether there was a last word to send.
     fn says_goodbye(&mut self, io: &mut impl Io) -> bool {
-        let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_handshaking() && !self.said_goodbye) else {
+        if std::mem::replace(&mut self.said_goodbye, true) {
             return false;
-        };
-        self.said_goodbye = true;
-        tls.close_notify(&mut self.sealed);
+        }
         self.flush(io);
+        if let Some(tls) = &mut self.tls {
+            tls.close_notify(&mut self.sealed);
+            self.flush(io);
+        }
         self.queued > 0
     }
 
@@ -380,21 +378,15 @@ impl Tcp {
         Verdict::Stay
     }
 
-    /// The head that is waited for is late: the client is told, if it has begun one.
-    pub(in crate::worker) fn time_out(&mut self, times: &Times, now: Instant) -> Option<Told> {
-        let late = self.owner == NO_OWNER && self.deadline(times).is_some_and(|deadline| deadline <= now);
-        if late && self.life == Life::Open && self.queued == 0 && self.protocol.is_within_head() {
-            let event = self.protocol.refuse_head(Reason::ClientHeadTimeout);
-            return Some(Told::Event(StreamRef { stream: 0, owner: NO_OWNER }, event));
-        }
-        None
+    fn is_late(&self, times: &Times, now: Instant) -> bool {
+        self.deadline(times).is_some_and(|deadline| deadline <= now)
     }
 
     /// When it has waited too long. While an exchange runs, that is the exchange's own business.
     pub(in crate::worker) fn deadline(&self, times: &Times) -> Option<Instant> {
         match self.life {
             Life::Lingering { until } => return Some(until),
-            _ if self.owner != NO_OWNER => return None,
+            _ if !self.protocol.is_idle() => return None,
             _ => {}
         }
         let most = match self.queued {
@@ -406,9 +398,20 @@ impl Tcp {
     }
 
     /// Whether nothing is on its way in either direction.
-    pub(in crate::worker) fn is_quiet(&self) -> bool {
-        let lingers = matches!(self.life, Life::Lingering { .. });
-        self.owner == NO_OWNER && self.queued == 0 && self.output.is_empty() && !lingers && self.life != Life::Ending
+    pub(super) fn is_quiet(&self) -> bool {
+        self.protocol.is_idle() && self.queued == 0 && self.output.is_empty() && matches!(self.life, Life::Open)
+    }
+
+    /// Takes no new request and ends behind those that run.
+    pub(in crate::worker) fn drain(&mut self) {
+        self.protocol.drain();
+    }
+
+    /// Copies what stands still out of the receive pool.
+    pub(super) fn relieve(&mut self) {
+        if std::mem::replace(&mut self.stuck, true) {
+            self.protocol.unpin();
+        }
     }
 
     fn read(&mut self, wanted: bool, io: &mut impl Io) {
@@ -419,94 +422,7 @@ impl Tcp {
     }
 }
 
-/// Bytes of the receive pool that one connection may hold now.
-fn pooled_bytes_max(io: &impl Io) -> usize {
-    io.pressure().free * limits::STREAM_RECEIVE_BUFFER_BYTES as usize / 2
-}
-
-/// All of a worker.
-pub(in crate::worker) struct Table {
-    slab: Slab<Tcp>,
-    /// Of every connection.
-    pub times: Times,
-    limits: h1::Limits,
-    opened: u64,
-    /// Connections whose TLS handshake is not over.
-    handshaking: usize,
-}
-
-impl Table {
-    /// An empty one.
-    pub(in crate::worker) fn new(times: Times, limits: h1::Limits) -> Self {
-        Self { slab: Slab::new(), times, limits, opened: 0, handshaking: 0 }
-    }
-
-    /// Adds a connection that was just accepted at a door.
-    pub(in crate::worker) fn insert(&mut self, stream: StreamId, door: &Door, peer: SocketAddr, now: Instant) -> Key {
-        self.opened += 1;
-        self.handshaking += usize::from(door.acceptor.is_some());
-        let scheme = if door.acceptor.is_some() { Scheme::Https } else { Scheme::Http };
-        let protocol = ServerConnection::new(scheme, self.limits);
-        let slot = self.slab.insert(Tcp::new(stream, door, peer, protocol, now)) as u32;
-        Key { slot, stream }
-    }
-
-    /// A connection, while it lives.
-    pub(in crate::worker) fn get_mut(&mut self, key: Key) -> Option<&mut Tcp> {
-        self.slab.get_mut(key.slot as usize).filter(|tcp| tcp.stream == key.stream)
-    }
-
-    /// The connection in a slot, if it is that of a socket.
-    pub(in crate::worker) fn find(&self, slot: u32, stream: StreamId) -> Option<Key> {
-        self.slab.get(slot as usize).filter(|tcp| tcp.stream == stream).map(|_| Key { slot, stream })
-    }
-
-    /// What is new of a connection's handshake: that it is done, or why it failed.
-    pub(in crate::worker) fn take_handshake(
-        &mut self,
-        key: Key,
-    ) -> Option<(Instant, Result<Rc<Handshake>, tls::Fault>)> {
-        let tcp = self.get_mut(key).filter(|tcp| tcp.handshakes)?;
-        let result = match tcp.fault.take() {
-            Some(fault) => Err(fault),
-            None if std::mem::take(&mut tcp.settled) => Ok(tcp.handshake()),
-            None => return None,
-        };
-        tcp.handshakes = false;
-        let accepted = tcp.accepted;
-        self.handshaking -= 1;
-        Some((accepted, result))
-    }
-
-    /// Forgets a connection. Whether its handshake was still under way.
-    pub(in crate::worker) fn remove(&mut self, key: Key) -> Option<(Tcp, bool)> {
-        let handshakes = self.get_mut(key)?.handshakes;
-        self.handshaking -= usize::from(handshakes);
-        Some((self.slab.remove(key.slot as usize), handshakes))
-    }
-
-    /// All keys.
-    pub(in crate::worker) fn keys(&self) -> impl Iterator<Item = Key> {
-        self.slab.iter().map(|(slot, tcp)| Key { slot: slot as u32, stream: tcp.stream })
-    }
-
-    /// How many there are.
-    pub(in crate::worker) fn len(&self) -> usize {
-        self.slab.len()
-    }
-
-    /// How many there were, and how many are gone.
-    pub(in crate::worker) fn counts(&self) -> (u64, u64) {
-        (self.opened, self.opened - self.slab.len() as u64)
-    }
-
-    /// How many of them are in a handshake.
-    pub(in crate::worker) fn handshaking(&self) -> usize {
-        self.handshaking
-    }
-
-    /// Whether nothing is on its way on any of them.
-    pub(in crate::worker) fn is_quiet(&self) -> bool {
-        self.slab.iter().all(|(_, tcp)| tcp.is_quiet())
-    }
+/// Bytes of the receive pool that nobody holds.
+fn free_bytes(io: &impl Io) -> usize {
+    io.pressure().free * limits::STREAM_RECEIVE_BUFFER_BYTES as usize
 }
