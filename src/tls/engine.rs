@@ -333,7 +333,7 @@ impl<L: Library> Engine<L> {
     /// Bytes of incomplete records and messages, for tests.
     #[cfg(test)]
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.partial.bytes().len() + self.kept.len()
+        self.partial.len() + self.kept.len()
     }
 }
 
