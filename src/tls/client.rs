@@ -116,6 +116,18 @@ impl ClientSession {
         }
     }
 
+    /// The server's own certificate.
+    #[cfg(test)]
+    pub(super) fn leaf(&self) -> Option<Vec<u8>> {
+        self.engine.state().peer_certificates()?.first().map(|leaf| leaf.to_vec())
+    }
+
+    /// Has the next record announce other keys.
+    #[cfg(test)]
+    pub(super) fn update_keys(&mut self) {
+        self.engine.update_keys();
+    }
+
     /// Bytes of incomplete records and messages.
     #[cfg(test)]
     pub(super) fn waiting_bytes(&self) -> usize {
