@@ -5,6 +5,7 @@
 //! One type serves every TLS stack: the bytes are kept as DER. It refuses to know any of those stacks, and never prints
 //! key material or the content of a file. `h3::TlsContexts` makes the QUIC side's contexts from it.
 
+mod authorities;
 mod certificate;
 mod client_auth;
 mod name;
@@ -13,6 +14,8 @@ mod site;
 mod table;
 mod tickets;
 
+pub use authorities::{Authorities, AuthoritiesError, BUNDLES};
+pub use certificate::CertificateText;
 pub use client_auth::{ClientAuth, PolicyDigest, Trust, TrustError};
 pub use name::ServerName;
 pub use shown::ShownCertificate;

@@ -13,8 +13,8 @@
 //! out   <─ send    <─ records of at most 16 KiB <──────────────────────────── plain
 //! ```
 
-//mod client;
-//mod client_context;
+mod client;
+mod client_context;
 mod engine;
 mod fault;
 mod hello;
@@ -27,11 +27,11 @@ mod settings;
 mod tickets;
 mod verdict;
 
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;
 
-//pub use client::ClientSession;
-//pub use client_context::{ClientContext, ClientSettings};
+pub use client::ClientSession;
+pub use client_context::{ClientContext, ClientSettings, Verify};
 pub use fault::{Fault, FaultKind, Side};
 pub use hello::{Hello, read_hello};
 pub use server::{Acceptor, ServerSession};

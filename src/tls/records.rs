@@ -49,9 +49,10 @@ impl Partial {
         self.bytes.is_empty()
     }
 
-    /// The bytes so far.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Bytes so far.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Takes what belongs to the record from the front of `bytes`: how much that is, and the record once it is whole.

@@ -6,22 +6,13 @@
 use super::facts::{CertificateFacts, unix_seconds};
 use super::{ClientError, ClientRequest};
 use crate::h3::boring_context;
+use crate::identity::BUNDLES;
 use boring::error::ErrorStack;
 use boring::ssl::{SslContext, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion};
 use boring::x509::{X509, X509StoreContextRef, X509VerifyError};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-
-/// Where distributions keep the authorities of the system in one file, beside the folder the library knows.
-const BUNDLES: &[&str] = &[
-    // Debian, Alpine, Arch
-    "/etc/ssl/certs/ca-certificates.crt",
-    // Fedora, RHEL
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    // SUSE
-    "/etc/ssl/ca-bundle.pem",
-];
 
 /// Which certificates are good.
 #[derive(Debug, Clone, Copy)]
