@@ -5,9 +5,7 @@
 
 use crate::http::known::rule;
 use crate::http::normalize::{self, HeadLimits, ResponseFault, WireRequest};
-use crate::http::{
-    FieldName, Fields, Known, Method, Refusal, RequestHead, ResponseHead, Scheme, Target, WireVersion,
-};
+use crate::http::{FieldName, Fields, Known, Method, Refusal, RequestHead, ResponseHead, Scheme, Target, WireVersion};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, uri};
@@ -33,8 +31,11 @@ pub(super) fn request_in(
         path.filter(|_| !plain_connect).map(|path| (&b":path"[..], path.as_bytes())),
         protocol(parts).map(|protocol| (&b":protocol"[..], protocol.as_bytes())),
     ];
-    let wire =
-        WireRequest { scheme: connection, line: None, fields: pseudo.into_iter().flatten().chain(fields(&parts.headers)) };
+    let wire = WireRequest {
+        scheme: connection,
+        line: None,
+        fields: pseudo.into_iter().flatten().chain(fields(&parts.headers)),
+    };
     normalize::request(WireVersion::H2, wire, limits)
 }
 

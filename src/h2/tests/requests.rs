@@ -1,8 +1,8 @@
 //! Requests of a client that writes its frames by hand.
 
+use super::super::Settings;
 use super::super::code;
 use super::support::*;
-use super::super::Settings;
 use crate::http::{Event, HeadLimits, Known, Method, Reason, ResponseHead};
 use spooky_uring::Chunk;
 
@@ -69,11 +69,7 @@ fn windows_open_for_a_long_upload() {
     let mut opened = 0;
     for _ in 0..64 {
         server.send(&data(1, &[7; 16_384], false));
-        let body = server.events().iter().map(|(_, event)| match event {
-            Event::Body(chunk) => chunk.len(),
-            _ => 0,
-        });
-        assert_eq!(body.sum::<usize>(), 16_384);
+        assert_eq!(shapes(&server.events()), ["1: body 16384"]);
         for frame in server.frames() {
             assert_eq!(frame.kind, kind::WINDOW_UPDATE);
             opened += u32::from_be_bytes(frame.payload[..].try_into().unwrap());
@@ -94,7 +90,10 @@ fn a_client_above_its_window_is_reset() {
     }
     assert_eq!(shapes(&server.events()), ["1: reset 3", "1: stop 3"]);
     let resets = server.frames();
-    assert_eq!(resets.iter().map(|frame| (frame.kind, frame.code())).collect::<Vec<_>>(), [(3, code::FLOW_CONTROL_ERROR)]);
+    assert_eq!(
+        resets.iter().map(|frame| (frame.kind, frame.code())).collect::<Vec<_>>(),
+        [(3, code::FLOW_CONTROL_ERROR)]
+    );
     assert_eq!(server.connection.streams_open(), 0);
 }
 
