@@ -4,23 +4,23 @@
 //! not tell: how many frames of which kind came, which streams they were about, and which left.
 
 /// Frame types (RFC 9113 §6).
-pub(super) mod kind {
-    pub(in crate::h2) const DATA: u8 = 0;
-    pub(in crate::h2) const HEADERS: u8 = 1;
-    pub(in crate::h2) const PRIORITY: u8 = 2;
-    pub(in crate::h2) const RST_STREAM: u8 = 3;
-    pub(in crate::h2) const SETTINGS: u8 = 4;
-    pub(in crate::h2) const PING: u8 = 6;
-    pub(in crate::h2) const GOAWAY: u8 = 7;
-    pub(in crate::h2) const WINDOW_UPDATE: u8 = 8;
-    pub(in crate::h2) const CONTINUATION: u8 = 9;
+pub mod kind {
+    pub const DATA: u8 = 0;
+    pub const HEADERS: u8 = 1;
+    pub const PRIORITY: u8 = 2;
+    pub const RST_STREAM: u8 = 3;
+    pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
+    pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
 }
 
 /// Flags (RFC 9113 §6). ACK and END_STREAM are the same bit.
-pub(super) mod flag {
-    pub(in crate::h2) const ACK: u8 = 0x1;
-    pub(in crate::h2) const END_STREAM: u8 = 0x1;
-    pub(in crate::h2) const PADDED: u8 = 0x8;
+pub mod flag {
+    pub const ACK: u8 = 0x1;
+    pub const END_STREAM: u8 = 0x1;
+    pub const PADDED: u8 = 0x8;
 }
 
 /// Bytes of a frame header.
@@ -29,8 +29,8 @@ pub(super) const HEADER: usize = 9;
 /// Bytes of the connection preface (RFC 9113 §3.4).
 pub(super) const PREFACE: usize = 24;
 
-/// Bytes kept of a payload: a last stream and an error code.
-const KEPT: usize = 8;
+/// Bytes kept of a payload: an error code, a last stream, or how much is padding.
+const KEPT: usize = 4;
 
 /// A frame that passed by whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +56,7 @@ impl Frame {
 
     /// The number in the payload's first four bytes: the code of RST_STREAM, the last stream of GOAWAY.
     pub(super) fn word(&self) -> u32 {
-        let [a, b, c, d, ..] = self.start;
-        u32::from_be_bytes([a, b, c, d])
-    }
-
-    /// The number behind that: the code of GOAWAY.
-    pub(super) fn second_word(&self) -> u32 {
-        let [.., a, b, c, d] = self.start;
-        u32::from_be_bytes([a, b, c, d])
+        u32::from_be_bytes(self.start)
     }
 
     /// Bytes of a DATA frame that are not padding.
@@ -175,7 +168,7 @@ mod tests {
         assert_eq!((of(0), of(1)), ((kind::SETTINGS, 0, 0), (kind::DATA, 5, 300)));
         assert!(whole[1].ends_stream() && !whole[0].ends_stream());
         assert_eq!(whole[2].word(), 8);
-        assert_eq!((whole[3].word(), whole[3].second_word()), (5, 11));
+        assert_eq!(whole[3].word(), 5);
         for size in 1..60 {
             let pieces = bytes.chunks(size).collect::<Vec<_>>();
             assert_eq!(told(&mut Scanner::new(true), &pieces), whole, "in pieces of {size}");

@@ -3,6 +3,7 @@
 //!
 //! It refuses to know heads. The halves that move bodies stand beside it: `receive` and `send`.
 
+use super::code;
 use super::frames::{Scanner, flag, kind};
 use super::glitches::Glitch;
 use super::pipe::{Pipe, Sent};
@@ -15,7 +16,17 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
+/// Which side ours is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The other side opens streams.
+    Server,
+    /// We open streams, and send the preface.
+    Client,
+}
+
 pub(super) struct Machine {
+    pub(super) role: Role,
     pub(super) pipe: Rc<Pipe>,
     pub(super) settings: Settings,
     pub(super) streams: FxHashMap<u32, Stream>,
@@ -41,8 +52,8 @@ pub(super) struct Machine {
     pub(super) recheck: bool,
     /// The other side acknowledged or sent its settings.
     pub(super) settings_came: bool,
-    /// The code of our last GOAWAY.
-    pub(super) goaway_sent: Option<u32>,
+    /// The last stream that a GOAWAY of the other side's says it looks at.
+    pub(super) goaway_came: Option<u32>,
     /// What the other side did too often.
     pub(super) flood: Option<Glitch>,
 
@@ -52,17 +63,17 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// `client`: ours is the side that opens streams, and that sends the preface.
-    pub(super) fn new(settings: Settings, client: bool, now: Instant) -> Self {
+    pub(super) fn new(settings: Settings, role: Role, now: Instant) -> Self {
         Self {
-            pipe: Pipe::new(client),
+            role,
+            pipe: Pipe::new(role == Role::Client),
             settings,
             streams: FxHashMap::default(),
             ready: VecDeque::new(),
             holding: Vec::new(),
             unseen_resets: Vec::new(),
             last_taken: 0,
-            scanner: Scanner::new(!client),
+            scanner: Scanner::new(role == Role::Server),
             created: now,
             pool_free: usize::MAX,
             fresh: false,
@@ -70,7 +81,7 @@ impl Machine {
             dirty: true,
             recheck: false,
             settings_came: false,
-            goaway_sent: None,
+            goaway_came: None,
             flood: None,
             sent: Vec::new(),
             drained: Vec::new(),
@@ -85,6 +96,7 @@ impl Machine {
         glitches.tick(now.saturating_duration_since(self.created).as_secs());
         let (streams, ready) = (&mut self.streams, &mut self.ready);
         let (unseen, last, settings) = (&mut self.unseen_resets, self.last_taken, &mut self.settings_came);
+        let goaway = &mut self.goaway_came;
         scanner.scan(&bytes, |frame| {
             glitches.received(&frame);
             let stream = match frame.kind {
@@ -93,11 +105,27 @@ impl Machine {
                     *settings |= !frame.has(flag::ACK);
                     return;
                 }
+                kind::GOAWAY => {
+                    // They never rise; a server's first one may say that everything is still looked at.
+                    let last = frame.word() & (u32::MAX >> 1);
+                    *goaway = Some(goaway.map_or(last, |before| before.min(last)));
+                    return;
+                }
                 _ => return,
             };
             match stream {
-                Some(stream) if frame.kind == kind::RST_STREAM => cut(stream, u64::from(frame.word())),
-                Some(stream) => stream.readable = true,
+                Some(stream) if frame.kind == kind::RST_STREAM => {
+                    if stream.ended {
+                        // The message before it came whole (RFC 9113 §8.1).
+                        stream.stop_sending(u64::from(frame.word()));
+                    } else {
+                        stream.cut(u64::from(frame.word()));
+                    }
+                }
+                Some(stream) => {
+                    stream.readable = true;
+                    stream.ended |= frame.ends_stream();
+                }
                 None => {
                     // As many as fit one read; the ledger stops a flood of them.
                     if frame.kind == kind::RST_STREAM && frame.stream > last {
@@ -148,8 +176,7 @@ impl Machine {
         for sent in sent.drain(..) {
             match sent {
                 Sent::End(id) => self.sent_end(id),
-                Sent::Reset(id, code) => self.cut(id, u64::from(code)),
-                Sent::GoAway(code) => self.goaway_sent = Some(code),
+                Sent::Reset(id, code) => self.library_reset(id, u64::from(code)),
             }
         }
         self.sent = sent;
@@ -188,8 +215,49 @@ impl Machine {
     /// A stream was reset, by either side: both directions end.
     pub(super) fn cut(&mut self, id: u32, code: u64) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            cut(stream, code);
+            stream.cut(code);
             self.tell(id);
+        }
+    }
+
+    /// The library reset a stream, because the other side made a mistake.
+    fn library_reset(&mut self, id: u32, code: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            // Ours: it was forgotten when it was given up.
+            return;
+        };
+        stream.cut(code);
+        if self.role == Role::Client && stream.reset.take().is_some() {
+            stream.malformed = true;
+        }
+        self.tell(id);
+    }
+
+    /// Streams above this one were not looked at: they may be sent again elsewhere (RFC 9113 §6.8).
+    pub(super) fn refuse_above(&mut self, last: u32) {
+        let above = self.streams.keys().copied().filter(|&id| id > last).collect::<Vec<_>>();
+        for id in above {
+            self.cut(id, code::REFUSED_STREAM);
+        }
+    }
+
+    /// The connection is over. What came whole is still handed out; streams of which more was to come are told when that
+    /// shows.
+    pub(super) fn end_all(&mut self) {
+        let ids = self.streams.keys().copied().collect::<Vec<_>>();
+        for id in ids {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.close_sending();
+                stream.room = false;
+            }
+            self.expect_body(id);
+        }
+    }
+
+    /// Remembers whom events of this stream are for.
+    pub(super) fn set_owner(&mut self, stream: u64, owner: u32) {
+        if let Some(stream) = self.streams.get_mut(&super::id(stream)) {
+            stream.owner = owner;
         }
     }
 
@@ -236,19 +304,6 @@ impl Machine {
         self.holding = Vec::new();
         self.sent = Vec::new();
         self.drained = Vec::new();
-    }
-}
-
-/// Both directions of a stream end without more.
-fn cut(stream: &mut Stream, code: u64) {
-    if stream.receiving == Receiving::Open {
-        stream.close_receiving();
-        stream.reset = Some(code);
-    }
-    if stream.sending != Sending::Closed {
-        stream.close_sending();
-        stream.stopped = Some(code);
-        stream.room = false;
     }
 }
 

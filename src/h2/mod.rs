@@ -4,7 +4,7 @@
 //! and what floods cost; it refuses to know sockets, TLS, timers, routes and the other side's connection, and reads no clock
 //! (the library reads it to forget streams it reset).
 //!
-//! Read in this order: [`server`] (towards a client), `machine`, `receive`, `send` and `streams` (what both sides share: bodies, ends, resets),
+//! Read in this order: [`server`] (towards a client), [`client`] (towards a backend), `machine`, `receive`, `send` and `streams` (what both sides share: bodies, ends, resets),
 //! `pipe` (the transport, and what leaves), `frames` (frame headers as they pass), `heads`, `glitches`.
 //!
 //! ```text
@@ -16,6 +16,7 @@
 //! frames that pass say which streams are worth asking. Flow control follows credit: a window opens by what was handed out,
 //! and no more is handed out than was granted.
 
+pub mod client;
 mod frames;
 mod glitches;
 mod heads;
@@ -27,6 +28,7 @@ pub mod server;
 mod settings;
 mod streams;
 
+pub use client::{ClientConnection, NotOpened};
 pub use glitches::Glitch;
 pub use server::ServerConnection;
 pub use settings::Settings;
@@ -82,6 +84,11 @@ pub struct CloseCause {
     pub by: Closer,
     /// The code of [`code`].
     pub code: u64,
+}
+
+/// A stream's number on the wire. The contract's is wider.
+fn id(stream: u64) -> u32 {
+    u32::try_from(stream).unwrap_or(0)
 }
 
 impl CloseCause {

@@ -30,8 +30,6 @@ pub(super) enum Sent {
     End(u32),
     /// RST_STREAM with its code.
     Reset(u32, u32),
-    /// GOAWAY with its code.
-    GoAway(u32),
 }
 
 #[derive(Debug, Default)]
@@ -164,9 +162,12 @@ impl Pipe {
         }
     }
 
-    /// Writes bytes of our own making.
-    pub(super) fn put(&self, bytes: &[u8]) {
-        self.written.borrow_mut().out.gather().extend_from_slice(bytes);
+    /// Writes a GOAWAY of our own, behind whole frames: the library gives no others. No stream of the other side's was
+    /// looked at, or none can be (RFC 9113 §6.8).
+    pub(super) fn put_goaway(&self, code: u64) {
+        let [a, b, c, d] = u32::try_from(code).unwrap_or(u32::MAX).to_be_bytes();
+        let frame = [0, 0, 8, kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d];
+        self.written.borrow_mut().out.gather().extend_from_slice(&frame);
     }
 
     /// What left since the last look, into `to`.
@@ -234,7 +235,6 @@ fn note(frame: &Frame, glitches: &mut Glitches, sent: &mut Vec<Sent>) {
     glitches.sent(frame);
     match frame.kind {
         kind::RST_STREAM => sent.push(Sent::Reset(frame.stream, frame.word())),
-        kind::GOAWAY => sent.push(Sent::GoAway(frame.second_word())),
         _ if frame.ends_stream() => sent.push(Sent::End(frame.stream)),
         _ => {}
     }

@@ -2,9 +2,9 @@
 
 use super::code;
 use super::heads;
-use super::machine::Machine;
-use super::streams::{Receiving, Sending, Stream};
-use crate::http::{Event, Fields, StreamRef};
+use super::machine::{Machine, Role};
+use super::streams::{Opening, Receiving, Sending, Stream};
+use crate::http::{Event, Fields, HeadLimits, Reason, Refusal, StreamRef};
 use crate::limits::h2::COPY_BYTES;
 use bytes::Bytes;
 use spooky_uring::Chunk;
@@ -24,8 +24,11 @@ enum Read {
 }
 
 impl Machine {
-    /// The next event of a stream that is no head.
-    pub(super) fn next_ready<H>(&mut self) -> Option<(StreamRef, Event<H>)> {
+    /// The next event of a stream. `head` asks for heads, where they come from a stream.
+    pub(super) fn next_ready<H>(
+        &mut self,
+        head: fn(&mut Self, u32) -> Option<Event<H>>,
+    ) -> Option<(StreamRef, Event<H>)> {
         loop {
             let id = *self.ready.front()?;
             let Some(stream) = self.streams.get_mut(&id) else {
@@ -33,13 +36,18 @@ impl Machine {
                 continue;
             };
             let told = StreamRef { stream: u64::from(id), owner: stream.owner };
-            let event = if let Some(code) = stream.reset.take() {
+            let event = if std::mem::take(&mut stream.malformed) {
+                Event::Refused(Refusal::new(match stream.opening {
+                    Opening::Response(_) => Reason::UpstreamMalformed,
+                    _ => Reason::UpstreamIncomplete,
+                }))
+            } else if let Some(code) = stream.reset.take() {
                 Event::Reset(code)
             } else if let Some(code) = stream.stopped.take() {
                 Event::Stop(code)
             } else if std::mem::take(&mut stream.room) {
                 Event::Room
-            } else if let Some(event) = self.read(id) {
+            } else if let Some(event) = head(self, id).or_else(|| self.read(id)) {
                 event
             } else {
                 if let Some(stream) = self.streams.get_mut(&id) {
@@ -85,7 +93,9 @@ impl Machine {
             Read::Malformed => {
                 self.give_up(id, code::PROTOCOL_ERROR);
                 self.cut(id, code::PROTOCOL_ERROR);
-                None
+                let stream = self.streams.get_mut(&id).filter(|_| self.role == Role::Client)?;
+                stream.reset = None;
+                Some(Event::Refused(Refusal::new(Reason::UpstreamTrailers)))
             }
         }
     }
@@ -117,7 +127,7 @@ impl Machine {
     }
 }
 
-fn read(stream: &mut Stream, limits: &crate::http::HeadLimits) -> Read {
+fn read(stream: &mut Stream, limits: &HeadLimits) -> Read {
     let mut context = Context::from_waker(Waker::noop());
     let Some(body) = &mut stream.body else {
         return Read::Nothing;
@@ -169,6 +179,9 @@ fn chunk(bytes: Bytes) -> Chunk {
 
 /// The code of RFC 9113 §7 in the library's error.
 pub(super) fn reason(error: &::h2::Error) -> u64 {
+    if error.is_io() {
+        return code::CANCEL;
+    }
     error.reason().map_or(code::INTERNAL_ERROR, |reason| u64::from(u32::from(reason)))
 }
 

@@ -7,11 +7,11 @@
 use super::code;
 use super::glitches::Glitch;
 use super::heads;
-use super::machine::Machine;
+use super::machine::{Machine, Role};
 use super::pipe::{Payload, Transport};
 use super::settings::Settings;
 use super::streams::{Opening, Sending, Stream};
-use super::{CloseCause, Closer};
+use super::{CloseCause, Closer, id};
 use crate::http::{Event, Fields, Method, NO_OWNER, Output, RequestHead, ResponseHead, StreamRef};
 use crate::limits::h2 as limits;
 use ::h2::server;
@@ -46,7 +46,7 @@ pub struct ServerConnection {
 impl ServerConnection {
     /// A connection that was just made. Our settings are the first thing that [`Self::transmit`] gives.
     pub fn new(settings: Settings, now: Instant) -> Self {
-        let machine = Machine::new(settings, false, now);
+        let machine = Machine::new(settings, Role::Server, now);
         let handshake = settings.server().handshake(Transport(Rc::clone(&machine.pipe)));
         Self {
             machine,
@@ -95,7 +95,7 @@ impl ServerConnection {
         if let Some(told) = self.taken.pop_front() {
             return Some(told);
         }
-        self.machine.next_ready()
+        self.machine.next_ready(|_, _| None)
     }
 
     /// Whether [`Self::next_event`] may have something.
@@ -105,9 +105,7 @@ impl ServerConnection {
 
     /// Remembers whom events of this stream are for.
     pub fn set_owner(&mut self, stream: u64, owner: u32) {
-        if let Some(stream) = self.machine.streams.get_mut(&id(stream)) {
-            stream.owner = owner;
-        }
+        self.machine.set_owner(stream, owner);
     }
 
     /// The final head. `end`: no body and no trailers follow.
@@ -349,8 +347,7 @@ impl ServerConnection {
     /// Ends a connection that did not begin.
     fn close_handshake(&mut self, code: u64) {
         self.library = Library::Closed;
-        let [a, b, c, d] = u32::try_from(code).unwrap_or(u32::MAX).to_be_bytes();
-        self.machine.pipe.put(&[0, 0, 8, super::frames::kind::GOAWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]);
+        self.machine.pipe.put_goaway(code);
     }
 
     fn take(&mut self, request: Request<::h2::RecvStream>, mut respond: server::SendResponse<Payload>) {
@@ -392,9 +389,4 @@ impl ServerConnection {
         };
         self.taken.push_back((told, event));
     }
-}
-
-/// A stream's number on the wire. The contract's is wider.
-fn id(stream: u64) -> u32 {
-    u32::try_from(stream).unwrap_or(0)
 }

@@ -37,6 +37,18 @@ impl Settings {
         extended_connect: false,
     };
 
+    /// The defaults towards backends.
+    pub const CLIENT: Self = Self {
+        head: HeadLimits::RESPONSE,
+        scheme: Scheme::Https,
+        streams: limits::CLIENT_STREAMS,
+        stream_window: limits::STREAM_WINDOW,
+        connection_window: limits::CLIENT_CONNECTION_WINDOW,
+        queue_bytes: limits::QUEUE_BYTES,
+        pooled_bytes: limits::POOLED_BYTES,
+        extended_connect: false,
+    };
+
     /// Above this the library answers for itself; between our limit and this one we do.
     fn library_head_bytes(&self) -> u32 {
         u32::try_from(self.head.bytes).unwrap_or(u32::MAX).saturating_mul(LIBRARY_HEAD_FACTOR)
@@ -57,6 +69,20 @@ impl Settings {
         if self.extended_connect {
             builder.enable_connect_protocol();
         }
+        builder
+    }
+
+    pub(super) fn client(&self) -> ::h2::client::Builder {
+        let mut builder = ::h2::client::Builder::new();
+        builder
+            .initial_window_size(self.stream_window)
+            .initial_connection_window_size(self.connection_window)
+            .max_header_list_size(self.library_head_bytes())
+            .max_send_buffer_size(self.queue_bytes)
+            .initial_max_send_streams(limits::CLIENT_STREAMS_UNSAID)
+            .max_concurrent_reset_streams(limits::RESETS_REMEMBERED)
+            .max_local_error_reset_streams(None)
+            .enable_push(false);
         builder
     }
 }

@@ -32,6 +32,8 @@ pub(super) enum Sending {
 pub(super) enum Opening {
     /// A server's: the response's head goes here.
     Respond(::h2::server::SendResponse<Payload>),
+    /// A client's: the response's head comes from here.
+    Response(::h2::client::ResponseFuture),
     /// Nothing more: it was sent, or came.
     Done,
 }
@@ -41,6 +43,11 @@ pub(super) struct Stream {
     pub(super) receiving: Receiving,
     pub(super) sending: Sending,
     pub(super) opening: Opening,
+
+    /// The other side's end passed by: a reset behind it takes nothing of its message back.
+    pub(super) ended: bool,
+    /// A client's: the request was CONNECT.
+    pub(super) tunnel: bool,
 
     /// Where body bytes come from.
     pub(super) body: Option<RecvStream>,
@@ -70,6 +77,8 @@ pub(super) struct Stream {
 
     /// Events not yet taken.
     pub(super) reset: Option<u64>,
+    /// The library found the other side's message malformed.
+    pub(super) malformed: bool,
     pub(super) stopped: Option<u64>,
     pub(super) room: bool,
     /// The queue was full; [`Self::room`] is owed when it has drained.
@@ -84,7 +93,7 @@ impl Stream {
         match (&mut self.out, &mut self.opening) {
             (Some(out), _) => out.send_reset(reason),
             (None, Opening::Respond(respond)) => respond.send_reset(reason),
-            (None, Opening::Done) => {}
+            (None, Opening::Response(_) | Opening::Done) => {}
         }
     }
 
@@ -94,6 +103,8 @@ impl Stream {
             receiving: if body.is_some() { Receiving::Open } else { Receiving::Closed },
             sending: Sending::Idle,
             opening,
+            ended: false,
+            tunnel: false,
             body,
             rest: Bytes::new(),
             credit: 0,
@@ -107,6 +118,7 @@ impl Stream {
             cut_short: false,
             informational: 0,
             reset: None,
+            malformed: false,
             stopped: None,
             room: false,
             full: false,
@@ -119,6 +131,7 @@ impl Stream {
         self.receiving == Receiving::Closed
             && self.sending == Sending::Closed
             && self.reset.is_none()
+            && !self.malformed
             && self.stopped.is_none()
             && !self.room
     }
@@ -132,6 +145,24 @@ impl Stream {
         const SMALL: usize = 4096;
         let free = full.saturating_sub(self.queued);
         if free < SMALL.min(full / 2) { 0 } else { free }
+    }
+
+    /// Both directions end without more.
+    pub(super) fn cut(&mut self, code: u64) {
+        if self.receiving == Receiving::Open {
+            self.close_receiving();
+            self.reset = Some(code);
+        }
+        self.stop_sending(code);
+    }
+
+    /// The other side wants no more of ours.
+    pub(super) fn stop_sending(&mut self, code: u64) {
+        if self.sending != Sending::Closed {
+            self.close_sending();
+            self.stopped = Some(code);
+            self.room = false;
+        }
     }
 
     /// Nothing more is taken in.

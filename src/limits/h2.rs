@@ -10,7 +10,7 @@
 pub const STREAMS: u32 = 128;
 
 /// Exchanges one connection with a backend carries at most, whatever the backend allows.
-pub const CLIENT_STREAMS: usize = 128;
+pub const CLIENT_STREAMS: u32 = 128;
 
 /// Exchanges opened on a connection before the backend's SETTINGS say how many it takes: the least that RFC 9113 §6.5.2
 /// recommends to allow. What is too many is refused and safely sent again.
@@ -21,6 +21,10 @@ pub const STREAM_WINDOW: u32 = 256 << 10;
 
 /// The same over all streams of one connection: eight bodies that stand still leave no room for a ninth.
 pub const CONNECTION_WINDOW: u32 = 2 << 20;
+
+/// The same towards a backend: as much as all its streams together, so that no client that reads slowly stops another's
+/// response. 128 × 256 KiB = 32 MiB, only while 128 clients stand still.
+pub const CLIENT_CONNECTION_WINDOW: u32 = CLIENT_STREAMS * STREAM_WINDOW;
 
 /// Body bytes one stream queues before its source has to wait. One more chunk may be taken above it.
 pub const QUEUE_BYTES: usize = 64 << 10;
