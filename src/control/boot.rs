@@ -10,7 +10,7 @@ use super::runtime::{Ask, Control, Parts, SIGNALS};
 use super::secret;
 use super::sockets::{Addresses, Sockets, Steering};
 use super::workers::{Shared, Workers, random};
-use crate::config::{self, Generation};
+use crate::config::{self, Generation, Location};
 use crate::h3::tickets::TicketKeys;
 use crate::h3::{EndpointKeys, QlogSettings, versions};
 use crate::identity::Identity;
@@ -222,9 +222,10 @@ fn scope(generation: &Generation) -> Scope {
             .map(|backend| BackendName {
                 upstream: upstream(backend.upstream),
                 backend: backend.id.clone(),
-                address: match &backend.address {
-                    StreamAddress::Tcp(address) => format!("http://{address}").into(),
-                    StreamAddress::Unix(path) => format!("unix:{}", path.display()).into(),
+                address: match &backend.location {
+                    Location::Fixed(StreamAddress::Tcp(address)) => format!("http://{address}").into(),
+                    Location::Fixed(StreamAddress::Unix(path)) => format!("unix:{}", path.display()).into(),
+                    Location::Named { host, port } => format!("http://{host}:{port}").into(),
                 },
             })
             .collect(),

@@ -8,11 +8,13 @@ mod budget;
 mod exchange;
 mod h1;
 pub mod quic;
+mod resolver;
 mod telemetry;
 
 pub use budget::{Budget, Demand, Item, human};
 pub use exchange::*;
 pub use h1::*;
+pub use resolver::*;
 pub use telemetry::*;
 
 const MIB: u64 = 1 << 20;

@@ -416,6 +416,10 @@ kinds! {
         PoolFull = "pool_full",
         /// We are draining.
         Draining = "draining",
+        /// Its address is no more among those of the backend's name.
+        EndpointGone = "endpoint_gone",
+        /// Another address of the backend accepted first.
+        RaceLost = "race_lost",
     }
 }
 

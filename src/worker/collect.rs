@@ -28,7 +28,7 @@ impl<I: Io> Worker<I> {
             }
             Event::Connected { token, stream, result } => {
                 if let Some(slot) = self.origin_of(token, stream) {
-                    self.origin_connected(slot, result);
+                    self.origin_connected(slot, stream, result);
                 }
             }
             Event::Ended { token, stream, end } => {
@@ -87,7 +87,7 @@ impl<I: Io> Worker<I> {
     /// place, while the rest of the turn's events still speak of the first.
     fn origin_of(&self, token: Token, stream: StreamId) -> Option<u32> {
         match Owner::of(token) {
-            Some(Owner::Origin(slot)) => self.origins.get(slot).filter(|origin| origin.stream == stream).map(|_| slot),
+            Some(Owner::Origin(slot)) => self.origins.get(slot).filter(|origin| origin.owns(stream)).map(|_| slot),
             _ => None,
         }
     }

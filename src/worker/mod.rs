@@ -8,8 +8,10 @@
 
 pub mod census;
 pub mod collect;
+pub mod dial;
 pub mod downstream;
 pub mod drain;
+pub mod endpoints;
 pub mod forward;
 pub mod host;
 pub mod origins;
@@ -23,6 +25,7 @@ pub mod upstream;
 
 pub use census::Census;
 pub use drain::{Command, Report};
+pub use endpoints::{Endpoints, Resolved};
 
 use crate::balance::RoundRobin;
 use crate::config::Generation;
@@ -96,6 +99,7 @@ pub struct Worker<I: Io> {
     listeners: Vec<Listener>,
     exchanges: Slab<Running>,
     origins: Origins,
+    places: endpoints::Places,
     balancers: Vec<RoundRobin>,
     inflight: Inflight,
     wheel: Wheel<timers::Timer>,
@@ -139,6 +143,7 @@ impl<I: Io> Worker<I> {
             events: Vec::new(),
             exchanges: Slab::new(),
             origins: Origins::new(generation),
+            places: endpoints::Places::new(generation),
             inflight: Inflight::new(generation),
             balancers,
             wheel: Wheel::new(now, timers::capacity(generation)),
