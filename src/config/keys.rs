@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use super::generation::LogTarget;
 use super::schema::{Located, choice, schema};
 use super::values::{
-    BackendAddress, Bytes, DnsServer, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, Named, OneOrMany, OrOff,
-    RoutePath, Rows,
+    BackendAddress, Bytes, DnsServer, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, Named,
+    OneOrMany, OrOff, RoutePath, Rows,
 };
 use crate::identity::ServerName;
 use crate::route::HostPattern;

@@ -27,9 +27,9 @@ mod tests;
 pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
     AllowedMethods, Backend, BackendId, Balancing, BodyLimits, ClientAuthSource, ClientCertHeader, CongestionControl,
-    EncodedSlash, ForwardedMode, Generation, HostPolicy, Listener, Location, Log, LogFormat, LogLevel,
-    LogTarget, MetricsEndpoint, NamedCertificate, Observability, Performance, ProtocolPolicy, Quic, Resolver, RetryMode,
-    Route, Routing, SecretSource, Timeouts, TlsSource, Upstream, UpstreamId,
+    EncodedSlash, ForwardedMode, Generation, HostPolicy, Listener, Location, Log, LogFormat, LogLevel, LogTarget,
+    MetricsEndpoint, NamedCertificate, Observability, Performance, ProtocolPolicy, Quic, Resolver, RetryMode, Route,
+    Routing, SecretSource, Timeouts, TlsSource, Upstream, UpstreamId,
 };
 pub use source::Position;
 pub use values::{parse_bytes, parse_millis};

@@ -613,7 +613,10 @@ fn the_resolver_has_servers_and_bounds() {
         ("servers = [\"dns.example\"]", "this is not the address of a server"),
         ("servers = [\"10.0.0.1:0\"]", "nobody can be asked on port 0"),
         ("servers = [\"224.0.0.251\"]", "this is not one server's address"),
-        ("servers = [\"1.1.1.1\", \"1.1.1.2\", \"1.1.1.3\", \"1.1.1.4\", \"1.1.1.5\", \"1.1.1.6\", \"1.1.1.7\", \"1.1.1.8\", \"1.1.1.9\"]", "more than 8 servers"),
+        (
+            "servers = [\"1.1.1.1\", \"1.1.1.2\", \"1.1.1.3\", \"1.1.1.4\", \"1.1.1.5\", \"1.1.1.6\", \"1.1.1.7\", \"1.1.1.8\", \"1.1.1.9\"]",
+            "more than 8 servers",
+        ),
         ("min_ttl = \"10s\"\nmax_ttl = \"5s\"", "`min_ttl` is longer than `max_ttl`"),
         ("attempts = 0", "`attempts`"),
         ("timeout = \"1ms\"", "`timeout`"),

@@ -6,6 +6,7 @@
 use super::failure::{Exit, Failure};
 use super::identities;
 use super::qlogs::Qlogs;
+use super::resolver::Resolver;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
 use super::secret;
 use super::sockets::{Addresses, Sockets, Steering};
@@ -134,6 +135,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         qlog: qlog_sender,
     });
     let features = shared.features.clone();
+    let resolver = Resolver::new(&generation, usize::from(generation.performance.worker_threads), Instant::now());
     let public = public_sockets(&generation, &sockets);
     let workers = Workers::start(shared, sockets.workers)?;
     let steered = generation.listeners.iter().zip(&steering);
@@ -150,12 +152,13 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         .name("control".to_owned())
         .spawn(move || {
             queue_on_this_thread(log.is_some());
-            let ring =
-                Ring::new(&ring_config(), &features).map_err(|error| Failure::new("the control thread's ring", error));
+            let ring = Ring::new(&ring_config(resolver.is_some()), &features)
+                .map_err(|error| Failure::new("the control thread's ring", error));
             let control = ring.and_then(|ring| {
                 Control::new(Parts {
                     ring,
                     workers,
+                    resolver,
                     hosts,
                     addresses,
                     sources,
@@ -277,14 +280,15 @@ pub fn log_target(target: &config::LogTarget) -> LogTarget {
     }
 }
 
-/// Control's ring: no datagrams, few streams, small buffers.
-fn ring_config() -> RingConfig {
+/// Control's ring: few streams, small buffers; datagrams only where there are names to resolve.
+fn ring_config(names: bool) -> RingConfig {
+    let (questions, datagrams, slots) = if names { (limits::RESOLVER_QUESTIONS as u32, 16, 2) } else { (0, 1, 1) };
     RingConfig {
         entries: 256,
-        streams: limits::CONTROL_CONNECTIONS + 16,
+        streams: limits::CONTROL_CONNECTIONS + questions + 16,
         stream_receive: PoolConfig { count: 32, size: 16 << 10, posted: 8 },
-        udp_receive: PoolConfig { count: 1, size: 4096, posted: 1 },
-        udp_send_slots: 1,
+        udp_receive: PoolConfig { count: datagrams, size: 4096, posted: datagrams },
+        udp_send_slots: slots,
         ..RingConfig::default()
     }
 }

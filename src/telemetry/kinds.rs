@@ -424,6 +424,24 @@ kinds! {
 }
 
 kinds! {
+    /// Why a name was not resolved.
+    ResolverFailure {
+        /// There is no such name.
+        NoSuchName = "no_such_name",
+        /// The name has no address that could be connected to.
+        NoAddress = "no_address",
+        /// No server answered in time.
+        Timeout = "timeout",
+        /// The servers answered that they will not or cannot.
+        ServerFailure = "server_failure",
+        /// No server could be reached.
+        Unreachable = "unreachable",
+        /// The servers' answers could not be read.
+        Malformed = "malformed",
+    }
+}
+
+kinds! {
     /// Classes of final response statuses.
     StatusClass {
         /// 2xx.
