@@ -121,7 +121,7 @@ tls = { cert = "/c.pem", key = "/k.pem" }
 route = { host = "a.example", path_prefix = "/api" }
 backends = [
   { id = "one", address = "http://10.0.0.1:8080", weight = 0 },
-  { id = "one", address = "http://backend.internal:8080" },
+  { id = "one", address = "http://backend.internal:8080/api" },
 ]
 [performance]
 backend_timeout = "15 sec"
@@ -132,7 +132,7 @@ backend_timeout = "15 sec"
             (3, 1, "unknown key `prot` in `listen`".to_owned()),
             (8, 60, "`weight` is out of range: from 1 to 1000".to_owned()),
             (9, 10, "two backends of upstream `api` have the id `one`".to_owned()),
-            (9, 27, "`address`: host names are not supported yet: give a literal IP address".to_owned()),
+            (9, 27, "`address`: a backend address has no path".to_owned()),
             (12, 19, "`backend_timeout` is not a time".to_owned()),
         ]
     );
