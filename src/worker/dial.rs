@@ -18,7 +18,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// A race of addresses. Invariant: `racers` is not empty, and with `waiting` no longer than [`limits::DIAL_ADDRESSES`].
+/// A race of addresses. Invariant: every open socket of the connection is among `racers`, at least one; with `waiting` they
+/// are no more than [`limits::DIAL_ADDRESSES`].
 #[derive(Default)]
 pub struct Dial {
     /// In the order in which they began.
@@ -172,13 +173,14 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// Ends a race that is decided, or that is given up as a whole: every socket still in it is closed.
-    pub(super) fn end_dial(&mut self, slot: u32, decided: bool) {
+    /// Ends a race that is decided, or that is given up as a whole: every socket still in it is closed. `false`: there is
+    /// none.
+    pub(super) fn end_dial(&mut self, slot: u32, decided: bool) -> bool {
         let Some(origin) = self.origins.get_mut(slot) else {
-            return;
+            return false;
         };
         let Some(dial) = origin.dial.take() else {
-            return;
+            return false;
         };
         let backend = origin.backend;
         if let Some(timer) = dial.timer {
@@ -193,6 +195,7 @@ impl<I: Io> Worker<I> {
             }
             self.io.close(racer.stream);
         }
+        true
     }
 
     /// Control has new addresses: what leads elsewhere is used no more. Exchanges that run there finish.

@@ -304,12 +304,14 @@ impl<I: Io> Worker<I> {
 
     /// Closes a connection that is not in a pool now.
     pub(super) fn close_busy(&mut self, slot: u32, why: UpstreamClose) {
-        self.end_dial(slot, false);
+        let raced = self.end_dial(slot, false);
         if let Some(origin) = self.origins.remove(slot) {
             let cells = self.cells.backend(origin.backend.0 as usize);
             cells.closes.count(why);
             cells.connections_active.leave();
-            self.io.close(origin.stream);
+            if !raced {
+                self.io.close(origin.stream);
+            }
         }
     }
 
