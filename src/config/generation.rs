@@ -41,6 +41,8 @@ pub struct Generation {
     pub routes: Vec<Route>,
     /// How addresses and paths of requests are read.
     pub routing: Routing,
+    /// How names of backends are resolved.
+    pub resolver: Resolver,
     /// Process-wide limits, times and sizes.
     pub performance: Performance,
     /// What requests may look like before they are routed.
@@ -303,14 +305,28 @@ pub struct Backend {
     pub id: Box<str>,
     /// The upstream it belongs to.
     pub upstream: UpstreamId,
-    /// Where to connect.
-    pub address: StreamAddress,
+    /// Where it is.
+    pub location: Location,
     /// `host:port` as a `Host` field carries it (the default port left out); `localhost` for unix sockets.
     pub authority: Box<str>,
     /// 1 to 1000.
     pub weight: u32,
     /// Exchanges at once on it.
     pub inflight_limit: u32,
+}
+
+/// Where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// At this address, for ever.
+    Fixed(StreamAddress),
+    /// At the addresses of a name; control resolves it and keeps it fresh.
+    Named {
+        /// Lower case; ends with a dot if the search list does not apply to it.
+        host: Box<str>,
+        /// The port at each of its addresses.
+        port: u16,
+    },
 }
 
 /// What happens to a request that the table matched: everything is resolved, no fallback is left to the request path.
@@ -363,6 +379,23 @@ pub struct Routing {
     pub encoded_slash: EncodedSlash,
     /// Peers whose forwarding fields are believed; ask [`Generation::trusts`].
     pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[resolver]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// Whom to ask; empty: what the system says.
+    pub servers: Vec<SocketAddr>,
+    /// For one answer of one server; `None`: what the system says.
+    pub timeout: Option<Duration>,
+    /// Rounds over all servers; `None`: what the system says.
+    pub attempts: Option<u32>,
+    /// An answer is asked for again no sooner.
+    pub min_ttl: Duration,
+    /// And no later.
+    pub max_ttl: Duration,
+    /// How long the start waits for names.
+    pub start_timeout: Duration,
 }
 
 /// `[performance]`, as far as it is not resolved into routes, upstreams and backends.

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use super::generation::LogTarget;
 use super::schema::{Located, choice, schema};
 use super::values::{
-    BackendAddress, Bytes, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, Named, OneOrMany, OrOff,
-    RoutePath, Rows,
+    BackendAddress, Bytes, DnsServer, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, Named,
+    OneOrMany, OrOff, RoutePath, Rows,
 };
 use crate::identity::ServerName;
 use crate::route::HostPattern;
@@ -35,6 +35,8 @@ schema! {
         routes: default Vec<Located<Route>> = "[]";
         /// How hosts, paths and addresses are read.
         routing: default Routing = "{}";
+        /// How names of backends are resolved.
+        resolver: default Resolver = "{}";
         /// Limits, times and sizes. For times and limits of one exchange a route's own value comes first, then its upstream's, then this.
         performance: default Performance = "{}";
         /// Protection.
@@ -188,7 +190,7 @@ schema! {
     Backend of "backend" {
         /// Name, unique in its upstream.
         id: required Name;
-        /// `http://ip:port` or `unix:/path`: HTTP/1.1 in clear.
+        /// `http://host:port`, the host an IP address or a name, or `unix:/path`: HTTP/1.1 in clear.
         address: required BackendAddress;
         /// Share of the requests, relative to the other backends.
         weight: default u32 = "100", 1..=1_000;
@@ -297,6 +299,23 @@ schema! {
         encoded_slash: default EncodedSlash = "keep";
         /// Networks whose Forwarded and X-Forwarded-* are believed.
         trusted_proxies: default Vec<Located<IpNet>> = "[]";
+    }
+    later []
+
+    /// How names of backends are resolved: /etc/hosts first, then DNS, A and AAAA both. The last good answer is kept while there is no newer one.
+    Resolver of "process" {
+        /// DNS servers, each "ip" or "ip:port". Left empty: those of /etc/resolv.conf.
+        servers: default Vec<Located<DnsServer>> = "[]";
+        /// How long one server has for one answer. Left out: what /etc/resolv.conf says, or two seconds.
+        timeout: optional Duration, 100..=30_000;
+        /// How often all servers are asked before a name counts as failed. Left out: what /etc/resolv.conf says, or two.
+        attempts: optional u32, 1..=5;
+        /// An answer is asked for again no sooner than this, whatever its TTL.
+        min_ttl: default Duration = "1s", 100..=3_600_000;
+        /// An answer is asked for again no later than this, whatever its TTL.
+        max_ttl: default Duration = "1h", 1_000..=86_400_000;
+        /// How long the start waits for names; requests to those that are not resolved by then are answered 502 or 504 until they are.
+        start_timeout: default Duration = "5s", 0..=300_000;
     }
     later []
 

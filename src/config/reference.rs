@@ -229,6 +229,7 @@ fn example(key: &Key) -> String {
     }
     match key.name() {
         "version" => "1".to_owned(),
+        "attempts" => "3".to_owned(),
         "dir" => "\"/var/log/spooky/qlog\"".to_owned(),
         "cert" => "\"/etc/spooky/certs/fullchain.pem\"".to_owned(),
         "key" => "\"/etc/spooky/certs/privkey.pem\"".to_owned(),

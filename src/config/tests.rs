@@ -121,7 +121,7 @@ tls = { cert = "/c.pem", key = "/k.pem" }
 route = { host = "a.example", path_prefix = "/api" }
 backends = [
   { id = "one", address = "http://10.0.0.1:8080", weight = 0 },
-  { id = "one", address = "http://backend.internal:8080" },
+  { id = "one", address = "http://backend.internal:8080/api" },
 ]
 [performance]
 backend_timeout = "15 sec"
@@ -132,7 +132,7 @@ backend_timeout = "15 sec"
             (3, 1, "unknown key `prot` in `listen`".to_owned()),
             (8, 60, "`weight` is out of range: from 1 to 1000".to_owned()),
             (9, 10, "two backends of upstream `api` have the id `one`".to_owned()),
-            (9, 27, "`address`: host names are not supported yet: give a literal IP address".to_owned()),
+            (9, 27, "`address`: a backend address has no path".to_owned()),
             (12, 19, "`backend_timeout` is not a time".to_owned()),
         ]
     );
@@ -329,26 +329,34 @@ fn backend_addresses_say_what_is_not_there_yet() {
         );
         from_str("t", &text)
             .map(|(generation, _)| {
-                (generation.backends[0].address.clone(), generation.backends[0].authority.to_string())
+                (generation.backends[0].location.clone(), generation.backends[0].authority.to_string())
             })
             .map_err(|diagnostics| diagnostics.to_string())
     };
     use spooky_uring::StreamAddress::{Tcp, Unix};
+    let fixed = |address: &str| Location::Fixed(Tcp(address.parse().expect("an address")));
+    let named = |host: &str, port| Location::Named { host: host.into(), port };
+    assert_eq!(message("http://10.0.0.1:8080"), Ok((fixed("10.0.0.1:8080"), "10.0.0.1:8080".to_owned())));
+    assert_eq!(message("http://10.0.0.1/"), Ok((fixed("10.0.0.1:80"), "10.0.0.1".to_owned())));
+    assert_eq!(message("http://[::1]:81"), Ok((fixed("[::1]:81"), "[::1]:81".to_owned())));
+    let socket = Location::Fixed(Unix(Path::new("/run/app.sock").into()));
+    assert_eq!(message("unix:/run/app.sock"), Ok((socket, "localhost".to_owned())));
+    assert_eq!(message("http://App.internal"), Ok((named("app.internal", 80), "app.internal".to_owned())));
+    assert_eq!(message("http://app:8080"), Ok((named("app", 8080), "app:8080".to_owned())));
+    assert_eq!(message("http://app.internal.:81/"), Ok((named("app.internal.", 81), "app.internal:81".to_owned())));
     assert_eq!(
-        message("http://10.0.0.1:8080"),
-        Ok((Tcp("10.0.0.1:8080".parse().expect("an address")), "10.0.0.1:8080".to_owned()))
+        message("http://xn--bcher-kva.example"),
+        Ok((named("xn--bcher-kva.example", 80), "xn--bcher-kva.example".to_owned()))
     );
-    assert_eq!(
-        message("http://10.0.0.1/"),
-        Ok((Tcp("10.0.0.1:80".parse().expect("an address")), "10.0.0.1".to_owned()))
-    );
-    assert_eq!(message("http://[::1]:81"), Ok((Tcp("[::1]:81".parse().expect("an address")), "[::1]:81".to_owned())));
-    assert_eq!(message("unix:/run/app.sock"), Ok((Unix(Path::new("/run/app.sock").into()), "localhost".to_owned())));
     for (address, part) in [
         ("https://10.0.0.1", "https to backends is not available"),
         ("10.0.0.1:80", "that would mean https"),
         ("h2c://10.0.0.1", "HTTP/2 to backends is not available"),
-        ("http://app.internal:80", "host names are not supported yet"),
+        ("http://my_app:80", "letters, digits and hyphens"),
+        ("http://-app.internal", "this is not a host name"),
+        ("http://bücher.example", "this is not host:port"),
+        ("http://10.0.0", "neither an IP address nor a host name"),
+        ("http://10.0.0.256:80", "neither an IP address nor a host name"),
         ("http://10.0.0.1/x", "a backend address has no path"),
         ("http://10.0.0.1:0", "this is not host:port"),
         ("unix:app.sock", "absolute"),
@@ -578,4 +586,42 @@ fn traces_are_off_unless_a_folder_is_named() {
     assert_eq!(&*qlog.dir, std::path::Path::new("/var/tmp/traces"));
     assert_eq!(qlog.client, Some("192.0.2.7".parse().unwrap()), "an IPv4 address in IPv6 is the IPv4 address");
     assert_eq!((qlog.max_files, qlog.max_file_bytes), (100, 16 << 20));
+}
+
+#[test]
+fn the_resolver_has_servers_and_bounds() {
+    let with = |keys: &str| {
+        let text = format!(
+            "version = 1\n[listen]\n[upstream.a]\nroute = {{}}\nbackends = [{{ id = \"x\", address = \"http://app\" }}]\n\
+             [resolver]\n{keys}"
+        );
+        from_str("t", &text).map(|(generation, _)| generation.resolver).map_err(|diagnostics| diagnostics.to_string())
+    };
+    let usual = with("").expect("nothing is needed");
+    assert_eq!((usual.servers.len(), usual.timeout, usual.attempts), (0, None, None));
+    assert_eq!((usual.min_ttl, usual.max_ttl), (Duration::from_secs(1), Duration::from_secs(3600)));
+    let written = with(
+        "servers = [\"127.0.0.53\", \"10.0.0.2:5353\", \"[fd00::1]:53\", \"[fd00::2]\", \"fd00::3\"]\ntimeout = \"1s\"\nattempts = 3\n\
+         min_ttl = \"5s\"\nmax_ttl = \"5s\"\nstart_timeout = 0",
+    )
+    .expect("all of it is good");
+    let servers: Vec<String> = written.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["127.0.0.53:53", "10.0.0.2:5353", "[fd00::1]:53", "[fd00::2]:53", "[fd00::3]:53"]);
+    assert_eq!((written.timeout, written.attempts), (Some(Duration::from_secs(1)), Some(3)));
+    assert_eq!(written.start_timeout, Duration::ZERO);
+    for (keys, part) in [
+        ("servers = [\"dns.example\"]", "this is not the address of a server"),
+        ("servers = [\"10.0.0.1:0\"]", "nobody can be asked on port 0"),
+        ("servers = [\"224.0.0.251\"]", "this is not one server's address"),
+        (
+            "servers = [\"1.1.1.1\", \"1.1.1.2\", \"1.1.1.3\", \"1.1.1.4\", \"1.1.1.5\", \"1.1.1.6\", \"1.1.1.7\", \"1.1.1.8\", \"1.1.1.9\"]",
+            "more than 8 servers",
+        ),
+        ("min_ttl = \"10s\"\nmax_ttl = \"5s\"", "`min_ttl` is longer than `max_ttl`"),
+        ("attempts = 0", "`attempts`"),
+        ("timeout = \"1ms\"", "`timeout`"),
+    ] {
+        let shown = with(keys).expect_err(keys);
+        assert!(shown.contains(part), "{shown}");
+    }
 }

@@ -6,11 +6,12 @@
 use super::failure::{Exit, Failure};
 use super::identities;
 use super::qlogs::Qlogs;
+use super::resolver::Resolver;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
 use super::secret;
 use super::sockets::{Addresses, Sockets, Steering};
 use super::workers::{Shared, Workers, random};
-use crate::config::{self, Generation};
+use crate::config::{self, Generation, Location};
 use crate::h3::tickets::TicketKeys;
 use crate::h3::{EndpointKeys, QlogSettings, versions};
 use crate::identity::Identity;
@@ -136,6 +137,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         qlog: qlog_sender,
     });
     let features = shared.features.clone();
+    let resolver = Resolver::new(&generation, usize::from(generation.performance.worker_threads), Instant::now());
     let public = public_sockets(&generation, &sockets);
     let workers = Workers::start(shared, sockets.workers)?;
     let steered = steering.iter().map(|(at, steering)| {
@@ -154,12 +156,13 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         .name("control".to_owned())
         .spawn(move || {
             queue_on_this_thread(log.is_some());
-            let ring =
-                Ring::new(&ring_config(), &features).map_err(|error| Failure::new("the control thread's ring", error));
+            let ring = Ring::new(&ring_config(resolver.is_some()), &features)
+                .map_err(|error| Failure::new("the control thread's ring", error));
             let control = ring.and_then(|ring| {
                 Control::new(Parts {
                     ring,
                     workers,
+                    resolver,
                     hosts,
                     addresses,
                     sources,
@@ -229,9 +232,10 @@ fn scope(generation: &Generation) -> Scope {
             .map(|backend| BackendName {
                 upstream: upstream(backend.upstream),
                 backend: backend.id.clone(),
-                address: match &backend.address {
-                    StreamAddress::Tcp(address) => format!("http://{address}").into(),
-                    StreamAddress::Unix(path) => format!("unix:{}", path.display()).into(),
+                address: match &backend.location {
+                    Location::Fixed(StreamAddress::Tcp(address)) => format!("http://{address}").into(),
+                    Location::Fixed(StreamAddress::Unix(path)) => format!("unix:{}", path.display()).into(),
+                    Location::Named { host, port } => format!("http://{host}:{port}").into(),
                 },
             })
             .collect(),
@@ -284,14 +288,15 @@ pub fn log_target(target: &config::LogTarget) -> LogTarget {
     }
 }
 
-/// Control's ring: no datagrams, few streams, small buffers.
-fn ring_config() -> RingConfig {
+/// Control's ring: few streams, small buffers; datagrams only where there are names to resolve.
+fn ring_config(names: bool) -> RingConfig {
+    let (questions, datagrams, slots) = if names { (limits::RESOLVER_QUESTIONS as u32, 16, 2) } else { (0, 1, 1) };
     RingConfig {
         entries: 256,
-        streams: limits::CONTROL_CONNECTIONS + 16,
+        streams: limits::CONTROL_CONNECTIONS + questions + 16,
         stream_receive: PoolConfig { count: 32, size: 16 << 10, posted: 8 },
-        udp_receive: PoolConfig { count: 1, size: 4096, posted: 1 },
-        udp_send_slots: 1,
+        udp_receive: PoolConfig { count: datagrams, size: 4096, posted: datagrams },
+        udp_send_slots: slots,
         ..RingConfig::default()
     }
 }

@@ -41,6 +41,8 @@ pub struct Facts {
     pub sources: Sources,
     /// Where the process stands.
     pub phase: Phase,
+    /// Names of backends that have no address.
+    pub names_unresolved: u64,
     /// When it started.
     pub started: Instant,
     /// The configured path of the metrics.
@@ -52,7 +54,7 @@ pub struct Facts {
 impl Facts {
     /// Facts of a process that starts.
     pub fn new(sources: Sources, metrics_path: Box<str>, started: Instant) -> Self {
-        Self { sources, phase: Phase::Starting, started, metrics_path, page_bytes: 16 * 1024 }
+        Self { sources, phase: Phase::Starting, names_unresolved: 0, started, metrics_path, page_bytes: 16 * 1024 }
     }
 }
 
@@ -155,7 +157,8 @@ fn ready(facts: &mut Facts) -> Answer<NoSource> {
         object
             .string("status", facts.phase.word().as_bytes())
             .number("generation", facts.sources.config.generation)
-            .number("workers", facts.sources.workers.len() as u64);
+            .number("workers", facts.sources.workers.len() as u64)
+            .number("names_unresolved", facts.names_unresolved);
     });
     if ready { answer } else { answer.with(Known::RetryAfter, b"1") }
 }

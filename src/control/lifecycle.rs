@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Where the process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Workers are being started.
+    /// Workers are being started, and names resolved.
     Starting,
     /// All of them serve.
     Ready,
@@ -67,6 +67,8 @@ pub struct Lifecycle {
     alive: usize,
     /// Workers not yet known to serve.
     awaited: usize,
+    /// Names of backends are still being resolved for the first time.
+    names_awaited: bool,
     drain_time: Duration,
     /// A worker ended without being asked.
     crashed: bool,
@@ -75,7 +77,25 @@ pub struct Lifecycle {
 impl Lifecycle {
     /// `workers` are being started.
     pub fn new(workers: usize, drain_time: Duration) -> Self {
-        Self { phase: Phase::Starting, alive: workers, awaited: workers, drain_time, crashed: false }
+        Self {
+            phase: Phase::Starting,
+            alive: workers,
+            awaited: workers,
+            names_awaited: false,
+            drain_time,
+            crashed: false,
+        }
+    }
+
+    /// There are names to resolve first: [`Self::names_known`] follows.
+    pub fn await_names(&mut self) {
+        self.names_awaited = true;
+    }
+
+    /// Every name is resolved, or has had its time.
+    pub fn names_known(&mut self) {
+        self.names_awaited = false;
+        self.become_ready();
     }
 
     /// Where the process stands.
@@ -91,7 +111,11 @@ impl Lifecycle {
     /// A worker serves.
     pub fn worker_up(&mut self) {
         self.awaited = self.awaited.saturating_sub(1);
-        if self.awaited == 0 && self.phase == Phase::Starting {
+        self.become_ready();
+    }
+
+    fn become_ready(&mut self) {
+        if self.awaited == 0 && !self.names_awaited && self.phase == Phase::Starting {
             self.phase = Phase::Ready;
         }
     }
@@ -175,6 +199,32 @@ mod tests {
         assert_eq!(life.phase(), Phase::Starting);
         life.worker_up();
         assert_eq!(life.phase(), Phase::Ready);
+    }
+
+    #[test]
+    fn ready_waits_for_names_and_workers_whichever_comes_last() {
+        for names_first in [false, true] {
+            let mut life = Lifecycle::new(1, DRAIN);
+            life.await_names();
+            if names_first {
+                life.names_known()
+            } else {
+                life.worker_up()
+            }
+            assert_eq!(life.phase(), Phase::Starting);
+            if names_first {
+                life.worker_up()
+            } else {
+                life.names_known()
+            }
+            assert_eq!(life.phase(), Phase::Ready);
+        }
+        let mut life = Lifecycle::new(1, DRAIN);
+        life.await_names();
+        life.worker_up();
+        life.end(Instant::now());
+        life.names_known();
+        assert_eq!(life.phase().word(), "draining");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod identities;
 pub mod journal;
 pub mod lifecycle;
 pub mod qlogs;
+pub mod resolver;
 pub mod runtime;
 pub mod secret;
 pub mod service;

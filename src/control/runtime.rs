@@ -8,6 +8,7 @@ use super::failure::{Exit, Failure};
 use super::journal::Journal;
 use super::lifecycle::{Lifecycle, Order, Phase};
 use super::qlogs::Qlogs;
+use super::resolver::Resolver;
 use super::service::ControlService;
 use super::sockets::Addresses;
 use super::workers::{News, Workers};
@@ -58,6 +59,8 @@ pub struct Parts {
     pub ring: Ring,
     /// The workers.
     pub workers: Workers,
+    /// Resolves names of backends; `None`: there are none.
+    pub resolver: Option<Resolver>,
     /// Listening sockets of the metrics and control addresses.
     pub hosts: Vec<(Place, Listener)>,
     /// Where everything listens.
@@ -95,6 +98,7 @@ struct Written {
 pub struct Control {
     ring: Ring,
     workers: Workers,
+    resolver: Option<Resolver>,
     host: Host<ControlService>,
     listeners: Vec<ListenerId>,
     life: Lifecycle,
@@ -148,11 +152,16 @@ impl Control {
         let host = Host::new(service, settings, ring.now());
         let listeners = parts.hosts.into_iter().enumerate();
         let listeners = listeners.map(|(at, (_, socket))| ring.listen(socket, host.listener_token(at))).collect();
+        let mut life = Lifecycle::new(parts.workers.lines.len(), parts.drain_time);
+        if parts.resolver.is_some() {
+            life.await_names();
+        }
         Ok(Self {
             host,
             listeners,
-            life: Lifecycle::new(parts.workers.lines.len(), parts.drain_time),
+            life,
             workers: parts.workers,
+            resolver: parts.resolver,
             log,
             access,
             qlog: parts.qlog,
@@ -172,7 +181,9 @@ impl Control {
     pub fn run(mut self) -> Result<(), Failure> {
         let mut events = Vec::new();
         while self.life.phase() != Phase::Over {
-            let deadline = earliest(self.host.next_deadline(), self.life.deadline());
+            let starting = self.life.phase() == Phase::Starting;
+            let names = self.resolver.as_ref().and_then(|resolver| resolver.deadline(self.ring.now(), starting));
+            let deadline = [self.host.next_deadline(), self.life.deadline(), names].into_iter().flatten().min();
             if let Err(error) = self.ring.wait(deadline, &mut events) {
                 // Nothing can be asked of the machine any more; workers have their own rings and may still end well.
                 self.workers.order(|| Command::Stop);
@@ -181,8 +192,10 @@ impl Control {
             for event in events.drain(..) {
                 self.collect(event);
             }
+            self.resolve();
             let order = self.life.tick(self.ring.now());
             self.carry_out(order);
+            self.tell_ready();
             self.publish();
             self.host.turn(&mut self.ring);
         }
@@ -190,6 +203,13 @@ impl Control {
     }
 
     fn collect(&mut self, event: Event) {
+        let event = match &mut self.resolver {
+            Some(resolver) => match resolver.handle(event, &mut self.ring) {
+                Some(event) => event,
+                None => return,
+            },
+            None => event,
+        };
         match self.host.handle(event, &mut self.ring) {
             None => {}
             Some(Event::Signal { signal }) => self.signal(signal),
@@ -247,6 +267,22 @@ impl Control {
             };
             self.carry_out(order);
         }
+    }
+
+    /// Keeps the names of backends fresh; the first time, the start waits for them.
+    fn resolve(&mut self) {
+        if let Some(resolver) = &mut self.resolver {
+            let facts = &mut self.host.service_mut().facts;
+            resolver.turn(&mut self.ring, &self.workers.lines, &facts.sources.control);
+            facts.names_unresolved = resolver.unresolved();
+            if self.life.phase() == Phase::Starting && resolver.lets_start(self.ring.now()) {
+                self.life.names_known();
+            }
+        }
+    }
+
+    /// Says once that everything serves.
+    fn tell_ready(&mut self) {
         if self.life.phase() == Phase::Ready
             && let Some((tell, addresses)) = self.tell.take()
         {
@@ -445,8 +481,4 @@ fn own_names() -> Vec<Box<str>> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim().to_ascii_lowercase();
     if name.is_empty() { Vec::new() } else { vec![name.into_boxed_str()] }
-}
-
-fn earliest(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
-    one.into_iter().chain(two).min()
 }

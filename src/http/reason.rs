@@ -117,6 +117,8 @@ reasons! {
     DrainTimeout "drain_timeout" 503 "connection_terminated" Shed answered "The drain reached its bound before the exchange ended";
 
     // The backend failed.
+    DnsTimeout "dns_timeout" 504 "dns_timeout" Upstream answered "The backend's name was never resolved: no server answered in time";
+    DnsError "dns_error" 502 "dns_error" Upstream answered "The backend's name was never resolved: the servers know no address for it, or fail";
     ConnectRefused "connect_refused" 502 "connection_refused" Upstream answered "The backend refused the connection";
     ConnectUnreachable "connect_unreachable" 502 "destination_ip_unroutable" Upstream answered "No route leads to the backend";
     ConnectFailed "connect_failed" 502 "destination_unavailable" Upstream answered "Connecting to the backend failed for another cause";

@@ -9,12 +9,14 @@ mod exchange;
 mod h1;
 pub mod h2;
 pub mod quic;
+mod resolver;
 mod telemetry;
 mod tls;
 
 pub use budget::{Budget, Demand, Item, human};
 pub use exchange::*;
 pub use h1::*;
+pub use resolver::*;
 pub use telemetry::*;
 pub use tls::*;
 

@@ -447,6 +447,28 @@ kinds! {
         PoolFull = "pool_full",
         /// We are draining.
         Draining = "draining",
+        /// Its address is no more among those of the backend's name.
+        EndpointGone = "endpoint_gone",
+        /// Another address of the backend accepted first.
+        RaceLost = "race_lost",
+    }
+}
+
+kinds! {
+    /// Why a name was not resolved.
+    ResolverFailure {
+        /// There is no such name.
+        NoSuchName = "no_such_name",
+        /// The name has no address that could be connected to.
+        NoAddress = "no_address",
+        /// No server answered in time.
+        Timeout = "timeout",
+        /// The servers answered that they will not or cannot.
+        ServerFailure = "server_failure",
+        /// No server could be reached.
+        Unreachable = "unreachable",
+        /// The servers' answers could not be read.
+        Malformed = "malformed",
     }
 }
 

@@ -4,6 +4,7 @@
 //! one: a cell in [`super::cells`], a row in [`super::table`], and `SPOOKY_BLESS=1 cargo test metrics_page` for the page.
 
 use super::cells::{Counter, WorkerCells};
+use super::kinds::ResolverFailure;
 use super::process::ProcessFacts;
 use super::table::METRICS;
 use super::text::{Kind, Samples};
@@ -61,6 +62,27 @@ pub struct ControlCells {
     pub host_refused: Counter,
     /// Requests answered there.
     pub host_requests: Counter,
+    /// Names of backends.
+    pub resolver: ResolverCells,
+}
+
+/// What was counted about names of backends.
+#[derive(Debug, Default)]
+pub struct ResolverCells {
+    /// Questions sent over UDP.
+    pub questions_udp: Counter,
+    /// Questions sent over TCP.
+    pub questions_tcp: Counter,
+    /// Messages that answered none of them.
+    pub ignored: Counter,
+    /// Names resolved, refreshed ones included.
+    pub resolved: Counter,
+    /// Names not resolved, by [`ResolverFailure`].
+    pub failed: [Counter; ResolverFailure::COUNT],
+    /// Answers that moved a name.
+    pub changed: Counter,
+    /// Names that are fresh, kept from an earlier answer, and unresolved.
+    pub names: [Counter; 3],
 }
 
 /// What is known about the running configuration.

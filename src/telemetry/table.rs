@@ -6,7 +6,7 @@
 use super::cells::{BackendCells, NamedCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
     AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood, Protocol, QueueFull,
-    Side, StatusClass, TlsAlert, UpstreamClose,
+    ResolverFailure, Side, StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::{Latency, Merged};
 use super::registry::{Metric, Sources};
@@ -305,6 +305,23 @@ metrics! {
         "From the request head sent to the response head received.",
         |s, out| backend_latency(s, out, |b| &b.response_duration);
 
+    // Names of backends.
+    Gauge "spooky_resolver_names" &["state"],
+        "Names of backends: fresh, kept from an earlier answer because they are not resolved now, and unresolved from the start.",
+        |s, out| for (word, count) in ["fresh", "kept", "unresolved"].iter().zip(&s.control.resolver.names) { out.number(&[word], count.get()) };
+    Counter "spooky_resolver_questions_total" &["transport"],
+        "Questions sent to DNS servers.",
+        |s, out| for (word, count) in [("udp", &s.control.resolver.questions_udp), ("tcp", &s.control.resolver.questions_tcp)] { out.number(&[word], count.get()) };
+    Counter "spooky_resolver_answers_ignored_total" &[],
+        "Messages that answered none of the questions: late ones have no socket any more, so these are mistaken or forged.",
+        |s, out| out.number(&[], s.control.resolver.ignored.get());
+    Counter "spooky_resolver_resolutions_total" &["result"],
+        "Names resolved or refreshed (ok), and not, by cause.",
+        resolutions;
+    Counter "spooky_resolver_changes_total" &[],
+        "Answers that moved a name to other addresses.",
+        |s, out| out.number(&[], s.control.resolver.changed.get());
+
     // Logs and control's own listeners.
     Counter "spooky_access_records_dropped_total" WORKER,
         "Access records dropped because the queue to control was full.",
@@ -336,6 +353,14 @@ metrics! {
     Counter "spooky_control_requests_total" &[],
         "Requests answered there.",
         |s, out| out.number(&[], s.control.host_requests.get());
+}
+
+fn resolutions(s: &Sources, out: &mut Samples<'_>) {
+    let cells = &s.control.resolver;
+    out.number(&["ok"], cells.resolved.get());
+    for (cause, count) in ResolverFailure::ALL.iter().zip(&cells.failed) {
+        out.number(&[cause.word()], count.get());
+    }
 }
 
 fn handshakes(s: &Sources, out: &mut Samples<'_>) {

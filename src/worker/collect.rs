@@ -41,7 +41,7 @@ impl<I: Io> Worker<I> {
             },
             Event::Connected { token, stream, result } => {
                 if let Some(Of::Origin(slot)) = self.stream_of(token, stream) {
-                    self.origin_connected(slot, result);
+                    self.origin_connected(slot, stream, result);
                 }
             }
             Event::Ended { token, stream, end } => match self.stream_of(token, stream) {
@@ -104,7 +104,7 @@ impl<I: Io> Worker<I> {
     fn stream_of(&self, token: Token, stream: StreamId) -> Option<Of> {
         match Owner::of(token) {
             Some(Owner::Origin(slot)) => {
-                self.origins.get(slot).filter(|origin| origin.stream == stream).map(|_| Of::Origin(slot))
+                self.origins.get(slot).filter(|origin| origin.owns(stream)).map(|_| Of::Origin(slot))
             }
             Some(Owner::Client(slot)) => self.clients.tcp.find(slot, stream).map(Of::Client),
             _ => None,

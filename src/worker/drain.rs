@@ -1,13 +1,14 @@
 //! The end of a worker: take no new work, finish what runs, within a bound; or stop at once.
 
 use super::timers::Timer;
-use super::{Downkey, Worker};
+use super::{Downkey, Endpoints, Worker};
 use crate::exchange::{Abort, ResponseState};
 use crate::h3;
 use crate::http::Reason;
 use crate::limits;
 use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::Io;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What control tells a worker.
@@ -20,6 +21,8 @@ pub enum Command {
     },
     /// End now.
     Stop,
+    /// Where the backends with names are now.
+    Endpoints(Arc<Endpoints>),
 }
 
 /// What a worker tells control.
@@ -52,6 +55,7 @@ impl<I: Io> Worker<I> {
                 Command::Drain { until } if self.drain == Drain::No => self.begin_drain(until),
                 Command::Drain { .. } => {}
                 Command::Stop => self.cut(),
+                Command::Endpoints(endpoints) => self.update_endpoints(&endpoints),
             }
         }
     }

@@ -9,8 +9,10 @@
 pub mod census;
 mod clients;
 pub mod collect;
+pub mod dial;
 pub mod downstream;
 pub mod drain;
+pub mod endpoints;
 pub mod forward;
 pub mod host;
 pub mod origins;
@@ -24,6 +26,7 @@ pub mod upstream;
 
 pub use census::Census;
 pub use drain::{Command, Report};
+pub use endpoints::{Endpoints, Resolved};
 
 use crate::balance::RoundRobin;
 use crate::config::Generation;
@@ -86,6 +89,7 @@ pub struct Worker<I: Io> {
     clients: Clients,
     exchanges: Slab<Running>,
     origins: Origins,
+    places: endpoints::Places,
     balancers: Vec<RoundRobin>,
     inflight: Inflight,
     wheel: Wheel<timers::Timer>,
@@ -131,6 +135,7 @@ impl<I: Io> Worker<I> {
             events: Vec::new(),
             exchanges: Slab::new(),
             origins: Origins::new(generation),
+            places: endpoints::Places::new(generation),
             inflight: Inflight::new(generation),
             balancers,
             wheel: Wheel::new(now, timers::capacity(generation)),

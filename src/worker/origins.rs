@@ -2,17 +2,23 @@
 //!
 //! Owns which connection is idle, busy or still connecting. Knows nothing of exchanges but their slot.
 
+use super::dial::Dial;
 use crate::config::{BackendId, Generation};
 use crate::h1;
 use slab::Slab;
 use spooky_uring::StreamId;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// One connection to an origin.
 pub struct Origin {
     /// Its socket.
     pub stream: StreamId,
+    /// Whom it leads to, if its backend has a name.
+    pub address: Option<SocketAddr>,
+    /// The addresses that race while it is being made, if its backend has a name.
+    pub dial: Option<Box<Dial>>,
     /// Its protocol.
     pub protocol: h1::ClientConnection,
     /// The backend it leads to.
@@ -31,6 +37,13 @@ pub struct Origin {
     pub stuck: bool,
     /// Whether it stands on the worker's ready list.
     pub ready: bool,
+}
+
+impl Origin {
+    /// Whether a socket is this connection's, or may become it.
+    pub fn owns(&self, stream: StreamId) -> bool {
+        self.stream == stream || self.dial.as_ref().is_some_and(|dial| dial.has(stream))
+    }
 }
 
 /// All connections of one worker to origins.

@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Client(Downkey),
     /// An exchange.
     Exchange(u32),
+    /// The next address of a connection that is being made.
+    Dial(u32),
     /// The oldest idle connection of the pools.
     Pool,
     /// Access records that have waited long enough.
@@ -29,13 +31,15 @@ pub(super) enum Timer {
     Drain,
 }
 
-/// Entries that the wheel holds at most: one for each client connection and exchange, and the worker's own.
+/// Entries that the wheel holds at most: one for each client connection, exchange and connection being made, and the
+/// worker's own.
 pub(super) fn capacity(generation: &Generation) -> usize {
     let performance = &generation.performance;
     // An exchange that was refused holds an entry too, until the client has its answer.
     let streams: u64 = generation.listeners.iter().map(|listener| listener.quic.max_streams_bidi).max().unwrap_or(0);
     let clients = performance.share(performance.max_active_connections);
-    let exchanges = u64::from(clients) * streams.max(1);
+    let dials = u64::from(performance.share(performance.global_inflight_limit));
+    let exchanges = u64::from(clients) * streams.max(1) + dials;
     let clients = clients as usize;
     clients + usize::try_from(exchanges).unwrap_or(usize::MAX - clients - 8) + 8
 }
@@ -47,6 +51,7 @@ impl<I: Io> Worker<I> {
             match timer {
                 Timer::Client(key) => self.client_due(key),
                 Timer::Exchange(slot) => self.exchange_due(slot),
+                Timer::Dial(slot) => self.dial_due(slot),
                 Timer::Pool => self.pool_due(),
                 Timer::Access => self.access_timer = None,
                 Timer::Relief => self.relief_due(),

@@ -10,7 +10,7 @@ use crate::h1;
 use crate::http::{HeadLimits, Reason, Side};
 use crate::limits;
 use crate::telemetry::kinds::{ConnectFailure, UpstreamClose};
-use spooky_uring::{End, Io};
+use spooky_uring::{End, Io, StreamId};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -28,17 +28,20 @@ impl<I: Io> Worker<I> {
         let generation = &*snapshot.generation;
         let first = generation.upstream(plan.upstream).backends.start;
         let full = Cell::new(false);
+        let missing = Cell::new(None);
         let picked = self.balancers[plan.upstream.0 as usize].pick(|index| {
             let backend = BackendId(first + index as u32);
             let room = self.inflight.backend_has_room(generation, backend);
             full.set(full.get() || !room);
-            exchange.was_tried(backend) || !room
+            let nowhere = self.places.missing(backend);
+            missing.set(missing.get().or(nowhere));
+            exchange.was_tried(backend) || !room || nowhere.is_some()
         });
         let Some(index) = picked else {
             let reason = match exchange.failure {
                 Some(failure) => failure,
                 None if full.get() => Reason::LimitBackend,
-                None => Reason::NoBackend,
+                None => missing.get().unwrap_or(Reason::NoBackend),
             };
             self.refuse(slot, reason);
             return;
@@ -63,16 +66,19 @@ impl<I: Io> Worker<I> {
             return;
         }
         let token = Owner::Origin(self.origins.next_slot()).token();
-        let address = &generation.backend(backend).address;
-        let Some(stream) = self.io.connect(address, token) else {
-            self.cells.backend(backend.0 as usize).connect_failures.count(ConnectFailure::Local);
-            self.refuse(slot, Reason::PoolFull);
-            return;
+        let begun = match self.begin_dial(backend, token) {
+            Ok(begun) => begun,
+            Err(reason) => {
+                self.refuse(slot, reason);
+                return;
+            }
         };
         let bytes = generation.route(plan.route).limits.max_response_header_bytes as usize;
         let limits = h1::Limits { head: HeadLimits { bytes, ..HeadLimits::RESPONSE }, ..h1::Limits::CLIENT };
         let origin = self.origins.insert(Origin {
-            stream,
+            stream: begun.stream,
+            address: begun.address,
+            dial: begun.dial,
             protocol: h1::ClientConnection::new(limits),
             backend,
             exchange: Some(slot),
@@ -83,9 +89,9 @@ impl<I: Io> Worker<I> {
             stuck: false,
             began: self.now,
         });
-        cells.connects.add(1);
-        cells.connections_active.enter();
+        self.cells.backend(backend.0 as usize).connections_active.enter();
         self.exchanges[slot as usize].exchange.upstream = Some(origin);
+        self.arm_dial(origin);
         self.arm_exchange(slot);
     }
 
@@ -115,8 +121,11 @@ impl<I: Io> Worker<I> {
     }
 
     /// The outcome of a connect.
-    pub(super) fn origin_connected(&mut self, slot: u32, result: Result<(), i32>) {
+    pub(super) fn origin_connected(&mut self, slot: u32, stream: StreamId, result: Result<(), i32>) {
         let now = self.now;
+        let Some(result) = self.dial_connected(slot, stream, result) else {
+            return;
+        };
         let Some(origin) = self.origins.get_mut(slot) else {
             return;
         };
@@ -273,7 +282,9 @@ impl<I: Io> Worker<I> {
             return;
         }
         let cells = self.cells.backend(origin.backend.0 as usize);
-        if self.origins.checkin(slot, self.now) {
+        if !self.origins.get(slot).is_some_and(|origin| self.is_current(origin)) {
+            self.close_busy(slot, UpstreamClose::EndpointGone);
+        } else if self.origins.checkin(slot, self.now) {
             cells.connections_idle.enter();
             self.arm_pool();
         } else {
@@ -291,11 +302,14 @@ impl<I: Io> Worker<I> {
 
     /// Closes a connection that is not in a pool now.
     pub(super) fn close_busy(&mut self, slot: u32, why: UpstreamClose) {
+        let raced = self.end_dial(slot, false);
         if let Some(origin) = self.origins.remove(slot) {
             let cells = self.cells.backend(origin.backend.0 as usize);
             cells.closes.count(why);
             cells.connections_active.leave();
-            self.io.close(origin.stream);
+            if !raced {
+                self.io.close(origin.stream);
+            }
         }
     }
 

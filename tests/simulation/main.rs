@@ -15,6 +15,7 @@ mod determinism;
 mod forwarding;
 mod identity;
 mod measures;
+mod names;
 mod origin;
 mod origins;
 mod pattern;

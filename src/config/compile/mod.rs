@@ -6,6 +6,7 @@
 
 mod files;
 mod listeners;
+mod resolver;
 mod routes;
 mod service;
 mod timeouts;
@@ -31,6 +32,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
     let (table, routes) = routes::compile(&mut compiler, &upstreams);
     let (observability, log) = service::compile(&mut compiler);
     timeouts::check_performance(&mut compiler);
+    let resolver = resolver::compile(&mut compiler);
     Generation {
         number: 1,
         listeners,
@@ -39,6 +41,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
         table,
         routes,
         routing: routing(&root.routing.value),
+        resolver,
         performance: performance(&mut compiler),
         protocol: service::protocol(&root.resilience.value.protocol.value),
         observability,

@@ -1,12 +1,11 @@
 //! Upstreams and their backends.
 
 use rustc_hash::FxHashMap;
-use spooky_uring::StreamAddress;
 
 use super::{Compiler, timeouts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
-    Backend, Balancing, ClientCertHeader, ForwardedMode, HostPolicy, Upstream, UpstreamId,
+    Backend, Balancing, ClientCertHeader, ForwardedMode, HostPolicy, Location, Upstream, UpstreamId,
 };
 use crate::config::keys::{self, BalancingType, HostMode};
 use crate::config::schema::Located;
@@ -105,7 +104,7 @@ fn backends(
     let inflight_limit =
         keys.limits.value.per_backend_inflight_limit.as_ref().unwrap_or(&performance.per_backend_inflight_limit).value;
     let mut ids: FxHashMap<&str, Place> = FxHashMap::default();
-    let mut addresses: FxHashMap<&StreamAddress, Place> = FxHashMap::default();
+    let mut locations: FxHashMap<&Location, Place> = FxHashMap::default();
     for backend in &written.value {
         let keys::Backend { id, address, weight } = &backend.value;
         if let Some(id) = id
@@ -121,7 +120,7 @@ fn backends(
         let (Some(id), Some(address)) = (id, address) else {
             continue;
         };
-        if let Some(first) = addresses.insert(&address.value.address, address.place) {
+        if let Some(first) = locations.insert(&address.value.location, address.place) {
             let twice = Diagnostic::warning(format!("two backends of upstream `{name}` have the same address"))
                 .at(address.place, "here again")
                 .at(first, "first here");
@@ -130,7 +129,7 @@ fn backends(
         into.push(Backend {
             id: id.value.0.as_str().into(),
             upstream,
-            address: address.value.address.clone(),
+            location: address.value.location.clone(),
             authority: address.value.authority.as_str().into(),
             weight: weight.value,
             inflight_limit,

@@ -10,7 +10,9 @@ mod text;
 mod tests;
 
 pub use numbers::{Bytes, parse_bytes, parse_millis, show_bytes, show_millis};
-pub use text::{BackendAddress, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, RoutePath};
+pub use text::{
+    BackendAddress, DnsServer, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, RoutePath,
+};
 
 use super::diagnostic::Diagnostic;
 use super::schema::{Key, Located, Reader, Schema, Shape, Value};

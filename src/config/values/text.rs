@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use spooky_uring::StreamAddress;
 
-use crate::config::generation::LogTarget;
+use crate::config::generation::{Location, LogTarget};
 use crate::config::schema::{Key, Reader, Shape, Value};
 use crate::config::source::Place;
 use crate::config::tree::{Node, Value as TreeValue};
@@ -54,6 +54,7 @@ textual!(
     ExactPath,
     HostHeader,
     BackendAddress,
+    DnsServer,
     IncludePattern
 );
 
@@ -203,13 +204,14 @@ impl Textual for HostHeader {
 /// Where a backend listens, and what its `Host` would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendAddress {
-    /// Where to connect.
-    pub address: StreamAddress,
+    /// Where it is.
+    pub location: Location,
     /// `host[:port]`; the default port is left out.
     pub authority: String,
 }
 
-const ADDRESS_HELP: &str = "write \"http://10.0.0.1:8080\", \"http://[fd00::1]:8080\" or \"unix:/run/app.sock\"";
+const ADDRESS_HELP: &str =
+    "write \"http://10.0.0.1:8080\", \"http://[fd00::1]:8080\", \"http://app.internal:8080\" or \"unix:/run/app.sock\"";
 
 impl Textual for BackendAddress {
     const WORD: &'static str = "backend address";
@@ -247,12 +249,19 @@ impl Textual for BackendAddress {
         let parsed = Authority::parse(authority.as_bytes()).ok_or(("this is not host:port", ADDRESS_HELP))?;
         let host = parsed.host();
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let Ok(ip) = bare.parse::<IpAddr>() else {
-            return Err(("host names are not supported yet: give a literal IP address", ADDRESS_HELP));
-        };
         let port = parsed.port().unwrap_or(80);
+        let location = match bare.parse::<IpAddr>() {
+            Ok(ip) => Location::Fixed(StreamAddress::Tcp(SocketAddr::new(ip, port))),
+            Err(_) => {
+                check_name(host)?;
+                // The gate cut the dot that keeps a name out of the search list.
+                let written = authority.split(':').next().unwrap_or_default();
+                let dot = if written.ends_with('.') { "." } else { "" };
+                Location::Named { host: format!("{host}{dot}").into(), port }
+            }
+        };
         let authority = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
-        Ok(Self { address: StreamAddress::Tcp(SocketAddr::new(ip, port)), authority })
+        Ok(Self { location, authority })
     }
 }
 
@@ -265,9 +274,53 @@ impl BackendAddress {
         if path.len() > 107 || path.contains('\0') {
             return Err(("the path of a unix socket has at most 107 bytes", ADDRESS_HELP));
         }
-        Ok(Self { address: StreamAddress::Unix(Path::new(path).into()), authority: "localhost".to_owned() })
+        let location = Location::Fixed(StreamAddress::Unix(Path::new(path).into()));
+        Ok(Self { location, authority: "localhost".to_owned() })
     }
 }
+
+/// A name that can be asked for: letters, digits and hyphens (RFC 1123 §2.1), no escapes; international names as DNS has
+/// them (`xn--…`, RFC 5891).
+fn check_name(host: &str) -> Result<(), (&'static str, &'static str)> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if host.len() > limits::HOST_NAME_BYTES || !host.split('.').all(label) {
+        return Err((
+            "this is not a host name",
+            "a host name has letters, digits and hyphens between its dots; an international one is written as \"xn--…\"",
+        ));
+    }
+    // Somebody's half-written address, and some system's idea of one (`10.1` for 10.0.0.1).
+    if host.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(("this is neither an IP address nor a host name", ADDRESS_HELP));
+    }
+    Ok(())
+}
+
+/// A DNS server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DnsServer(pub SocketAddr);
+
+impl Textual for DnsServer {
+    const WORD: &'static str = "address";
+
+    fn parse(text: &str) -> Result<Self, (&'static str, &'static str)> {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        let parsed = text.parse().ok().or_else(|| Some(SocketAddr::new(bare.parse().ok()?, 53)));
+        match parsed {
+            Some(address) if address.port() == 0 => Err(("nobody can be asked on port 0", DNS_SERVER_HELP)),
+            Some(address) if address.ip().is_multicast() => Err(("this is not one server's address", DNS_SERVER_HELP)),
+            Some(address) => Ok(Self(address)),
+            None => Err(("this is not the address of a server", DNS_SERVER_HELP)),
+        }
+    }
+}
+
+const DNS_SERVER_HELP: &str = "write an IP address like \"127.0.0.53\", \"10.0.0.2:5353\" or \"[fd00::1]:53\"";
 
 /// A pattern of files to include; only its form is checked here, `include` opens the files.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,11 +5,13 @@
 //! same connection that cuts otherwise would else see other requests.
 
 mod config;
+mod dns;
 mod h1;
 mod normalize;
 mod quic;
 
 pub use config::config;
+pub use dns::dns_answer;
 pub use h1::{h1_chunked, h1_request, h1_response};
 pub use normalize::normalize;
 pub use quic::connection_id;

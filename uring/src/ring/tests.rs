@@ -180,3 +180,33 @@ fn busy_turns_wait_for_a_batch_and_quiet_ones_do_not() {
     ring.wait(None, &mut events).unwrap();
     assert_eq!(ring.stats().batched_waits, u64::from(features.min_wait));
 }
+
+#[test]
+fn a_closed_sockets_number_is_used_again_and_not_before_its_last_completion() {
+    let mut ring = ring();
+    let bind = || UdpSocket::bind(&UdpOptions::new("127.0.0.1:0".parse().unwrap())).unwrap();
+    let far = bind();
+    let to = far.local_address();
+    let mut numbers = Vec::new();
+    for at in 0..50 {
+        let id = ring.add_udp(bind(), Token(at));
+        let mut slot = ring.udp_slot().unwrap();
+        slot[..3].copy_from_slice(b"abc");
+        ring.udp_send(id, slot, Transmit { len: 3, segment: 3, to, from: None });
+        // Its train is not even submitted: the descriptor stays, and so does the number.
+        ring.close_udp(id);
+        ring.close_udp(id);
+        let other = ring.add_udp(bind(), Token(1000 + at));
+        assert_ne!(id, other, "something of it is on its way");
+        ring.close_udp(other);
+        // Armed, then closed.
+        let armed = ring.add_udp(bind(), Token(2000 + at));
+        turn(&mut ring, |_, _| {});
+        ring.close_udp(armed);
+        turn(&mut ring, |_, _| {});
+        numbers.extend([id.0, other.0, armed.0]);
+    }
+    assert!(numbers.iter().all(|number| *number < 8), "{numbers:?}");
+    let stats = ring.stats();
+    assert_eq!((stats.udp_sends, stats.udp_send_errors), (50, 0), "every train went out of its own socket");
+}

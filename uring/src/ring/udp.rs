@@ -5,7 +5,7 @@
 
 use super::Ring;
 use super::queue::{Completion, Queue};
-use super::user_data::{GENERATION_MASK, Kind, UserData};
+use super::user_data::{Kind, UserData};
 use crate::address::{self, CONTROL_RECEIVE_LEN, NAME_LEN};
 use crate::io::{Event, Token, UdpId};
 use crate::socket::UdpSocket;
@@ -25,49 +25,96 @@ pub(super) struct UdpEntry {
     /// Tells the kernel how much room name and control messages have; boxed because the receive keeps its address.
     layout: Box<libc::msghdr>,
     armed: bool,
+    /// Trains on their way.
+    pub(super) sends: u32,
+    /// A closed socket whose trains are still on their way: their entries in the queue name its descriptor, which must
+    /// not become another socket's before the kernel has read them.
+    leaving: Option<UdpSocket>,
     /// The kernel's drop count at the last receive.
     drops: u32,
     /// Segmentation offload works here; cleared for good when the egress refuses it.
     pub(super) gso: bool,
 }
 
-/// UDP sockets by number; numbers are never reused.
+/// UDP sockets by number. A number is used again once nothing of the closed socket is on its way, so that no completion
+/// finds a stranger.
 #[derive(Default)]
 pub(super) struct UdpSockets {
     pub(super) entries: Vec<UdpEntry>,
+    free: Vec<u32>,
     /// A receive ended and has to be armed again.
     disarmed: bool,
+}
+
+impl UdpSockets {
+    /// One train of a socket has completed.
+    pub(super) fn train_completed(&mut self, number: u32) {
+        let entry = &mut self.entries[number as usize];
+        entry.sends -= 1;
+        if entry.sends == 0 {
+            entry.leaving = None;
+        }
+        self.release(number);
+    }
+
+    /// Frees a closed socket's number if nothing of it is on its way.
+    fn release(&mut self, number: u32) {
+        let entry = &self.entries[number as usize];
+        if entry.socket.is_none() && !entry.armed && entry.sends == 0 {
+            debug_assert!(!self.free.contains(&number));
+            self.free.push(number);
+        }
+    }
 }
 
 impl Ring {
     /// Receives datagrams from now on ([`Event::Datagrams`]).
     pub fn add_udp(&mut self, socket: UdpSocket, token: Token) -> UdpId {
-        let number = self.udp.entries.len() as u32;
-        assert!(number < GENERATION_MASK, "sockets are few");
         // SAFETY: a C structure for which all zeroes is a valid value.
         let mut layout: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         layout.msg_namelen = NAME_LEN as u32;
         layout.msg_controllen = CONTROL_RECEIVE_LEN;
-        self.udp.entries.push(UdpEntry {
+        let entry = UdpEntry {
             socket: Some(socket),
             token,
             layout,
             armed: false,
+            sends: 0,
+            leaving: None,
             drops: 0,
             gso: self.udp_gso,
-        });
+        };
         self.udp.disarmed = true;
-        UdpId(number)
+        match self.udp.free.pop() {
+            Some(number) => {
+                // Nothing is on its way that knew the earlier entry, so its layout may go.
+                self.udp.entries[number as usize] = entry;
+                UdpId(number)
+            }
+            None => {
+                self.udp.entries.push(entry);
+                UdpId(self.udp.entries.len() as u32 - 1)
+            }
+        }
     }
 
-    /// Closes a UDP socket; the port is free when the next turn has let go of it.
+    /// Closes a UDP socket; the port is free when the next turn has let go of it. The number may then be another's: its
+    /// owner forgets it.
     pub fn close_udp(&mut self, id: UdpId) {
-        if let Some(entry) = self.udp.entries.get_mut(id.0 as usize)
-            && entry.socket.take().is_some()
-            && entry.armed
-        {
+        let udp = &mut *self.udp;
+        let Some(entry) = udp.entries.get_mut(id.0 as usize) else {
+            return;
+        };
+        let Some(socket) = entry.socket.take() else {
+            return;
+        };
+        if entry.sends > 0 {
+            entry.leaving = Some(socket);
+        }
+        if entry.armed {
             self.queue.cancel(UserData::new(Kind::UdpReceive, 0, id.0), Queue::IGNORED);
         }
+        udp.release(id.0);
     }
 
     /// The address a UDP socket is bound to.
@@ -115,7 +162,11 @@ impl Ring {
         if !completion.more() {
             entry.armed = false;
             udp.disarmed = true;
+            if entry.socket.is_none() {
+                udp.release(data.slot);
+            }
         }
+        let entry = &mut udp.entries[data.slot as usize];
         let Some(index) = completion.buffer() else {
             if completion.result == -libc::ENOBUFS {
                 self.queue.stats.udp_buffers_exhausted += 1;

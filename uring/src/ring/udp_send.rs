@@ -137,6 +137,7 @@ impl Ring {
         send.segmented.clone_from(&send.plain);
         send.segmented.push_segment(transmit.segment);
         send.lease = Some(slot.lease);
+        self.udp.entries[socket.0 as usize].sends += 1;
         self.submit_train(index, offload);
     }
 
@@ -146,7 +147,9 @@ impl Ring {
         let (Some(lease), Some(socket)) =
             (send.lease.as_ref(), self.udp.entries[send.socket.0 as usize].socket.as_ref())
         else {
+            // Closed while a train was to be sent again.
             send.lease = None;
+            self.udp.train_completed(send.socket.0);
             return;
         };
         let segment = usize::from(send.transmit.segment);
@@ -236,13 +239,12 @@ impl Ring {
             return;
         }
         send.lease = None;
-        if send.error != 0 {
-            self.queue.stats.udp_send_errors += 1;
-            events.push(Event::DatagramsRefused {
-                token: self.udp.entries[send.socket.0 as usize].token,
-                to: send.transmit.to,
-                error: send.error,
-            });
+        let entry = &self.udp.entries[send.socket.0 as usize];
+        self.queue.stats.udp_send_errors += u64::from(send.error != 0);
+        // Who closed it does not wait for this any more.
+        if send.error != 0 && entry.socket.is_some() {
+            events.push(Event::DatagramsRefused { token: entry.token, to: send.transmit.to, error: send.error });
         }
+        self.udp.train_completed(send.socket.0);
     }
 }
