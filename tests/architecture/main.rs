@@ -97,6 +97,16 @@ fn quic_stays_in_h3() {
 }
 
 #[test]
+fn rustls_stays_in_tls() {
+    let found = each_token(&source::rust(&["src"]), |file, tokens, at| {
+        let is_path = tokens.get(at + 1).is_some_and(|next| next.is("::")) || at > 0 && tokens[at - 1].is("use");
+        (tokens[at].is("rustls") && is_path && !file.path.starts_with("src/tls/"))
+            .then(|| "`rustls` outside src/tls".to_owned())
+    });
+    expect_none("only src/tls knows rustls", found);
+}
+
+#[test]
 fn unsafe_stays_in_uring() {
     let found = each_token(&source::rust(&["src", "bench", "tests"]), |file, tokens, at| {
         (tokens[at].is("unsafe") && file.path != "src/h3/boring_ffi.rs").then(|| "unsafe".to_owned())
