@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from .ports import free, free_both
+from .ports import bracketed, free, free_both
 from .process import Child, until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -74,14 +74,15 @@ class Proxy:
         port=None,
         sockets=None,
         socket_name="listen",
+        host="127.0.0.1",
     ):
-        self.folder, self.certificate = folder, certificate
+        self.folder, self.certificate, self.host = folder, certificate, host
         self.port, self.metrics_port, self.control_port = port or free_both(), free(), free()
         self.path = folder / f"{name}.toml"
         self.access_path = folder / f"{name}.access.log"
         performance = {"worker_threads": 1, "pin_workers": False, **(performance or {})}
         lines = ["version = 1", ""]
-        lines += ["[listen]", 'address = "127.0.0.1"', f"port = {self.port}"]
+        lines += ["[listen]", f'address = "{host}"', f"port = {self.port}"]
         lines += [f"tls = {quoted({'cert': str(certificate.cert), 'key': str(certificate.key), **(tls or {})})}"]
         lines += [f"{key} = {quoted(value)}" for key, value in (listen or {}).items()]
         for upstream in upstreams:
@@ -113,11 +114,11 @@ class Proxy:
 
     @property
     def authority(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
     @property
     def address(self):
-        return "127.0.0.1", self.port
+        return self.host, self.port
 
     def url(self, path):
         return f"https://{self.authority}{path}"
