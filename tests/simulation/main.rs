@@ -18,5 +18,6 @@ mod measures;
 mod origin;
 mod origins;
 mod pattern;
+mod sabotage;
 mod scene;
 mod seeds;
