@@ -92,12 +92,12 @@ impl Log {
 
 impl Link {
     /// Shakes hands and takes over. An error: no connection came of it.
-    pub fn connect(to: SocketAddr, name: &str, serial: u64) -> Result<Self, Failure> {
+    pub fn connect(to: SocketAddr, name: &str, serial: u64, settings: &mut quiche::Config) -> Result<Self, Failure> {
         let mut socket = Socket::connect(to, Settings { receive_buffer: Some(4 << 20), gro: true, gso: true })?;
         let mut id = [0x5a; ID_BYTES];
         id[..8].copy_from_slice(&serial.to_be_bytes());
         let id = quiche::ConnectionId::from_ref(&id);
-        let mut quic = quiche::connect(Some(name), &id, socket.local(), to, &mut transport()?)?;
+        let mut quic = quiche::connect(Some(name), &id, socket.local(), to, settings)?;
         let log = Log::default();
         quic.set_keylog(Box::new(log.clone()));
         let mut input = vec![0; BUFFER_BYTES].into_boxed_slice();
@@ -264,7 +264,8 @@ fn wait(socket: &Socket, millis: u16) -> bool {
     poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], millis).is_ok_and(|ready| ready > 0)
 }
 
-fn transport() -> Result<quiche::Config, Failure> {
+/// What every connection of the attacker is made with; dear to make.
+pub fn transport() -> Result<quiche::Config, Failure> {
     let mut quic = quiche::Config::new(quiche::PROTOCOL_VERSION)?;
     quic.set_application_protos(quiche::h3::APPLICATION_PROTOCOL)?;
     quic.verify_peer(false);

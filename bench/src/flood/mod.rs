@@ -63,9 +63,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     let (start, mut report) = (Instant::now(), Report::default());
     let until = start + options.duration;
-    let mut failure = None;
+    let (mut settings, mut failure) = (link::transport()?, None);
     while Instant::now() < until {
-        match Link::connect(options.to, &options.name, report.connections) {
+        match Link::connect(options.to, &options.name, report.connections, &mut settings) {
             Ok(link) => {
                 report.connections += 1;
                 flood(options, link, until, &mut report)?;
