@@ -1,9 +1,11 @@
 //! The house rules that a compiler does not know: who may import whom, where `unsafe`, QUIC and file descriptors may
 //! stand, how long a file may get, which crates may come in. See docs/ARCHITECTURE.md for the reasons.
 //!
-//! `source` reads files and cuts Rust into tokens, `layers` holds the table, this file the rules.
+//! `source` reads files and cuts Rust into tokens, `layers` holds the table, `proofs` holds docs/TESTING.md to its word, this
+//! file the rules.
 
 mod layers;
+mod proofs;
 mod source;
 
 use layers::{Module, layer};
