@@ -1,9 +1,9 @@
 //! Owns an identity: a certificate chain and its private key, read from PEM and checked against each other. Beside it:
-//! the names it is for ([`ServerName`], [`Table`]), what is asked of its clients ([`ClientAuth`]), and all of that
-//! together ([`Site`]).
+//! the names it is for ([`ServerName`], [`Table`]), what is asked of its clients ([`ClientAuth`]), all of that together
+//! ([`Site`]), what its sessions are sealed with ([`TicketKeys`]), and whom to believe about other servers ([`Authorities`]).
 //!
 //! One type serves every TLS stack: the bytes are kept as DER. It refuses to know any of those stacks, and never prints
-//! key material or the content of a file. `h3::TlsContexts` makes the QUIC side's contexts from it.
+//! key material or the content of a file. `h3::TlsContexts` and `tls::ServerContexts` make the contexts of their sides from it.
 
 mod authorities;
 mod certificate;

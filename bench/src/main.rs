@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+mod flood;
 mod floor;
 mod load;
 mod machine;
@@ -25,6 +26,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Attacks an HTTP/3 server with frames that no client has a reason to send
+    Flood(flood::Options),
     /// The least that a proxy can do on this platform, to measure the real one against
     Floor(floor::Options),
     /// Drives an HTTP/3 server and reports rate, latency, errors and drops
@@ -37,6 +40,7 @@ enum Bench {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().bench {
+        Bench::Flood(options) => flood::run(&options),
         Bench::Floor(options) => floor::run(&options),
         Bench::Load(options) => load::run(*options),
         Bench::Origin(options) => origin::run(&options),

@@ -1,6 +1,6 @@
 //! The bounds of a configuration, as the demand that `limits` adds up.
 
-use super::generation::Generation;
+use super::generation::{Generation, Location};
 use crate::limits::{Budget, Demand};
 
 /// The worst case of a generation.
@@ -24,6 +24,8 @@ pub(super) fn of(generation: &Generation) -> Budget {
             .max()
             .unwrap_or(0),
         backends: generation.backends.len() as u64,
+        names: generation.backends.iter().filter(|backend| matches!(backend.location, Location::Named { .. })).count()
+            as u64,
         idle_connections: u64::from(performance.pool_idle_connections_per_worker),
         udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),

@@ -8,7 +8,6 @@ use super::glitches::Glitch;
 use super::heads;
 use super::machine::{Machine, Role};
 use super::pipe::{Payload, Transport};
-use super::receive::reason;
 use super::settings::Settings;
 use super::streams::{Opening, Receiving, Sending, Stream};
 use super::{CloseCause, Closer, id};
@@ -352,19 +351,19 @@ fn read_head(machine: &mut Machine, id: u32) -> Option<Event<ResponseHead>> {
                 }
                 return Some(Event::Head { head, end });
             }
-            Poll::Ready(Err(error)) => reason(&error),
+            Poll::Ready(Err(error)) => error,
             Poll::Pending => {
                 stream.readable = false;
                 return None;
             }
         },
-        Poll::Ready(Some(Err(error))) => reason(&error),
+        Poll::Ready(Some(Err(error))) => error,
         Poll::Pending => {
             stream.readable = false;
             return None;
         }
     };
-    machine.cut(id, broken);
+    machine.broken(id, &broken);
     None
 }
 

@@ -219,7 +219,7 @@ mod tests {
             ledger.received(&frame(kind::RST_STREAM, 0, &RESET));
             ledger.sent(&frame(kind::HEADERS, 1, b"x"));
             // A download whose client measures the path and opens both windows for each frame.
-            ledger.sent(&Frame { len: 16_384, ..frame(kind::DATA, 0, b"x") });
+            ledger.sent(&frame(kind::DATA, 0, &[1; 255]));
             ledger.received(&frame(kind::WINDOW_UPDATE, 0, &[0, 0, 64, 0]));
             ledger.received(&frame(kind::WINDOW_UPDATE, 0, &[0, 0, 64, 0]));
             ledger.received(&frame(kind::PING, 0, &[0; 8]));

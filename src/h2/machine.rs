@@ -7,6 +7,7 @@ use super::code;
 use super::frames::{Scanner, flag, kind};
 use super::glitches::Glitch;
 use super::pipe::{Pipe, Sent};
+use super::receive::reason;
 use super::settings::Settings;
 use super::streams::{Receiving, Sending, Stream};
 use crate::http::NO_OWNER;
@@ -220,7 +221,15 @@ impl Machine {
         }
     }
 
-    /// The library reset a stream, because the other side made a mistake.
+    /// The library has nothing more of a stream.
+    pub(super) fn broken(&mut self, id: u32, error: &::h2::Error) {
+        match error.is_library() {
+            true => self.library_reset(id, reason(error)),
+            false => self.cut(id, reason(error)),
+        }
+    }
+
+    /// The library ended a stream, because the other side made a mistake.
     fn library_reset(&mut self, id: u32, code: u64) {
         let Some(stream) = self.streams.get_mut(&id) else {
             // Ours: it was forgotten when it was given up.

@@ -17,8 +17,8 @@ enum Read {
     End,
     /// Nothing now.
     Nothing,
-    /// It is given up, by this code: the library's own doing, or the connection's end.
-    Broken(u64),
+    /// It is given up: the library's own doing, or the connection's end.
+    Broken(::h2::Error),
     /// The trailers break the rules.
     Malformed,
 }
@@ -51,7 +51,7 @@ impl Machine {
                 event
             } else {
                 if let Some(stream) = self.streams.get_mut(&id) {
-                    if stream.reset.is_some() || stream.stopped.is_some() {
+                    if stream.has_news() {
                         continue;
                     }
                     stream.in_ready = false;
@@ -86,8 +86,8 @@ impl Machine {
                 Some(Event::End)
             }
             Read::Nothing => None,
-            Read::Broken(code) => {
-                self.cut(id, code);
+            Read::Broken(error) => {
+                self.broken(id, &error);
                 None
             }
             Read::Malformed => {
@@ -142,7 +142,7 @@ fn read(stream: &mut Stream, limits: &HeadLimits) -> Read {
                 return Read::Nothing;
             }
             Poll::Ready(Some(Ok(bytes))) => stream.rest = bytes,
-            Poll::Ready(Some(Err(error))) => return Read::Broken(reason(&error)),
+            Poll::Ready(Some(Err(error))) => return Read::Broken(error),
             Poll::Ready(None) => {
                 return match body.poll_trailers(&mut context) {
                     Poll::Ready(Ok(Some(map))) => match heads::trailers_in(&map, limits) {
@@ -150,7 +150,7 @@ fn read(stream: &mut Stream, limits: &HeadLimits) -> Read {
                         Err(_) => Read::Malformed,
                     },
                     Poll::Ready(Ok(None)) => Read::End,
-                    Poll::Ready(Err(error)) => Read::Broken(reason(&error)),
+                    Poll::Ready(Err(error)) => Read::Broken(error),
                     Poll::Pending => {
                         stream.readable = false;
                         Read::Nothing

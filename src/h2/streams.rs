@@ -128,12 +128,12 @@ impl Stream {
 
     /// Nothing will be sent or told about it any more.
     pub(super) fn is_over(&self) -> bool {
-        self.receiving == Receiving::Closed
-            && self.sending == Sending::Closed
-            && self.reset.is_none()
-            && !self.malformed
-            && self.stopped.is_none()
-            && !self.room
+        self.receiving == Receiving::Closed && self.sending == Sending::Closed && !self.has_news()
+    }
+
+    /// Whether something happened that was not told.
+    pub(super) fn has_news(&self) -> bool {
+        self.reset.is_some() || self.malformed || self.stopped.is_some() || self.room
     }
 
     pub(super) fn takes_body(&self) -> bool {

@@ -28,6 +28,8 @@ pub struct Demand {
     pub response_head: u64,
     /// Backends of all upstreams.
     pub backends: u64,
+    /// Of these, backends that have a name.
+    pub names: u64,
     /// Unused connections kept to each backend by each worker.
     pub idle_connections: u64,
     /// Kernel receive buffer of one UDP socket.
@@ -148,6 +150,17 @@ impl Budget {
                 each: u64::from(CONTROL_CONNECTION_BYTES),
             },
             Item {
+                what: "addresses of backends with names",
+                // Control has its own, and so has each worker.
+                count: demand.names.saturating_mul(workers.saturating_add(1)),
+                each: ENDPOINTS as u64 * ENDPOINT_BYTES,
+            },
+            Item {
+                what: "questions to name servers",
+                count: demand.names.saturating_mul(2).min(RESOLVER_QUESTIONS as u64),
+                each: RESOLVER_QUESTION_BYTES,
+            },
+            Item {
                 what: "traces of connections",
                 // What gathers, what is on its way to control, and what waits for the disk.
                 count: match demand.traces {
@@ -217,6 +230,7 @@ mod tests {
             request_head: 16 * KIB,
             response_head: 64 * KIB,
             backends: 3,
+            names: 0,
             idle_connections: 4,
             udp_receive_buffer: 8 * MIB,
             udp_send_buffer: 8 * MIB,
@@ -255,6 +269,15 @@ mod tests {
         assert_eq!(bytes(&Budget::of(&demand()), "addresses"), 0);
         let limited = Budget::of(&Demand { limits_addresses: true, workers: 2, ..demand() });
         assert_eq!(bytes(&limited, "addresses"), 2 * quic::ADDRESSES as u64 * u64::from(quic::ADDRESS_BYTES));
+    }
+
+    #[test]
+    fn names_cost_something_only_where_there_are_some() {
+        let none = Budget::of(&demand());
+        assert_eq!(bytes(&none, "addresses of backends") + bytes(&none, "questions"), 0);
+        let some = Budget::of(&Demand { names: 100, workers: 3, ..demand() });
+        assert_eq!(bytes(&some, "addresses of backends"), 400 * ENDPOINTS as u64 * ENDPOINT_BYTES);
+        assert_eq!(bytes(&some, "questions"), RESOLVER_QUESTIONS as u64 * RESOLVER_QUESTION_BYTES);
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub mod glitch {
     pub const LEAK: [u16; 9] = [50, 20, 10, 2, 50, 2, 50, 200, 50];
 
     /// Bytes from which a frame of body of ours pays for window updates: else one byte of window at a time would.
-    pub const PAYING_BYTES: u32 = 256;
+    pub const PAYING_BYTES: u32 = 128;
 }
 
 const _: () = assert!(STREAM_WINDOW <= CONNECTION_WINDOW / 4, "one body that stands still does not stop the others");

@@ -12,8 +12,10 @@ pub const RESOLVER_SERVERS: usize = 8;
 pub const RESOLVER_SEARCH: usize = 16;
 
 /// Questions on their way at once, a socket and at most one answer each; further names wait for their turn.
-/// 64 × (16 KiB and a socket's buffers) ≤ 2 MiB.
 pub const RESOLVER_QUESTIONS: usize = 64;
+
+/// One of them: an answer over TCP, one receive beyond it, and the question itself.
+pub const RESOLVER_QUESTION_BYTES: u64 = (2 * RESOLVER_ANSWER_BYTES + 1024) as u64;
 
 /// Bytes of an answer over TCP; a longer one counts as none. Enough for 500 addresses.
 pub const RESOLVER_ANSWER_BYTES: usize = 16 << 10;
@@ -37,8 +39,11 @@ pub const RESOLVER_RETRY_MOST: Duration = Duration::from_secs(30);
 /// Bytes of /etc/resolv.conf and of /etc/hosts that are read.
 pub const RESOLVER_FILE_BYTES: u64 = 1 << 20;
 
-/// Addresses kept for a name: 64 × 32 bytes each, in control and in each worker.
+/// Addresses kept for a name, in control and in each worker.
 pub const ENDPOINTS: usize = 64;
+
+/// One of them with what a worker has seen of it.
+pub const ENDPOINT_BYTES: u64 = 64;
 
 /// Addresses of a backend that one attempt tries: at 250 ms each, more would not have their turn within a usual
 /// `backend_connect_timeout`, but those that refuse at once cost nothing.

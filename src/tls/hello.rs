@@ -42,16 +42,21 @@ pub fn read_hello(bytes: &[u8]) -> Hello {
                 return Hello::Whole(server_name(body));
             }
         }
-        let content = match records::whole(rest) {
-            Ok(Some(length)) if rest[0] == HANDSHAKE => {
-                let (record, behind) = rest.split_at(length);
-                rest = behind;
-                &record[HEADER..]
-            }
-            Ok(None) if bytes.len() > TLS_HELLO_BYTES => return Hello::TooLong,
-            Ok(None) => return Hello::Incomplete,
-            Ok(Some(_)) | Err(_) => return Hello::Whole(None),
+        let Some(header) = rest.first_chunk() else {
+            return Hello::Incomplete;
         };
+        let length = match records::length(*header) {
+            Ok(length) if header[0] == HANDSHAKE => length,
+            Ok(_) | Err(_) => return Hello::Whole(None),
+        };
+        if bytes.len() - rest.len() + length > TLS_HELLO_BYTES {
+            return Hello::TooLong;
+        }
+        let Some((record, behind)) = rest.split_at_checked(length) else {
+            return Hello::Incomplete;
+        };
+        rest = behind;
+        let content = &record[HEADER..];
         match first {
             None => first = Some(content),
             Some(before) => {
@@ -191,6 +196,24 @@ mod tests {
     }
 
     #[test]
+    fn hellos_of_others_are_read() {
+        for (file, expected) in [
+            ("openssl-tls13", found("a.fuzz.test")),
+            ("openssl-tls12", found("a.fuzz.test")),
+            ("in-small-records", found("a.fuzz.test")),
+            ("hello-and-more", found("a.fuzz.test")),
+            ("no-name", Hello::Whole(None)),
+            ("plain-http", Hello::Whole(None)),
+            ("alert-first", Hello::Whole(None)),
+            ("cut", Hello::Incomplete),
+            ("announces-too-much", Hello::TooLong),
+        ] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/fuzz/tls_hello").join(file);
+            assert_eq!(read_hello(&std::fs::read(path).unwrap()), expected, "{file}");
+        }
+    }
+
+    #[test]
     fn nonsense_has_no_name_and_is_not_waited_for() {
         let hello = message(&named(0, b"a.test"));
         for length in 4..hello.len() {
@@ -213,9 +236,8 @@ mod tests {
         let begun = [[1, 0, 0x3f, 0].as_slice(), &[0; 200]].concat();
         assert_eq!(read_hello(&records(&begun[..TLS_HELLO_RECORDS], 1)), Hello::Incomplete);
         assert_eq!(read_hello(&records(&begun[..TLS_HELLO_RECORDS + 1], 1)), Hello::TooLong);
-        // The message fits, but not what else its last record says it holds.
-        let long = [[22, 3, 1, 0x40, 0].as_slice(), &begun, &[0; 16_300]].concat();
-        assert_eq!(read_hello(&long[..TLS_HELLO_BYTES]), Hello::Incomplete);
-        assert_eq!(read_hello(&long[..TLS_HELLO_BYTES + 1]), Hello::TooLong);
+        // The message fits, but not what else its record says it holds.
+        assert_eq!(read_hello(&[22, 3, 1, 0x3f, 0xfb, 1, 0]), Hello::Incomplete);
+        assert_eq!(read_hello(&[22, 3, 1, 0x3f, 0xfc]), Hello::TooLong);
     }
 }

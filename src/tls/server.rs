@@ -101,27 +101,29 @@ impl ServerSession {
             Stage::Over => return Ok(()),
             Stage::Chosen(_) => lease,
             Stage::Hello(before) => {
-                // Copy: a hello that comes in pieces, or is cut by the end of a read, has to be seen whole.
-                let lease = if before.is_empty() {
-                    lease
-                } else {
+                // Copy: a hello that comes in pieces has to be seen whole. Usually it comes in one.
+                if !before.is_empty() {
                     before.extend_from_slice(&lease);
-                    Lease::from_vec(std::mem::take(before))
-                };
-                match lease.first() {
+                }
+                let seen: &[u8] = if before.is_empty() { &lease } else { before };
+                match seen.first() {
                     None => return Ok(()),
                     Some(20..=23) => {}
                     Some(first) => return Err(Fault::not_tls(*first)),
                 }
-                match read_hello(&lease) {
+                let name = match read_hello(seen) {
                     Hello::Incomplete => {
-                        *before = lease.to_vec();
+                        if before.is_empty() {
+                            before.extend_from_slice(&lease);
+                        }
                         return Ok(());
                     }
                     Hello::TooLong => return Err(Fault::too_long(TLS_HELLO_BYTES)),
-                    Hello::Whole(name) => self.choose(name)?,
-                }
-                lease
+                    Hello::Whole(name) => name,
+                };
+                let whole = std::mem::take(before);
+                self.choose(name)?;
+                if whole.is_empty() { lease } else { Lease::from_vec(whole) }
             }
         };
         let Stage::Chosen(connection) = &mut self.stage else { return Ok(()) };

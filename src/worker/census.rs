@@ -69,3 +69,128 @@ impl<I: Io> Worker<I> {
         assert!(backends <= self.inflight.total(), "an attempt belongs to an admitted exchange");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! The books, broken one by one: whoever checks them has to say so.
+
+    use super::*;
+    use crate::config::{self, UpstreamId};
+    use crate::h1;
+    use crate::telemetry::{AccessSender, Scope, WorkerCells};
+    use crate::worker::origins::Origin;
+    use crate::worker::timers::Timer;
+    use crate::worker::token::Owner;
+    use crate::worker::{Setup, forward};
+    use spooky_uring::mailbox;
+    use spooky_uring::simulation::{Plan, SimulatedHost};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const BACKEND: BackendId = BackendId(0);
+
+    fn worker() -> Worker<SimulatedHost> {
+        let text = "version = 1\n[listen]\nport = 443\n[upstream.one]\nroute = { path_prefix = \"/\" }\n\
+                    backends = [ { id = \"b\", address = \"http://10.0.0.1:80\" } ]\n";
+        let (generation, _) = config::from_str("census.toml", text).unwrap();
+        let scope = Scope { generation: 1, routes: Vec::new(), backends: Vec::new() };
+        let setup = Setup {
+            generation: Arc::new(generation),
+            listeners: Vec::new(),
+            cells: Arc::new(WorkerCells::new(Arc::new(scope))),
+            access: AccessSender::off(),
+            qlog: None,
+            commands: mailbox::channel(1).unwrap().1,
+            reports: mailbox::channel(1).unwrap().0,
+            lines: forward::Lines::none(),
+            seed: [7; 16],
+        };
+        Worker::new(SimulatedHost::new(1, Plan::calm()), setup)
+    }
+
+    /// Adds a connection that has this exchange.
+    fn connection(worker: &mut Worker<SimulatedHost>, exchange: Option<u32>) -> u32 {
+        let address = "10.0.0.1:80".parse().map(spooky_uring::StreamAddress::Tcp).unwrap();
+        let began = worker.now;
+        worker.origins.insert(Origin {
+            stream: worker.io.connect(&address, Owner::Mailbox.token()).unwrap(),
+            protocol: h1::ClientConnection::new(h1::Limits::CLIENT),
+            backend: BACKEND,
+            exchange,
+            connected: true,
+            reused: false,
+            paused: false,
+            began,
+            stuck: false,
+            ready: false,
+        })
+    }
+
+    /// Breaks a worker's books and expects the check to fail with these words.
+    fn caught(words: &str, sabotage: impl FnOnce(&mut Worker<SimulatedHost>)) {
+        let mut worker = worker();
+        worker.check_invariants();
+        sabotage(&mut worker);
+        let check = AssertUnwindSafe(|| worker.check_invariants());
+        let panic = catch_unwind(check).expect_err("nobody noticed");
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        assert!(text.is_some_and(|text| text.contains(words)), "noticed, but as {text:?}");
+    }
+
+    #[test]
+    fn a_connection_whose_exchange_is_gone() {
+        caught("and its exchange 7 point at each other", |worker| {
+            connection(worker, Some(7));
+        });
+    }
+
+    #[test]
+    fn a_connection_without_an_exchange_that_is_in_no_pool() {
+        caught("connections without an exchange are in a pool", |worker| {
+            connection(worker, None);
+        });
+    }
+
+    #[test]
+    fn a_pooled_connection_that_is_busy() {
+        caught("point at each other", |worker| {
+            let slot = connection(worker, Some(7));
+            assert!(worker.origins.checkin(slot, worker.now));
+            worker.check_invariants();
+            worker.origins.get_mut(slot).unwrap().exchange = Some(7);
+        });
+    }
+
+    #[test]
+    fn a_connection_that_is_pooled_twice() {
+        caught("left: 2", |worker| {
+            let slot = connection(worker, Some(7));
+            assert!(worker.origins.checkin(slot, worker.now));
+            assert!(worker.origins.checkin(slot, worker.now));
+        });
+    }
+
+    #[test]
+    fn a_permit_that_nobody_gives_back() {
+        caught("more permits than exchanges", |worker| {
+            let generation = Arc::clone(&worker.snapshot.generation);
+            let _ = worker.inflight.admit(&generation, UpstreamId(0)).unwrap();
+        });
+    }
+
+    #[test]
+    fn an_attempt_of_nobody() {
+        caught("an attempt belongs to an admitted exchange", |worker| {
+            worker.inflight.enter(&mut Default::default(), BACKEND);
+        });
+    }
+
+    #[test]
+    fn a_timer_of_nobody_is_counted() {
+        let mut worker = worker();
+        assert_eq!(worker.census(), Census::default());
+        let _ = worker.wheel.insert(worker.now + Duration::from_secs(1), Timer::Pool);
+        assert_eq!(worker.census(), Census { timers: 1, ..Census::default() });
+    }
+}

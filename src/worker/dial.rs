@@ -66,8 +66,11 @@ impl<I: Io> Worker<I> {
                 let first = waiting.pop_front();
                 first.and_then(|address| {
                     let stream = io.connect(&StreamAddress::Tcp(address), token)?;
-                    let racers = vec![Racer { stream, address, began: now }];
-                    let dial = Some(Box::new(Dial { racers, waiting, timer: None }));
+                    // One alone runs no race.
+                    let dial = (!waiting.is_empty()).then(|| {
+                        let racers = vec![Racer { stream, address, began: now }];
+                        Box::new(Dial { racers, waiting, timer: None })
+                    });
                     Some(Begun { stream, address: Some(address), dial })
                 })
             }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// One connection to an origin.
 pub struct Origin {
-    /// Its socket.
+    /// Its socket; while `dial` races, the sockets are in there.
     pub stream: StreamId,
     /// Whom it leads to, if its backend has a name.
     pub address: Option<SocketAddr>,

@@ -1,9 +1,11 @@
 //! The house rules that a compiler does not know: who may import whom, where `unsafe`, QUIC and file descriptors may
 //! stand, how long a file may get, which crates may come in. See docs/ARCHITECTURE.md for the reasons.
 //!
-//! `source` reads files and cuts Rust into tokens, `layers` holds the table, this file the rules.
+//! `source` reads files and cuts Rust into tokens, `layers` holds the table, `proofs` holds docs/TESTING.md to its word, this
+//! file the rules.
 
 mod layers;
+mod proofs;
 mod source;
 
 use layers::{Module, layer};
@@ -94,6 +96,16 @@ fn quic_stays_in_h3() {
         (is_path && !file.path.starts_with("src/h3/")).then(|| format!("`{library}` outside src/h3"))
     });
     expect_none("only src/h3 knows quiche and boring", found);
+}
+
+#[test]
+fn rustls_stays_in_tls() {
+    let found = each_token(&source::rust(&["src"]), |file, tokens, at| {
+        let is_path = tokens.get(at + 1).is_some_and(|next| next.is("::")) || at > 0 && tokens[at - 1].is("use");
+        (tokens[at].is("rustls") && is_path && !file.path.starts_with("src/tls/"))
+            .then(|| "`rustls` outside src/tls".to_owned())
+    });
+    expect_none("only src/tls knows rustls", found);
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub fn any_link(random: &mut Random) -> Link {
 }
 
 /// Every exchange of a client ended well, with this many bytes each way.
-fn check(client: &ClientHandle) {
+pub fn check(client: &ClientHandle) {
     for (number, exchange) in client.get().exchanges.iter().enumerate() {
         let wanted: u64 = exchange.request.path.rsplit('/').next().and_then(|length| length.parse().ok()).unwrap_or(0);
         let wanted = if exchange.request.method == "HEAD" { 0 } else { wanted };
@@ -42,7 +42,8 @@ fn check(client: &ClientHandle) {
     }
 }
 
-fn check_requests(log: &crate::origin::Log) {
+/// Every request came whole.
+pub fn check_requests(log: &crate::origin::Log) {
     for seen in log.requests.borrow().iter() {
         assert!(seen.complete && seen.intact, "{} {} with {} bytes", seen.method, seen.target, seen.body);
     }

@@ -1,6 +1,6 @@
 //! A client: quiche's own HTTP/3 over the simulated network, doing a list of requests and remembering what came.
 
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, spoil};
 use boring::ssl::{SslContext, SslMethod, SslSignatureAlgorithm};
 use quiche::h3::{self, NameValue};
 use spooky_uring::simulation::{Outgoing, Peer};
@@ -46,6 +46,8 @@ pub struct Request {
     pub behind: Option<usize>,
     /// Or this long after the client's start.
     pub at: Duration,
+    /// A byte of the body that is not what it should be.
+    pub wrong_at: Option<u64>,
 }
 
 impl Request {
@@ -60,6 +62,7 @@ impl Request {
             aborts: Aborts::Never,
             behind: None,
             at: Duration::ZERO,
+            wrong_at: None,
         }
     }
 
@@ -297,7 +300,9 @@ impl Client {
             if len == 0 && !fin {
                 return;
             }
-            match http.send_body(&mut self.quic, stream, &pattern.bytes(exchange.sent, len), fin) {
+            let mut bytes = pattern.bytes(exchange.sent, len);
+            spoil(&mut bytes, exchange.sent, exchange.request.wrong_at);
+            match http.send_body(&mut self.quic, stream, &bytes, fin) {
                 Ok(sent) => {
                     exchange.sent += sent as u64;
                     exchange.sent_end = fin && sent == len;

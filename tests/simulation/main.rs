@@ -19,5 +19,6 @@ mod names;
 mod origin;
 mod origins;
 mod pattern;
+mod sabotage;
 mod scene;
 mod seeds;

@@ -1,6 +1,6 @@
 //! A scripted HTTP/1.1 origin: what it answers is a function of the request, and it remembers all it saw.
 
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, spoil};
 use spooky_uring::simulation::{Connect, Line, Origin, Session};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -61,6 +61,8 @@ pub struct Reply {
     pub dribbles: Option<(u64, Duration)>,
     /// Raw bytes behind the response.
     pub behind: &'static [u8],
+    /// A byte of the body that is not what it should be.
+    pub wrong_at: Option<u64>,
 }
 
 impl Reply {
@@ -77,6 +79,7 @@ impl Reply {
             after: Duration::ZERO,
             dribbles: None,
             behind: b"",
+            wrong_at: None,
         }
     }
 
@@ -318,7 +321,8 @@ impl Server {
         if written < reply.sent {
             let piece = reply.dribbles.map_or(PIECE as u64, |(piece, _)| piece);
             let len = (reply.sent - written).min(piece) as usize;
-            let bytes = answer.pattern.bytes(written, len);
+            let mut bytes = answer.pattern.bytes(written, len);
+            spoil(&mut bytes, written, reply.wrong_at);
             if reply.framing == Framing::Chunked {
                 line.write(format!("{len:x}\r\n"));
                 line.write(bytes);

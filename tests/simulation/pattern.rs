@@ -58,3 +58,10 @@ impl Pattern {
         true
     }
 }
+
+/// Changes the byte at `wrong_at` of a body, if it is one of these, which begin at `at`.
+pub fn spoil(bytes: &mut [u8], at: u64, wrong_at: Option<u64>) {
+    if let Some(byte) = wrong_at.and_then(|wrong| bytes.get_mut(usize::try_from(wrong.checked_sub(at)?).ok()?)) {
+        *byte ^= 1;
+    }
+}

@@ -284,7 +284,10 @@ impl Engine {
             if client.sweep(now, &mut run) {
                 late.push(key);
             }
-            list(&mut self.listed, key, client);
+            // A crowd that has nothing to do costs nothing here.
+            if client.in_flight() > 0 || !client.is_ready() {
+                list(&mut self.listed, key, client);
+            }
         }
         for key in late {
             self.remove(key, Some(Fault::HandshakeTimeout), now);
@@ -517,7 +520,8 @@ fn transport(plan: &Plan) -> Result<quiche::Config, Failure> {
             .map_err(|_| format!("cannot read certificates to trust from `{file}`"))?;
     }
     quic.grease(false);
-    quic.set_max_idle_timeout(120_000);
+    // Longer than any silence that is asked for: an idle crowd takes minutes to come, too.
+    quic.set_max_idle_timeout(900_000);
     quic.set_max_recv_udp_payload_size(BUFFER_BYTES - 1);
     quic.set_max_send_udp_payload_size(options.payload);
     quic.set_initial_max_data(options.connection_window);

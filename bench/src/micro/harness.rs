@@ -59,6 +59,23 @@ impl Harness {
         self.print(name, nanos[nanos.len() / 2], nanos[0], allocations);
     }
 
+    /// Prints how many bytes of the heap what `make` makes holds on to.
+    pub fn held<T>(&self, name: &str, make: impl FnOnce() -> T) {
+        if !self.wants(name) {
+            return;
+        }
+        let region = Region::new(&INSTRUMENTED_SYSTEM);
+        let made = black_box(make());
+        let change = region.change();
+        let held = change.bytes_allocated as i64 - change.bytes_deallocated as i64;
+        drop(made);
+        if self.json {
+            println!(r#"{{"name":"{name}","held_bytes":{held}}}"#);
+        } else {
+            println!("{name:<44} {held:>10} bytes");
+        }
+    }
+
     fn print(&self, name: &str, median: f64, best: f64, allocations: f64) {
         if self.json {
             println!(

@@ -1,6 +1,6 @@
 //! `spooky-micro`: what single operations cost, in nanoseconds and allocations.
 //!
-//! [`harness`] times, [`parts`] holds the pure parts of the proxy, [`reactor`] the ring. Counting costs some
+//! [`harness`] times, [`parts`] holds the pure parts of the proxy, [`reactor`] the ring, [`tls`] TLS over TCP. Counting costs some
 //! nanoseconds an allocation: compare runs of this program with each other, not with a profile of the proxy.
 
 #![deny(unsafe_code)]
@@ -8,6 +8,7 @@
 mod harness;
 mod parts;
 mod reactor;
+mod tls;
 
 use clap::Parser;
 use harness::Harness;
@@ -44,4 +45,5 @@ fn main() {
     let mut harness = Harness::new(options.filter, options.json, options.smoke);
     parts::run(&mut harness);
     reactor::run(&mut harness);
+    tls::run(&mut harness);
 }

@@ -26,8 +26,9 @@ use std::time::{Duration, Instant};
 /// The upper half of the tokens of these sockets.
 const SPACE: u64 = 2;
 
-/// The wait for a send buffer, or for room in a worker's mailbox. Both are rare, and nobody tells when there is some.
-const SOON: Duration = Duration::from_millis(20);
+/// The wait for a send buffer, for room in a worker's mailbox, or at the start for workers to read theirs: rare, and nobody
+/// tells when it is over.
+const SOON: Duration = Duration::from_millis(5);
 
 /// One question's socket.
 enum Socket {
@@ -96,9 +97,15 @@ impl Resolver {
         })
     }
 
-    /// Whether the start need not wait any more: every name has had its first outcome, or the time is over.
+    /// Whether the start need not wait any more: every name has had its first outcome and the workers know it, or the time
+    /// is over.
     pub fn lets_start(&self, now: Instant) -> bool {
-        self.names.is_begun() || now >= self.start_until
+        self.names.is_begun() && self.is_known() || now >= self.start_until
+    }
+
+    /// Whether every worker has read the present endpoints: each drops its hold on them with that.
+    fn is_known(&self) -> bool {
+        !self.behind.contains(&true) && Arc::strong_count(&self.endpoints) == 1
     }
 
     /// Names that have no address.
@@ -108,7 +115,8 @@ impl Resolver {
 
     /// When [`Self::turn`] has something to do; with `starting`, also when the start has waited long enough.
     pub fn deadline(&self, now: Instant, starting: bool) -> Option<Instant> {
-        let soon = (!self.unsent.is_empty() || self.behind.contains(&true)).then(|| now + SOON);
+        let waits = !self.unsent.is_empty() || self.behind.contains(&true) || starting && self.names.is_begun();
+        let soon = waits.then(|| now + SOON);
         let start = starting.then_some(self.start_until);
         [self.names.deadline(), soon, start].into_iter().flatten().min()
     }

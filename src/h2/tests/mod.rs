@@ -1,5 +1,6 @@
 //! Stories of whole connections, over memory: raw frames written by hand, and our two sides with each other.
 
 mod floods;
+mod pairs;
 mod requests;
 mod support;

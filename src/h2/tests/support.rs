@@ -110,8 +110,6 @@ pub type Told = (StreamRef, Event<Box<RequestHead>>);
 pub struct Server {
     pub connection: ServerConnection,
     pub now: Instant,
-    /// Frames that came back and were not looked at.
-    pub got: Vec<Got>,
 }
 
 impl Server {
@@ -132,7 +130,7 @@ impl Server {
     /// A connection whose client has said nothing.
     pub fn silent(settings: Settings) -> Self {
         let now = Instant::now();
-        Self { connection: ServerConnection::new(settings, now), now, got: Vec::new() }
+        Self { connection: ServerConnection::new(settings, now), now }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

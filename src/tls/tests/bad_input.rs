@@ -3,7 +3,7 @@
 use super::support::*;
 use crate::http::Output;
 use crate::identity::ClientAuth;
-use crate::limits::{TLS_EMPTY_RECORDS, TLS_HELLO_BYTES, TLS_RECORD_BYTES};
+use crate::limits::{TLS_EMPTY_RECORDS, TLS_RECORD_BYTES};
 use crate::tls::{Acceptor, Fault, FaultKind, ServerContexts, ServerSession, Side};
 use spooky_uring::Lease;
 use std::sync::Arc;
@@ -71,9 +71,9 @@ fn records_that_are_none_are_answered_with_an_alert() {
 #[test]
 fn a_hello_without_end_is_given_up() {
     let mut server = fresh();
-    let (first, _) = give(&mut server, &[[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0].as_slice(), &[0; 1000]].concat());
+    let (first, _) = give(&mut server, &[[22, 3, 1, 0x20, 0, 1, 0, 0x3f, 0].as_slice(), &[0; 1000]].concat());
     assert!(first.is_none() && server.is_handshaking() && server.waiting_bytes() == 1009);
-    let (fault, _) = give(&mut server, &vec![0; TLS_HELLO_BYTES - 1008]);
+    let (fault, _) = give(&mut server, &[vec![0; 0x2000 + 5 - 1009], vec![22, 3, 1, 0x20, 0]].concat());
     assert_eq!(fault.map(|fault| fault.kind), Some(FaultKind::TooLong));
     assert_eq!(server.waiting_bytes(), 0);
     // One that says so at once is not waited for.

@@ -17,8 +17,8 @@ def named(text):
 class Badge:
     """A client's certificate and key."""
 
-    def __init__(self, certificate, key):
-        self.certificate, self.key = certificate, key
+    def __init__(self, certificate, key, folder):
+        self.certificate, self.key, self.folder = certificate, key, folder
 
     @property
     def der(self):
@@ -27,6 +27,17 @@ class Badge:
     def shown(self, *chain):
         """What a client of `support.h3` is configured with to show it."""
         return {"certificate": self.certificate, "certificate_chain": list(chain), "private_key": self.key}
+
+    def files(self):
+        """Paths of the certificate and the key, for clients that read files."""
+        cert, key = (self.folder / f"{self.certificate.serial_number:x}.{kind}" for kind in ("pem", "key"))
+        cert.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        key.write_bytes(
+            self.key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return cert, key
 
 
 class Authority:
@@ -39,7 +50,7 @@ class Authority:
 
     def badge(self, name="a client", days=10):
         key = ec.generate_private_key(ec.SECP256R1())
-        return Badge(self._sign(key, named(name), ca=False, days=days), key)
+        return Badge(self._sign(key, named(name), ca=False, days=days), key, self.folder)
 
     def revoke(self, *badges):
         """The path of a list of the revoked certificates."""

@@ -1,7 +1,9 @@
 """Headless Chromium, told to speak QUIC to the proxy at once and to trust its key."""
 
+import re
 import shutil
 
+from .ports import bracketed
 from .process import Child
 from .proxy import tool
 
@@ -9,8 +11,16 @@ from .proxy import tool
 class Chromium:
     """One run of the browser on a page; the page reports through the origin, so nothing here waits for a render."""
 
-    def __init__(self, folder, proxy, path, host="127.0.0.1"):
-        address = f"{host}:{proxy.port}"
+    def __init__(self, folder, proxy, path, port=None, address=None, netlog=False, more=()):
+        more, host = list(more), address or proxy.host
+        if ":" in host:
+            # Chromium cannot be forced to QUIC on the literal of an IPv6 address, but on a name that leads there.
+            more.append(f"--host-resolver-rules=MAP six.origin.test {bracketed(host)}")
+            host = "six.origin.test"
+        address = f"{host}:{port or proxy.port}"
+        self.netlog = folder / "netlog.json"
+        if netlog:
+            more.append(f"--log-net-log={self.netlog}")
         arguments = [
             "--headless=new",
             "--no-sandbox",
@@ -24,6 +34,7 @@ class Chromium:
             "--enable-quic",
             f"--origin-to-force-quic-on={address}",
             f"--ignore-certificate-errors-spki-list={proxy.certificate.spki}",
+            *more,
             f"https://{address}{path}",
         ]
         self.child = Child("chromium", [browser(), *arguments], folder)
@@ -33,6 +44,13 @@ class Chromium:
 
     def __exit__(self, *error):
         self.child.stop()
+
+    def events(self, name):
+        """How many events of that name the network log (`netlog=True`) has; it is whole when the browser has ended."""
+        text = self.netlog.read_text(errors="replace")
+        number = re.search(rf'"{name}":(\d+)', text)
+        assert number, f"this Chromium has no event {name}"
+        return len(re.findall(rf'"type":{number[1]}\b', text))
 
 
 def browser():

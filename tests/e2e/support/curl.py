@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from curl_cffi import AsyncCurl, Curl, CurlError, CurlHttpVersion, CurlInfo, CurlOpt
 
+from .ports import bracketed
+
 WRITE_ERROR = 0xFFFFFFFF
 
 
@@ -37,12 +39,18 @@ class Transfer:
     """One prepared curl handle with its callbacks."""
 
     def __init__(self, proxy, path, method="GET", fields=(), body=None, length=None, keep=True, timeout=60, host=None, port=None,
-                 speed=None, abort_after=None, on_body=None):  # fmt: skip
+                 speed=None, abort_after=None, on_body=None, badge=None, handle=None, address=None):  # fmt: skip
         self.response, self.keep, self.abort_after, self.on_body = Response(), keep, abort_after, on_body
         self.digest, self.kept, self.started = hashlib.sha256(), [], None
         port = port or proxy.port
-        host_name = (host or "127.0.0.1").split(":")[0]
-        curl = self.curl = Curl()
+        host_name = host.split(":")[0] if host else bracketed(address or proxy.host)
+        # A handle that is given remembers TLS sessions, not connections.
+        curl = self.curl = handle or Curl()
+        curl.setopt(CurlOpt.FRESH_CONNECT, 1 if handle else 0)
+        if badge:
+            cert, key = badge.files()
+            curl.setopt(CurlOpt.SSLCERT, str(cert))
+            curl.setopt(CurlOpt.SSLKEY, str(key))
         curl.setopt(CurlOpt.URL, f"https://{host_name}:{port}{path}".encode())
         if host:
             curl.setopt(CurlOpt.RESOLVE, [f"{host_name}:{port}:127.0.0.1"])
@@ -126,7 +134,8 @@ def fetch(proxy, path, **options):
     except CurlError as problem:
         error = problem
     response = transfer.finish(error)
-    transfer.curl.close()
+    if not options.get("handle"):
+        transfer.curl.close()
     return response
 
 

@@ -197,9 +197,9 @@ class Protocol(QuicConnectionProtocol):
 class Client:
     """One connection: `async with Client(proxy) as client`. `raw=True` leaves HTTP/3 to the test."""
 
-    def __init__(self, proxy, raw=False, port=None, control=True, local_port=0, **configuration):
+    def __init__(self, proxy, raw=False, port=None, control=True, local_port=0, address=None, **configuration):
         self.proxy, self.is_raw, self.with_control, self.local_port = proxy, raw, control, local_port
-        self.port = port or proxy.port
+        self.port, self.address = port or proxy.port, address or proxy.host
         self.configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost")
         self.configuration.load_verify_locations(str(proxy.certificate.cert))
         self.configuration.max_datagram_size = 1350
@@ -213,7 +213,7 @@ class Client:
     async def __aenter__(self):
         self.changed = asyncio.Event()
         self.connecting = quic_connect(
-            "127.0.0.1",
+            self.address,
             self.port,
             configuration=self.configuration,
             create_protocol=Protocol,

@@ -477,6 +477,36 @@ const hash = async response => hex(await crypto.subtle.digest("SHA-256", await r
 </script>"""
 
 
+# `?sizes=1,2&pause=3000&tag=x`: fetches bodies of these sizes, again after a pause, and reports under that tag.
+VISIT = """<!doctype html><meta charset=utf-8><title>visit</title><script>
+const hex = buffer => [...new Uint8Array(buffer)].map(b => b.toString(16).padStart(2, "0")).join("");
+const hash = async response => hex(await crypto.subtle.digest("SHA-256", await response.arrayBuffer()));
+(async () => {
+  const asked = new URLSearchParams(location.search);
+  const report = { hashes: {}, again: {}, errors: [] };
+  const fetchAll = async hashes => {
+    for (const n of asked.get("sizes").split(",")) hashes[n] = await hash(await fetch("/bytes/" + n));
+  };
+  try {
+    await fetchAll(report.hashes);
+    if (asked.get("pause")) {
+      await new Promise(resolve => setTimeout(resolve, Number(asked.get("pause"))));
+      await fetchAll(report.again);
+    }
+  } catch (error) { report.errors.push(String(error)); }
+  report.protocols = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+    .map(entry => entry.nextHopProtocol);
+  await fetch("/report?tag=" + asked.get("tag"), { method: "POST", body: JSON.stringify(report) });
+})();
+</script>"""
+
+
+async def visit(x):
+    """A smaller page, whose address says what it does."""
+    await x.discard()
+    await x.whole(VISIT.encode(), "content-type: text/html; charset=utf-8")
+
+
 async def page(x):
     """A page that fetches from its own origin and posts what it saw to /report."""
     await x.discard()
@@ -484,11 +514,11 @@ async def page(x):
 
 
 async def report(x):
-    """Keeps what the page posts under the tag `page`."""
+    """Keeps what a page posts under its tag."""
     posted = b""
     async for part in x.body():
         posted += part
-    record("page").note("report", report=json.loads(posted))
+    record(x.arguments.get("tag", "page")).note("report", report=json.loads(posted))
     await x.head(204)
 
 
@@ -504,7 +534,7 @@ BEHAVIOURS = {
     "inspect": inspect, "bytes": bytes_, "dribble": dribble, "events": events, "trailers": trailers, "echo": echo, "status": status,
     "hints": hints, "expect": expect, "fields": fields, "closing": closing, "early": early, "hang": hang, "deaf": deaf, "slow": slow,
     "short": short, "long": long, "cut": cut, "reset": reset, "close": close, "unsolicited": unsolicited, "nonsense": nonsense,
-    "page": page, "report": report, "_record": answer_record,
+    "page": page, "visit": visit, "report": report, "_record": answer_record,
 }  # fmt: skip
 
 

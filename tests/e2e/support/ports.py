@@ -4,6 +4,11 @@ import contextlib
 import socket
 
 
+def bracketed(address):
+    """An address as it stands in a URL."""
+    return f"[{address}]" if ":" in address else address
+
+
 def free(kind=socket.SOCK_STREAM):
     """A port nobody listens on now."""
     with socket.socket(socket.AF_INET, kind) as s:

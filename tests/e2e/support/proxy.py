@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from .ports import free, free_both
+from .ports import bracketed, free, free_both
 from .process import Child, until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -75,8 +75,9 @@ class Proxy:
         sockets=None,
         socket_name="listen",
         cleartext=None,
+        host="127.0.0.1",
     ):
-        self.folder, self.certificate = folder, certificate
+        self.folder, self.certificate, self.host = folder, certificate, host
         self.port, self.metrics_port, self.control_port = port or free_both(), free(), free()
         self.path = folder / f"{name}.toml"
         self.access_path = folder / f"{name}.access.log"
@@ -88,7 +89,7 @@ class Proxy:
             self.plain_port, header = free(), "[[listeners]]"
             plain = ["", header, 'name = "plain"', 'address = "127.0.0.1"', f"port = {self.plain_port}"]
             plain += [f"cleartext = {quoted(cleartext)}"]
-        lines += [header, 'name = "listen"', 'address = "127.0.0.1"', f"port = {self.port}"]
+        lines += [header, 'name = "listen"', f'address = "{host}"', f"port = {self.port}"]
         lines += [f"tls = {quoted({'cert': str(certificate.cert), 'key': str(certificate.key), **(tls or {})})}"]
         lines += [f"{key} = {quoted(value)}" for key, value in (listen or {}).items()]
         lines += plain
@@ -121,11 +122,11 @@ class Proxy:
 
     @property
     def authority(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
     @property
     def address(self):
-        return "127.0.0.1", self.port
+        return self.host, self.port
 
     def url(self, path):
         return f"https://{self.authority}{path}"

@@ -9,12 +9,14 @@ mod dns;
 mod h1;
 mod normalize;
 mod quic;
+mod tls;
 
 pub use config::config;
 pub use dns::dns_answer;
 pub use h1::{h1_chunked, h1_request, h1_response};
 pub use normalize::normalize;
 pub use quic::connection_id;
+pub use tls::tls_hello;
 
 /// Cuts `data` in pieces at places that depend on its bytes alone, so that a finding stays one.
 fn pieces(data: &[u8]) -> impl Iterator<Item = &[u8]> {
