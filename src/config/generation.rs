@@ -287,8 +287,33 @@ pub struct Upstream {
     pub forwarded_headers: ForwardedMode,
     /// What the backend is told of the client's certificate.
     pub client_cert_header: ClientCertHeader,
+    /// How its backends with [`BackendScheme::Https`] are spoken to; of no effect where there is none.
+    pub tls: UpstreamTls,
     /// Exchanges at once over all its backends.
     pub inflight_limit: u32,
+}
+
+/// TLS towards the backends of an upstream, resolved upstream > `[upstream_tls]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Whether a backend's certificate has to be good.
+    pub verify_certificates: bool,
+    /// Whether it has to name [`Backend::server_name`]; without effect where certificates are not verified.
+    pub strict_sni: bool,
+    /// Authorities that are believed, those of [`Self::ca_dir`] beside them. Neither: those of the system.
+    pub ca_file: Option<Box<Path>>,
+    /// See [`Self::ca_file`].
+    pub ca_dir: Option<Box<Path>>,
+    /// Certificate chain and key for backends that ask.
+    pub client_cert: Option<(Box<Path>, Box<Path>)>,
+}
+
+impl UpstreamTls {
+    /// Whether somebody else's authorities are believed: certificates of those name whoever paid for them.
+    #[must_use]
+    pub fn trusts_the_system(&self) -> bool {
+        self.verify_certificates && self.ca_file.is_none() && self.ca_dir.is_none()
+    }
 }
 
 /// How a backend is picked.
@@ -305,14 +330,64 @@ pub struct Backend {
     pub id: Box<str>,
     /// The upstream it belongs to.
     pub upstream: UpstreamId,
+    /// What is spoken there.
+    pub scheme: BackendScheme,
     /// Where it is.
     pub location: Location,
-    /// `host:port` as a `Host` field carries it (the default port left out); `localhost` for unix sockets.
+    /// `host:port` as a `Host` field carries it (the scheme's default port left out); `localhost` for unix sockets.
     pub authority: Box<str>,
+    /// The host of its address as TLS names it: a name without trailing dot, or an address without brackets; `localhost` for
+    /// unix sockets.
+    pub server_name: Box<str>,
     /// 1 to 1000.
     pub weight: u32,
     /// Exchanges at once on it.
     pub inflight_limit: u32,
+}
+
+impl Backend {
+    /// Its address as an operator writes it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = self.scheme.as_str();
+        match &self.location {
+            Location::Fixed(StreamAddress::Tcp(address)) => format!("{scheme}://{address}"),
+            Location::Fixed(StreamAddress::Unix(path)) => format!("unix:{}", path.display()),
+            Location::Named { host, port } => format!("{scheme}://{host}:{port}"),
+        }
+    }
+}
+
+/// What is spoken to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BackendScheme {
+    /// HTTP/1.1 without TLS; always for unix sockets.
+    Http,
+    /// TLS, whose ALPN (h2, then http/1.1) says what is spoken in it.
+    Https,
+    /// HTTP/2 with prior knowledge, without TLS (RFC 9113 §3.3).
+    H2c,
+}
+
+impl BackendScheme {
+    /// As it stands in an address.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+        }
+    }
+
+    /// The port of addresses without one.
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http | Self::H2c => 80,
+            Self::Https => 443,
+        }
+    }
 }
 
 /// Where a backend is.

@@ -37,6 +37,8 @@ schema! {
         routing: default Routing = "{}";
         /// How names of backends are resolved.
         resolver: default Resolver = "{}";
+        /// TLS towards backends, for upstreams that say nothing else.
+        upstream_tls: default UpstreamTlsDefaults = "{}";
         /// Limits, times and sizes. For times and limits of one exchange a route's own value comes first, then its upstream's, then this.
         performance: default Performance = "{}";
         /// Protection.
@@ -48,7 +50,7 @@ schema! {
         /// What the program keeps to itself.
         security: default Security = "{}";
     }
-    later ["upstream_tls"]
+    later []
 
     /// A public address.
     Listener of "listener" {
@@ -161,12 +163,14 @@ schema! {
         forwarded_headers: default ForwardedHeaders = "{}";
         /// Whether the client's certificate is sent in Client-Cert (RFC 9440), and the rest of its chain in Client-Cert-Chain.
         client_cert_header: default ClientCertHeader = "off";
+        /// TLS towards its backends.
+        tls: default UpstreamTls = "{}";
         /// Times for this upstream.
         timeouts: default Timeouts = "{}";
         /// Limits for this upstream.
         limits: default UpstreamLimits = "{}";
     }
-    later ["tls"]
+    later []
 
     /// A route in short form.
     ShortRoute of "route" {
@@ -190,7 +194,7 @@ schema! {
     Backend of "backend" {
         /// Name, unique in its upstream.
         id: required Name;
-        /// `http://host:port`, the host an IP address or a name, or `unix:/path`: HTTP/1.1 in clear.
+        /// `https://host:port` (also `host:port`): TLS, with HTTP/2 or HTTP/1.1 as the backend chooses. `http://host:port` or `unix:/path`: HTTP/1.1 in clear. `h2c://host:port`: HTTP/2 in clear. The host is an IP address or a name.
         address: required BackendAddress;
         /// Share of the requests, relative to the other backends.
         weight: default u32 = "100", 1..=1_000;
@@ -299,6 +303,40 @@ schema! {
         encoded_slash: default EncodedSlash = "keep";
         /// Networks whose Forwarded and X-Forwarded-* are believed.
         trusted_proxies: default Vec<Located<IpNet>> = "[]";
+    }
+    later []
+
+    /// TLS towards backends, for upstreams that say nothing else.
+    UpstreamTlsDefaults of "process" {
+        /// Refuse backends whose certificate is not good. Switched off, whoever sits between can read and change everything.
+        verify_certificates: default bool = "true";
+        /// Refuse backends whose certificate does not name the host of their address. The name is sent to them in either case.
+        strict_sni: default bool = "true";
+        /// PEM file with certificates of authorities to believe, in place of the system's.
+        ca_file: optional FilePath;
+        /// Folder of such files; with `ca_file`, both are believed.
+        ca_dir: optional FilePath;
+        /// PEM file with the certificate chain that is shown to backends that ask.
+        client_cert: optional FilePath;
+        /// PEM file with its private key.
+        client_key: optional FilePath;
+    }
+    later []
+
+    /// TLS towards the backends of an upstream. What is left out is as [upstream_tls] says; `ca_file` with `ca_dir`, and `client_cert` with `client_key`, are one thing each.
+    UpstreamTls of "upstream" {
+        /// Refuse backends whose certificate is not good. Switched off, whoever sits between can read and change everything.
+        verify_certificates: optional bool;
+        /// Refuse backends whose certificate does not name the host of their address. The name is sent to them in either case.
+        strict_sni: optional bool;
+        /// PEM file with certificates of authorities to believe, in place of the system's.
+        ca_file: optional FilePath;
+        /// Folder of such files; with `ca_file`, both are believed.
+        ca_dir: optional FilePath;
+        /// PEM file with the certificate chain that is shown to backends that ask.
+        client_cert: optional FilePath;
+        /// PEM file with its private key.
+        client_key: optional FilePath;
     }
     later []
 

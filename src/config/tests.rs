@@ -535,7 +535,7 @@ fn referenced_files_are_checked_but_never_shown() {
     let broken = load("cert.pem", "key.pem").expect_err("broken");
     assert!(broken.contains("the certificate PEM is broken") && !broken.contains("hunter2"), "{broken}");
     let swapped = load("key.pem", "cert.pem").expect_err("swapped");
-    assert!(swapped.contains("`cert` and `key` are swapped") && !swapped.contains("hunter2"), "{swapped}");
+    assert!(swapped.contains("certificate and key are swapped") && !swapped.contains("hunter2"), "{swapped}");
     let missing = load("gone.pem", "key.pem").expect_err("missing");
     assert!(missing.contains("gone.pem: No such file or directory"), "{missing}");
 }

@@ -10,8 +10,9 @@ use super::resolver::Resolver;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
 use super::secret;
 use super::sockets::{Addresses, Sockets, Steering};
+use super::upstream_tls::UpstreamContexts;
 use super::workers::{Shared, Workers, random};
-use crate::config::{self, Generation, Location};
+use crate::config::{self, Generation};
 use crate::h3::tickets::TicketKeys;
 use crate::h3::{EndpointKeys, QlogSettings, versions};
 use crate::identity::Identity;
@@ -21,7 +22,7 @@ use crate::telemetry::registry::{BuildInfo, ConfigFacts, Sources, WorkerSource};
 use crate::telemetry::udp::UdpSource;
 use crate::telemetry::{BackendName, RouteName, Scope, WallClock};
 use spooky_uring::mailbox::{self, Receiver, Sender};
-use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StartError, StreamAddress, host};
+use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StartError, host};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::sync_channel;
@@ -96,6 +97,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     let generation = Arc::new(start.generation);
     raise_descriptors(&generation);
     let sites = identities::load(&generation, start.identity)?;
+    let upstream_tls = UpstreamContexts::load(&generation)?;
     let secret = secret::load(&generation.secret)?;
     let tickets = TicketKeys::derive(secret.as_bytes(), identities::unix_seconds);
     let contexts = identities::contexts(&generation, &sites, &tickets)?;
@@ -130,6 +132,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         scope,
         contexts,
         tcp_contexts,
+        upstream_tls,
         keys,
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,
@@ -232,11 +235,7 @@ fn scope(generation: &Generation) -> Scope {
             .map(|backend| BackendName {
                 upstream: upstream(backend.upstream),
                 backend: backend.id.clone(),
-                address: match &backend.location {
-                    Location::Fixed(StreamAddress::Tcp(address)) => format!("http://{address}").into(),
-                    Location::Fixed(StreamAddress::Unix(path)) => format!("unix:{}", path.display()).into(),
-                    Location::Named { host, port } => format!("http://{host}:{port}").into(),
-                },
+                address: backend.url().into(),
             })
             .collect(),
     }

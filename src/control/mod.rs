@@ -18,6 +18,7 @@ pub mod runtime;
 pub mod secret;
 pub mod service;
 pub mod sockets;
+pub mod upstream_tls;
 pub mod workers;
 
 pub use boot::{Running, Start, VERSION, start};

@@ -5,6 +5,7 @@
 
 use super::failure::Failure;
 use super::sockets::Share;
+use super::upstream_tls::UpstreamContexts;
 use crate::config::{CongestionControl, Generation, Listener, RetryMode};
 use crate::h3::{
     self, AddressLimits, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Rate, Retry, TlsContexts,
@@ -33,6 +34,8 @@ pub struct Shared {
     pub contexts: Vec<Option<Arc<TlsContexts>>>,
     /// The same of TLS over TCP.
     pub tcp_contexts: Vec<Option<Arc<ServerContexts>>>,
+    /// What connections to backends over TLS are made with.
+    pub upstream_tls: UpstreamContexts,
     /// Keys of connection IDs, tokens and resets.
     pub keys: EndpointKeys,
     /// Tells this process's connection IDs from an earlier one's.
@@ -221,6 +224,7 @@ impl Start {
                 commands: self.orders,
                 reports: self.report,
                 lines: self.lines,
+                upstream_tls: shared.upstream_tls.for_worker(),
                 seed: random()?,
             },
         ))

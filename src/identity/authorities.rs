@@ -160,6 +160,16 @@ impl Authorities {
         if self.certificates.is_empty() { Err(AuthoritiesError::None(path.to_owned())) } else { Ok(self) }
     }
 
+    /// These and the others.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.certificates.extend(others.certificates);
+        self.certificates.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
+        self.certificates.dedup();
+        self.source = format!("{} and {}", self.source, others.source).into();
+        self
+    }
+
     /// The certificates in DER, at least one.
     pub fn certificates(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.certificates.iter().map(AsRef::as_ref)
@@ -192,6 +202,13 @@ mod tests {
         assert_eq!((both.certificates().len(), both.source().ends_with("both.pem")), (2, true));
         // The same certificate twice is one.
         assert_eq!(Authorities::folder(&folder).unwrap().certificates().len(), 2);
+        let joined = Authorities::file(&folder.join("one.pem")).unwrap().and(both);
+        assert_eq!(joined.certificates().len(), 2);
+        assert!(
+            joined.source().contains("one.pem and ") && joined.source().ends_with("both.pem"),
+            "{}",
+            joined.source()
+        );
         write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
         let error = Authorities::folder(&folder).unwrap_err().to_string();
         assert!(error.contains("broken.pem"), "{error}");

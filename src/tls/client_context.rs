@@ -44,6 +44,13 @@ pub struct ClientSettings {
     pub protocols: Vec<Alpn>,
 }
 
+impl ClientSettings {
+    /// What HTTP needs, and nothing to show.
+    pub fn new(verify: Verify) -> Self {
+        Self { verify, identity: None, min_version: MinVersion::default(), protocols: vec![Alpn::H2, Alpn::H1] }
+    }
+}
+
 const ANYONE: &str = "certificates of backends are NOT verified: whoever sits between can read and change everything. Set \
                       verify_certificates = true, with ca_file for an authority of your own";
 const ANY_NAME: &str = "names in certificates of backends are NOT verified: every server with a certificate of a trusted \

@@ -37,6 +37,7 @@ use crate::http::Output;
 use crate::http::date::{self, DateCache};
 use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
+use crate::tls::ClientContext;
 pub use clients::Door;
 use clients::{Clients, Downkey};
 use origins::Origins;
@@ -69,6 +70,8 @@ pub struct Setup {
     pub reports: Sender<Report>,
     /// To and from the other workers.
     pub lines: forward::Lines,
+    /// What connections to backends over TLS are made with, by upstream; `None`: it has no such backend.
+    pub upstream_tls: Vec<Option<ClientContext>>,
     /// Seeds request identifiers; unpredictable in production, fixed in simulation.
     pub seed: [u8; 16],
 }
@@ -110,6 +113,9 @@ pub struct Worker<I: Io> {
     commands: Receiver<Command>,
     reports: Sender<Report>,
     lines: forward::Lines,
+    /// By upstream.
+    #[expect(dead_code, reason = "connections to backends take it")]
+    upstream_tls: Vec<Option<ClientContext>>,
     drain: drain::Drain,
     cut_exchanges: usize,
     /// Set once what still ran was cut.
@@ -154,6 +160,7 @@ impl<I: Io> Worker<I> {
             commands: setup.commands,
             reports: setup.reports,
             lines: setup.lines,
+            upstream_tls: setup.upstream_tls,
             drain: drain::Drain::default(),
             cut_exchanges: 0,
             cut_until: None,

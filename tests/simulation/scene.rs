@@ -116,6 +116,7 @@ impl Scene {
         }
         let cells = Arc::new(WorkerCells::new(Arc::new(scope(&generation))));
         let setup = Setup {
+            upstream_tls: vec![None; generation.upstreams.len()],
             generation,
             listeners: vec![(endpoint, socket)],
             doors: Vec::new(),

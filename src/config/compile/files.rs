@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Compiler;
 use crate::config::diagnostic::Diagnostic;
@@ -13,7 +14,8 @@ use crate::config::include::plain;
 use crate::config::schema::Located;
 use crate::config::source::Place;
 use crate::config::values::FilePath;
-use crate::identity::{Identity, IdentityError, ServerName, Trust, TrustError};
+use crate::identity::{Authorities, AuthoritiesError, Identity, IdentityError, ServerName, Trust, TrustError};
+use crate::tls::{self, Verify};
 
 /// A certificate chain and its key, and whether they are for `name`.
 pub(super) fn check_identity(
@@ -31,7 +33,7 @@ pub(super) fn check_identity(
     {
         let swapped = has_key(text) && key_text.as_deref().is_some_and(has_cert);
         let help = if swapped {
-            "it holds a private key: `cert` and `key` are swapped"
+            "it holds a private key: certificate and key are swapped"
         } else {
             "give a PEM file that begins with -----BEGIN CERTIFICATE-----"
         };
@@ -120,6 +122,44 @@ pub(super) fn check_trust(
         if error.kind() == io::ErrorKind::PermissionDenied);
     let place = lists.filter(|_| of_lists).unwrap_or(authorities).place;
     compiler.report(Diagnostic::error(error.to_string()).at(place, "").denied(denied));
+}
+
+/// What a path of authorities leads to.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    File,
+    Folder,
+}
+
+/// Authorities that backends are judged by.
+pub(super) fn check_authorities(compiler: &mut Compiler<'_>, path: &Located<FilePath>, kind: Kind) {
+    let found = match kind {
+        Kind::File => Authorities::file(&path.value.0),
+        Kind::Folder => Authorities::folder(&path.value.0),
+    };
+    check_found(compiler, found, path.place);
+}
+
+/// The system's authorities, which backends at `address` are judged by.
+pub(super) fn check_system_authorities(compiler: &mut Compiler<'_>, address: Place) {
+    check_found(compiler, Authorities::system(), address);
+}
+
+fn check_found(compiler: &mut Compiler<'_>, found: Result<Authorities, AuthoritiesError>, place: Place) {
+    match found {
+        // Certificates that are well-formed can still be none that TLS takes.
+        Ok(found) => {
+            let verify = Verify::Certificates { authorities: Arc::new(found), strict_sni: true };
+            if let Err(error) = tls::ClientContext::new(&tls::ClientSettings::new(verify)) {
+                compiler.report(Diagnostic::error(error.to_string()).at(place, ""));
+            }
+        }
+        Err(error) => {
+            let denied = matches!(&error, AuthoritiesError::File(IdentityError::Read { error, .. })
+                if error.kind() == io::ErrorKind::PermissionDenied);
+            compiler.report(Diagnostic::error(error.to_string()).at(place, "").denied(denied));
+        }
+    }
 }
 
 /// The text of a file, at most 1 MiB: no certificate chain comes near that.

@@ -10,6 +10,7 @@ mod resolver;
 mod routes;
 mod service;
 mod timeouts;
+mod upstream_tls;
 mod upstreams;
 
 use super::Options;

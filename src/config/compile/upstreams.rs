@@ -2,10 +2,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Compiler, timeouts};
+use super::{Compiler, timeouts, upstream_tls};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
-    Backend, Balancing, ClientCertHeader, ForwardedMode, HostPolicy, Location, Upstream, UpstreamId,
+    Backend, BackendScheme, Balancing, ClientCertHeader, ForwardedMode, HostPolicy, Location, Upstream, UpstreamId,
 };
 use crate::config::keys::{self, BalancingType, HostMode};
 use crate::config::schema::Located;
@@ -53,6 +53,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
                 .help("add [upstream.default] with backends: there is nowhere to forward to"),
         );
     }
+    let mut trust = upstream_tls::Defaults::check(compiler);
     for (name, keys) in &root.upstream.value.0 {
         let id = UpstreamId(index(upstreams.list.len()));
         let start = index(upstreams.backends.len());
@@ -67,6 +68,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
             host_policy: host_policy(compiler, &keys.host_policy.value, keys.host_policy.place),
             forwarded_headers: forwarded_headers(compiler, keys),
             client_cert_header: client_cert_header(compiler, keys),
+            tls: trust.compile(compiler, name, keys),
             inflight_limit: keys
                 .limits
                 .value
@@ -104,7 +106,7 @@ fn backends(
     let inflight_limit =
         keys.limits.value.per_backend_inflight_limit.as_ref().unwrap_or(&performance.per_backend_inflight_limit).value;
     let mut ids: FxHashMap<&str, Place> = FxHashMap::default();
-    let mut locations: FxHashMap<&Location, Place> = FxHashMap::default();
+    let mut locations: FxHashMap<(BackendScheme, &Location), Place> = FxHashMap::default();
     for backend in &written.value {
         let keys::Backend { id, address, weight } = &backend.value;
         if let Some(id) = id
@@ -120,7 +122,7 @@ fn backends(
         let (Some(id), Some(address)) = (id, address) else {
             continue;
         };
-        if let Some(first) = locations.insert(&address.value.location, address.place) {
+        if let Some(first) = locations.insert((address.value.scheme, &address.value.location), address.place) {
             let twice = Diagnostic::warning(format!("two backends of upstream `{name}` have the same address"))
                 .at(address.place, "here again")
                 .at(first, "first here");
@@ -129,8 +131,10 @@ fn backends(
         into.push(Backend {
             id: id.value.0.as_str().into(),
             upstream,
+            scheme: address.value.scheme,
             location: address.value.location.clone(),
             authority: address.value.authority.as_str().into(),
+            server_name: address.value.server_name.as_str().into(),
             weight: weight.value,
             inflight_limit,
         });

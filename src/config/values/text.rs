@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use spooky_uring::StreamAddress;
 
-use crate::config::generation::{Location, LogTarget};
+use crate::config::generation::{BackendScheme, Location, LogTarget};
 use crate::config::schema::{Key, Reader, Shape, Value};
 use crate::config::source::Place;
 use crate::config::tree::{Node, Value as TreeValue};
@@ -201,17 +201,21 @@ impl Textual for HostHeader {
     }
 }
 
-/// Where a backend listens, and what its `Host` would be.
+/// Where a backend listens, what is spoken there, and what its `Host` would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendAddress {
+    /// What is spoken there.
+    pub scheme: BackendScheme,
     /// Where it is.
     pub location: Location,
-    /// `host[:port]`; the default port is left out.
+    /// `host[:port]`; the scheme's default port is left out.
     pub authority: String,
+    /// The host without brackets and trailing dot.
+    pub server_name: String,
 }
 
 const ADDRESS_HELP: &str =
-    "write \"http://10.0.0.1:8080\", \"http://[fd00::1]:8080\", \"http://app.internal:8080\" or \"unix:/run/app.sock\"";
+    "write \"http://10.0.0.1:8080\", \"https://app.internal\", \"h2c://[fd00::1]:8080\" or \"unix:/run/app.sock\"";
 
 impl Textual for BackendAddress {
     const WORD: &'static str = "backend address";
@@ -220,22 +224,13 @@ impl Textual for BackendAddress {
         if let Some(path) = text.strip_prefix("unix:") {
             return Self::unix(path);
         }
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err((
-                "the address has no scheme: that would mean https, which is not available in this version",
-                ADDRESS_HELP,
-            ));
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (BackendScheme::Http, rest),
+            Some(("https", rest)) => (BackendScheme::Https, rest),
+            Some(("h2c", rest)) => (BackendScheme::H2c, rest),
+            Some(_) => return Err(("this scheme is unknown", ADDRESS_HELP)),
+            None => (BackendScheme::Https, text),
         };
-        match scheme {
-            "http" => {}
-            "https" => {
-                return Err(("https to backends is not available in this version", ADDRESS_HELP));
-            }
-            "h2c" => {
-                return Err(("HTTP/2 to backends is not available in this version", ADDRESS_HELP));
-            }
-            _ => return Err(("this scheme is unknown", ADDRESS_HELP)),
-        }
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         if authority.contains('@') {
             return Err(("an address carries no credentials", ADDRESS_HELP));
@@ -249,7 +244,11 @@ impl Textual for BackendAddress {
         let parsed = Authority::parse(authority.as_bytes()).ok_or(("this is not host:port", ADDRESS_HELP))?;
         let host = parsed.host();
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let port = parsed.port().unwrap_or(80);
+        // A lone word is more likely half an address than one that means https.
+        if rest.len() == text.len() && parsed.port().is_none() {
+            return Err(("an address without scheme is \"host:port\"", ADDRESS_HELP));
+        }
+        let port = parsed.port().unwrap_or(scheme.default_port());
         let location = match bare.parse::<IpAddr>() {
             Ok(ip) => Location::Fixed(StreamAddress::Tcp(SocketAddr::new(ip, port))),
             Err(_) => {
@@ -260,8 +259,9 @@ impl Textual for BackendAddress {
                 Location::Named { host: format!("{host}{dot}").into(), port }
             }
         };
-        let authority = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
-        Ok(Self { location, authority })
+        let server_name = bare.to_owned();
+        let authority = if port == scheme.default_port() { host.to_owned() } else { format!("{host}:{port}") };
+        Ok(Self { scheme, location, authority, server_name })
     }
 }
 
@@ -275,7 +275,8 @@ impl BackendAddress {
             return Err(("the path of a unix socket has at most 107 bytes", ADDRESS_HELP));
         }
         let location = Location::Fixed(StreamAddress::Unix(Path::new(path).into()));
-        Ok(Self { location, authority: "localhost".to_owned() })
+        let host = "localhost".to_owned();
+        Ok(Self { scheme: BackendScheme::Http, location, authority: host.clone(), server_name: host })
     }
 }
 
