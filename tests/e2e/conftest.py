@@ -34,7 +34,7 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         logs = {}
         for value in item.funcargs.values():
-            children = value.children() if isinstance(value, Starter) else [getattr(value, "child", None)]
+            children = value.children() if hasattr(value, "children") else [getattr(value, "child", None)]
             logs.update({child.log_path: child for child in children if child})
         report.sections.extend((f"log of {child.name}", child.log()) for child in logs.values())
     return report

@@ -1,6 +1,7 @@
-"""An authority that signs clients' certificates, and takes them back."""
+"""An authority that signs clients' certificates, and takes them back; backends' certificates too."""
 
 import datetime
+import ipaddress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -52,6 +53,14 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         return Badge(self._sign(key, named(name), ca=False, days=days), key, self.folder)
 
+    def host(self, *names, addresses=("127.0.0.1",), days=10):
+        """A backend's certificate; `files` has its paths."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives = [x509.DNSName(name) for name in names]
+        alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        signed = self._sign(key, named(names[0]), ca=False, days=days, alternatives=alternatives)
+        return Badge(signed, key, self.folder)
+
     def revoke(self, *badges):
         """The path of a list of the revoked certificates."""
         now = datetime.datetime.now(datetime.UTC)
@@ -64,7 +73,7 @@ class Authority:
         path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         return path
 
-    def _sign(self, key, subject, ca, days=10):
+    def _sign(self, key, subject, ca, days=10, alternatives=None):
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -77,6 +86,8 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if not ca:
-            usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-            builder = builder.add_extension(usage, critical=False)
+            usage = ExtendedKeyUsageOID.SERVER_AUTH if alternatives else ExtendedKeyUsageOID.CLIENT_AUTH
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         return builder.sign(self.key, hashes.SHA256())

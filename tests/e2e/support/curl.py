@@ -1,4 +1,4 @@
-"""curl (libcurl with ngtcp2 and nghttp3, as curl-cffi packs it) as a client: HTTP/3 only, no fallback."""
+"""curl (libcurl with ngtcp2 and nghttp3, as curl-cffi packs it) as a client: HTTP/3 only, or another version without fallback."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,13 @@ from curl_cffi import AsyncCurl, Curl, CurlError, CurlHttpVersion, CurlInfo, Cur
 from .ports import bracketed
 
 WRITE_ERROR = 0xFFFFFFFF
+# What to speak, by the names of `support.streams.connect`; h1 is without TLS.
+VERSIONS = {
+    "h1": CurlHttpVersion.V1_1,
+    "h1s": CurlHttpVersion.V1_1,
+    "h2": CurlHttpVersion.V2TLS,
+    "h3": CurlHttpVersion.V3ONLY,
+}
 
 
 @dataclass
@@ -39,10 +46,11 @@ class Transfer:
     """One prepared curl handle with its callbacks."""
 
     def __init__(self, proxy, path, method="GET", fields=(), body=None, length=None, keep=True, timeout=60, host=None, port=None,
-                 speed=None, abort_after=None, on_body=None, badge=None, handle=None, address=None):  # fmt: skip
+                 speed=None, abort_after=None, on_body=None, badge=None, handle=None, address=None, version="h3"):  # fmt: skip
         self.response, self.keep, self.abort_after, self.on_body = Response(), keep, abort_after, on_body
         self.digest, self.kept, self.started = hashlib.sha256(), [], None
-        port = port or proxy.port
+        scheme = "http" if version == "h1" else "https"
+        port = port or (proxy.plain_port if version == "h1" else proxy.port)
         host_name = host.split(":")[0] if host else bracketed(address or proxy.host)
         # A handle that is given remembers TLS sessions, not connections.
         curl = self.curl = handle or Curl()
@@ -51,11 +59,11 @@ class Transfer:
             cert, key = badge.files()
             curl.setopt(CurlOpt.SSLCERT, str(cert))
             curl.setopt(CurlOpt.SSLKEY, str(key))
-        curl.setopt(CurlOpt.URL, f"https://{host_name}:{port}{path}".encode())
+        curl.setopt(CurlOpt.URL, f"{scheme}://{host_name}:{port}{path}".encode())
         if host:
             curl.setopt(CurlOpt.RESOLVE, [f"{host_name}:{port}:127.0.0.1"])
         curl.setopt(CurlOpt.PATH_AS_IS, 1)
-        curl.setopt(CurlOpt.HTTP_VERSION, CurlHttpVersion.V3ONLY)
+        curl.setopt(CurlOpt.HTTP_VERSION, VERSIONS[version])
         curl.setopt(CurlOpt.CAINFO, str(proxy.certificate.cert))
         curl.setopt(CurlOpt.TIMEOUT_MS, int(timeout * 1000))
         curl.setopt(CurlOpt.WRITEFUNCTION, self.take)

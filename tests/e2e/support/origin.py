@@ -1,7 +1,9 @@
-"""A programmable HTTP/1.1 origin on bare asyncio streams: it does what a request's `x-do` field (or first path segment)
+"""A programmable origin on bare asyncio streams: it does what a request's `x-do` field (or first path segment)
 asks, well-formed or not, and keeps a record of what it received and when, which tests ask for over the same port.
 
-Run as `python -m support.origin [--unix PATH] NAME...`; prints one JSON line {name: port} once all of them listen.
+Run as `python -m support.origin [--unix PATH] [--tls CERT KEY] NAME[:MANNER]...`; prints one JSON line {name: port} once all
+of them listen. A manner is `http` (HTTP/1.1, what is left out), `https` (the same above TLS), `h2` (HTTP/2 above TLS), `h2c`
+(HTTP/2 without). HTTP/1.1 stands here, HTTP/2 in `support.origin_h2`; the behaviours are the same.
 
 A behaviour is `word` or `word?key=value&...`: `x-do: bytes?n=13000`. Records are kept by the request's `x-tag` field and
 read with `GET /_record?tag=T[&until=EVENT]`, which waits until EVENT has been noted (or 20 s).
@@ -11,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -19,6 +22,8 @@ from urllib.parse import parse_qsl, urlsplit
 from . import content
 
 HEAD_MAX = 256 * 1024
+# The tag under which all requests are counted.
+EVERY = "every"
 RECORDS = {}
 
 
@@ -88,6 +93,7 @@ class Exchange:
         self.word, self.arguments = request.asked()
         self.body_read = False
         self.keep = True
+        self.chunked = False
         self.trailers = []
 
     def number(self, key, default):
@@ -142,7 +148,16 @@ class Exchange:
 
     async def head(self, status=200, *fields, reason="OK"):
         lines = [f"HTTP/1.1 {status} {reason}", f"x-origin: {self.name}", f"x-connection: {self.connection}", *fields]
+        self.chunked = "transfer-encoding: chunked" in fields
         await self.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+
+    async def informational(self, status, *fields):
+        await self.write("\r\n".join([f"HTTP/1.1 {status} Informational", *fields, "", ""]).encode("latin-1"))
+
+    async def last(self, *trailers):
+        """The end of a body without a length."""
+        if self.chunked:
+            await self.write(b"0\r\n" + "".join(line + "\r\n" for line in trailers).encode("latin-1") + b"\r\n")
 
     async def chunk(self, data):
         await self.write(b"%x\r\n%s\r\n" % (len(data), data))
@@ -151,6 +166,23 @@ class Exchange:
         await self.head(status, f"content-length: {len(body)}", *fields, reason=reason)
         if self.request.method != "HEAD":
             await self.write(body)
+
+    async def no_more(self):
+        """Says that nothing follows, and waits for the other side to end."""
+        # A close with unread bytes would be an RST that may overtake the answer: half-close and linger, as nginx does.
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+            await self.gone()
+        # Above TLS there is no half: what comes is read, until it ends.
+        try:
+            async with asyncio.timeout(5):
+                await self.gone()
+        except TimeoutError:
+            raise Gone from None
+
+    def pause(self):
+        """Reads nothing from now on."""
+        self.writer.transport.pause_reading()
 
     async def gone(self):
         """Waits until the other side closes, and notes it."""
@@ -172,6 +204,8 @@ class Exchange:
 
     async def run(self):
         self.record.facts["requests"] += 1
+        if self.word != "_record":
+            record(EVERY).facts["requests"] += 1
         self.record.note("head", line=self.request.line, lines=self.request.lines, connection=self.connection, origin=self.name)
         behaviour = BEHAVIOURS.get(self.word, inspect)
         try:
@@ -218,8 +252,7 @@ async def bytes_(x):
         await (x.chunk(part) if framing == "chunked" else x.write(part))
         sent += len(part)
         x.record.facts["sent"] = sent
-    if framing == "chunked":
-        await x.write(b"0\r\n\r\n")
+    await x.last()
 
 
 async def dribble(x):
@@ -230,7 +263,7 @@ async def dribble(x):
             await asyncio.sleep(x.number("gap", 100) / 1000)
         await x.chunk(f"{index:04d}".encode().ljust(x.number("size", 16), b"."))
         x.record.note("first-byte")
-    await x.write(b"0\r\n\r\n")
+    await x.last()
 
 
 async def events(x):
@@ -239,7 +272,7 @@ async def events(x):
     for index in range(x.number("n", 5)):
         await x.chunk(f"id: {index}\ndata: event {index}\n\n".encode())
         await asyncio.sleep(x.number("gap", 50) / 1000)
-    await x.write(b"0\r\n\r\n")
+    await x.last()
 
 
 async def trailers(x):
@@ -251,7 +284,7 @@ async def trailers(x):
         await x.chunk(part)
     x.record.note("body", trailers=x.trailers)
     lines = [f"x-body-sha256: {digest.hexdigest()}"] + [f"x-echo-{line}" for line in x.trailers]
-    await x.write(b"0\r\n" + "".join(line + "\r\n" for line in lines).encode("latin-1") + b"\r\n")
+    await x.last(*lines)
 
 
 async def echo(x):
@@ -260,8 +293,7 @@ async def echo(x):
     await x.head(200, f"content-length: {length}" if length else "transfer-encoding: chunked")
     async for part in x.body():
         await (x.write(part) if length else x.chunk(part))
-    if not length:
-        await x.write(b"0\r\n\r\n")
+    await x.last()
 
 
 async def status(x):
@@ -276,7 +308,7 @@ async def status(x):
 
 async def hints(x):
     """103 with a Link field, then 200."""
-    await x.write(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload; as=style\r\n\r\n")
+    await x.informational(103, "link: </style.css>; rel=preload; as=style")
     await asyncio.sleep(x.number("gap", 50) / 1000)
     await x.whole(b"after hints")
 
@@ -285,7 +317,7 @@ async def expect(x):
     """100 Continue when asked for, then reads the body and answers."""
     if x.request.get("expect").lower() == "100-continue":
         x.record.note("expect")
-        await x.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await x.informational(100)
     await inspect(x)
 
 
@@ -316,9 +348,7 @@ async def early(x):
     x.record.note("refused", seen=seen)
     match x.arguments.get("then", "close"):
         case "close":
-            # A close with unread bytes would be an RST that may overtake the answer: half-close and linger, as nginx does.
-            x.writer.write_eof()
-            await x.gone()
+            await x.no_more()
         case "read":
             async for part in upload:
                 x.record.facts["seen"] = x.record.facts.get("seen", 0) + len(part)
@@ -338,7 +368,7 @@ async def hang(x):
 
 async def deaf(x):
     """Never reads the body; how much the proxy could push is in the kernel's buffers, not here."""
-    x.writer.transport.pause_reading()
+    x.pause()
     await asyncio.sleep(x.number("seconds", 60))
     raise Gone
 
@@ -448,8 +478,7 @@ async def nonsense(x):
         await x.chunk(b"good start")
         await x.write(NONSENSE_CHUNKS[kind])
     x.record.note("sent")
-    x.writer.write_eof()
-    await x.gone()
+    await x.no_more()
 
 
 PAGE = """<!doctype html><meta charset=utf-8><title>page</title><script>
@@ -564,13 +593,28 @@ class Origin:
             writer.close()
 
 
+def secured(cert, key, protocol):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    context.set_alpn_protocols([protocol])
+    return context
+
+
 async def main(arguments):
-    ports, servers = {}, []
+    # It needs what stands here.
+    from . import origin_h2
+
+    ports, servers, files = {}, [], None
     if arguments[:1] == ["--unix"]:
         servers.append(await asyncio.start_unix_server(Origin("unix").serve, arguments[1], limit=HEAD_MAX))
         arguments = arguments[2:]
-    for name in arguments:
-        server = await asyncio.start_server(Origin(name).serve, "127.0.0.1", 0, limit=HEAD_MAX, backlog=1024)
+    if arguments[:1] == ["--tls"]:
+        files, arguments = arguments[1:3], arguments[3:]
+    for name, _, manner in (argument.partition(":") for argument in arguments):
+        speaker = (origin_h2.Origin if manner in ("h2", "h2c") else Origin)(name)
+        context = {"https": "http/1.1", "h2": "h2"}.get(manner)
+        context = context and secured(*files, context)
+        server = await asyncio.start_server(speaker.serve, "127.0.0.1", 0, limit=HEAD_MAX, backlog=1024, ssl=context)
         ports[name] = server.sockets[0].getsockname()[1]
         servers.append(server)
     print(json.dumps(ports), flush=True)
@@ -579,4 +623,7 @@ async def main(arguments):
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1:]))
+    # As the module that `origin_h2` sees, not as a second one of the same text.
+    from support import origin
+
+    asyncio.run(origin.main(sys.argv[1:]))

@@ -55,10 +55,18 @@ class Child:
         self.log_file.close()
         return self.process.returncode
 
-    def resident(self):
+    def resident(self, kind="VmRSS"):
         """Resident memory in bytes."""
         with open(f"/proc/{self.pid}/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith(f"{kind}:"))
+
+    def peak(self):
+        """The most memory that was resident since `forget_peak`."""
+        return self.resident("VmHWM")
+
+    def forget_peak(self):
+        with open(f"/proc/{self.pid}/clear_refs", "w") as file:
+            file.write("5")
 
 
 def until(what, seconds, poll=0.02):
