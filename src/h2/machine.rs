@@ -160,7 +160,7 @@ impl Machine {
 
     /// Whether something wants to leave, given room.
     pub(super) fn has_output(&self) -> bool {
-        self.dirty || self.pipe.has_output() || self.pipe.is_blocked()
+        self.dirty || !self.holding.is_empty() || self.pipe.has_output() || self.pipe.is_blocked()
     }
 
     /// After the library was polled: what left, and what that means.

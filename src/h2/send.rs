@@ -112,6 +112,8 @@ impl Machine {
             stream.in_holding = false;
             if let Some(piece) = stream.held.take() {
                 give(stream, Payload::new(piece, id, &pipe), false);
+                // The library may have been polled since the piece came: bytes arrived in the same turn.
+                self.dirty = true;
             }
         }
     }

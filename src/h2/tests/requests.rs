@@ -125,6 +125,23 @@ fn trailers_of_a_response_come_after_its_body() {
 }
 
 #[test]
+fn a_piece_leaves_although_bytes_came_behind_it_in_the_same_turn() {
+    let mut server = Server::new();
+    server.send(&headers(1, &POST, false));
+    server.event();
+    server.connection.send_head(1, &ResponseHead::new(200), false);
+    server.all_frames();
+    server.connection.send_body(1, Chunk::copy_from(b"abc"));
+    // Looking at them is the library's one poll of the turn, before it has the piece.
+    server.send(&window(0, 1000));
+    server.events();
+    assert!(server.connection.has_output());
+    let frames = server.frames();
+    assert_eq!((frames.len(), &frames[0].payload[..]), (1, &b"abc"[..]));
+    assert!(!server.connection.has_output());
+}
+
+#[test]
 fn informational_heads_come_first_and_are_bounded() {
     let mut server = Server::new();
     server.send(&headers(1, &GET, true));
