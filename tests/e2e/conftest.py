@@ -12,6 +12,7 @@ from support import certificate as certificates
 from support import curl, nginx
 from support.h3 import Client
 from support.origins import Origins
+from support.pairs import Pairs
 from support.proxy import Proxy, Upstream
 from support.relay import Relay
 
@@ -135,6 +136,21 @@ def web(tmp_path_factory):
     running = nginx.Nginx(tmp_path_factory.mktemp("nginx"))
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_pairs(tmp_path_factory, certificate):
+    running = Pairs(tmp_path_factory.mktemp("pairs"), certificate)
+    yield running
+    code = running.stop()
+    assert code == 0, f"the proxy ended with {code}:\n{running.proxy.child.log()}"
+
+
+@pytest.fixture
+def pairs(shared_pairs):
+    """A proxy that speaks everything before an origin that does; after the test it must still live."""
+    yield shared_pairs
+    assert shared_pairs.proxy.child.alive(), f"the proxy died:\n{shared_pairs.proxy.child.log()}"
 
 
 @pytest.fixture

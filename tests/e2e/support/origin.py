@@ -345,6 +345,7 @@ async def early(x):
     x.keep = False
     await x.head(413, f"content-length: {len(answer)}", "connection: close", reason="Content Too Large")
     await x.write(answer)
+    await x.last()
     x.record.note("refused", seen=seen)
     match x.arguments.get("then", "close"):
         case "close":

@@ -305,6 +305,11 @@ class H2(Client):
         self.transmit()
         return stream
 
+    def raw_data(self, stream, data, end=False):
+        """A DATA frame that no rule is asked about."""
+        self.transmit()
+        self.writer.write(len(data).to_bytes(3, "big") + bytes([0, int(end)]) + stream.number.to_bytes(4, "big") + data)
+
     def took(self, data):
         try:
             events = self.machine.receive_data(data)
