@@ -439,6 +439,7 @@ NONSENSE = {
     "length-negative": b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello",
     "length-plus": b"HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello",
     "length-huge": b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999999\r\n\r\nhello",
+    "gzip-and-chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "unknown-coding": b"HTTP/1.1 200 OK\r\ntransfer-encoding: rot13\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "chunked-twice": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     "chunked-1.0": b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
