@@ -2,7 +2,7 @@
 
 use super::request::is_endless;
 use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
-use crate::http::{Event, Known, Reason, ResponseHead, WireVersion, forward};
+use crate::http::{Event, Known, Reason, ResponseHead, forward};
 use std::time::Instant;
 
 impl Exchange {
@@ -38,7 +38,7 @@ impl Exchange {
                     return self.fail(Reason::UpstreamBodyTooLarge, downstream, turn);
                 }
                 self.endless |= is_endless(head.fields.get(Known::ContentType));
-                forward::response_downstream(&mut head, WireVersion::H1_1, turn.date);
+                forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
                 if let Some(value) = downstream.alt_svc() {
                     head.fields.push_known(Known::AltSvc, value);
                 }
@@ -48,7 +48,7 @@ impl Exchange {
                 if end { self.complete(downstream) } else { Step::Continue }
             }
             Event::Informational(mut head) => {
-                forward::response_downstream(&mut head, WireVersion::H1_1, turn.date);
+                forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
                 downstream.send_informational(&head);
                 Step::Continue
             }

@@ -3,7 +3,7 @@
 use super::{Exchange, Plan};
 use crate::config::BackendId;
 use crate::http::trace::write_hex;
-use crate::http::{Known, Reason, Target};
+use crate::http::{Known, Reason, Target, WireVersion};
 use crate::identity::Handshake;
 use crate::telemetry::kinds::Protocol;
 use crate::telemetry::{AccessEntry, TlsEntry, WallClock};
@@ -77,6 +77,14 @@ impl Trail {
         self.reused = reused;
         self.upstream_protocol = Some(protocol);
         self.connected = Some(now.saturating_duration_since(self.received));
+    }
+
+    /// What the response comes in, for Via (RFC 9110 §7.6.3).
+    pub(super) fn received_version(&self) -> WireVersion {
+        match self.upstream_protocol {
+            Some(Protocol::H2) => WireVersion::H2,
+            _ => WireVersion::H1_1,
+        }
     }
 
     /// The final head came.
