@@ -4,8 +4,10 @@ import json
 
 import pytest
 from support.h3 import headers
+from support.pairs import every_pair
 from support.ports import free
 from support.proxy import Upstream
+from support.streams import connect
 
 
 async def forwarded(client, *fields, path="/inspect", **options):
@@ -135,3 +137,70 @@ async def test_host_field_beside_authority(proxy, h3):
         assert (same.status, same.reset) == (200, None), same
         other = await client.send_raw(headers(*client.pseudo(), ("host", "evil.test")), end=True).finish()
         assert other.reset is not None or other.status == 400, other
+
+
+# The same rules for every pair of protocols.
+
+CLAIMS = [
+    ("forwarded", "for=10.0.0.1"),
+    ("x-forwarded-for", "10.0.0.1"),
+    ("x-forwarded-proto", "gopher"),
+    ("x-forwarded-host", "evil.test"),
+    ("x-real-ip", "10.0.0.1"),
+    ("client-cert", ":AAAA:"),
+    ("early-data", "1"),
+    ("x_forwarded_for", "10.0.0.1"),
+    ("x-request-id", "mine"),
+]
+VERSION = {"h1": "1.1", "h1s": "1.1", "h2": "2", "h3": "3"}
+
+
+@every_pair
+async def test_request_fields_of_every_pair(pairs, down, up):
+    async with connect(down, pairs.proxy) as client:
+        sent = [("x-do", "inspect"), ("te", "trailers"), ("x-mine", "1"), ("max-forwards", "5"), *CLAIMS]
+        sent += [("cookie", "a=1; b=2")] if down in ("h1", "h1s") else [("cookie", "a=1"), ("cookie", "b=2")]
+        if down in ("h1", "h1s"):
+            # What HTTP/1.1 says of its connection, and names as such; te is one of them (RFC 9110 section 10.1.4).
+            sent += [("connection", "keep-alive, te, x-hop"), ("x-hop", "secret"), ("keep-alive", "5"), ("proxy-connection", "x")]
+        stream = await client.get(f"/{up}/x?q=1", *sent, method="OPTIONS", authority="a.test:1")
+        assert stream.status == 200, stream
+        facts = json.loads(bytes(stream.body))
+        seen = {}
+        for name, value in facts["fields"]:
+            seen.setdefault(name, []).append(value)
+        scheme = "http" if down == "h1" else "https"
+        assert seen.pop(":authority" if up in ("h2", "h2c") else "host") == ["a.test:1"]
+        assert (facts["method"], facts["target"]) == ("OPTIONS", f"/{up}/x?q=1")
+        assert seen["x-forwarded-for"] == ["127.0.0.1"]
+        assert (seen["x-forwarded-proto"], seen["x-forwarded-host"]) == ([scheme], ["a.test:1"])
+        assert "for=127.0.0.1" in seen["forwarded"][0] and f"proto={scheme}" in seen["forwarded"][0]
+        assert seen["via"] == [f"{VERSION[down]} spooky"]
+        assert seen["te"] == ["trailers"]
+        assert seen["max-forwards"] == ["4"]
+        assert "; ".join(seen["cookie"]) == "a=1; b=2" and (up in ("h2", "h2c") or len(seen["cookie"]) == 1)
+        assert seen["x-mine"] == ["1"]
+        assert len(seen["x-request-id"][0]) == 32 and len(seen["traceparent"][0]) == 55
+        gone = {"client-cert", "early-data", "x_forwarded_for", "x-real-ip", "x-hop", "keep-alive", "proxy-connection"}
+        assert not gone & seen.keys(), seen
+        # To a backend over HTTP/1.1 the connection is ours to speak of.
+        assert seen.get("connection") in ([None] if up in ("h2", "h2c") else [None, ["te"]]), seen
+
+
+@every_pair
+async def test_response_fields_of_every_pair(pairs, down, up):
+    async with connect(down, pairs.proxy) as client:
+        stream = await client.get(f"/{up}/x", ("x-do", "fields"))
+        names = [name for name, _ in stream.fields]
+        assert (stream.status, bytes(stream.body)) == (200, b"fields"), stream
+        hop = {"connection", "keep-alive", "proxy-connection", "upgrade", "transfer-encoding"}
+        assert not hop & set(names), stream.fields
+        # What the backend's Connection named. Over HTTP/2 there is none to name it.
+        assert up in ("h2", "h2c") or "x-hop" not in names, stream.fields
+        assert (stream.get("x-kept"), stream.get("server"), stream.get("content-length")) == ("yes", "origin", "6")
+        assert [value for name, value in stream.fields if name == "set-cookie"] == ["a=1", "b=2"]
+        assert stream.get("date")
+        assert stream.get("via") == f"{'2' if up in ('h2', 'h2c') else '1.1'} spooky", stream.fields
+        # The backend's own never passes; ours tells clients over TCP and TLS where HTTP/3 is.
+        own = [f'h3=":{pairs.proxy.port}"; ma=86400'] if down in ("h1s", "h2") else []
+        assert [value for name, value in stream.fields if name == "alt-svc"] == own, stream.fields

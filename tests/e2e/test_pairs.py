@@ -188,19 +188,19 @@ GROWTH = 8 << 20
 
 def growth_of(pairs, down, up, size):
     """How far the proxy grew at most while a body went down and another up."""
-    options = {"keep": False, "timeout": 110}
+    options = {"keep": False, "timeout": 500}
     pairs.fetch(down, up, f"bytes?n={8 << 20}", **options)
     pairs.fetch(down, up, "inspect", method="POST", body=content.pieces(8 << 20), length=8 << 20, **options)
     before = pairs.proxy.child.resident()
     pairs.proxy.child.forget_peak()
     response = pairs.fetch(down, up, f"bytes?n={size}", **options)
     assert (response.error, response.status, response.sha256) == (None, 200, content.sha256(size))
-    response = pairs.fetch(down, up, "inspect", method="POST", body=content.pieces(size), length=size, timeout=110)
+    response = pairs.fetch(down, up, "inspect", method="POST", body=content.pieces(size), length=size, **options)
     assert (response.error, response.status, json.loads(response.body)["sha256"]) == (None, 200, content.sha256(size))
     return pairs.proxy.child.peak() - before
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1200)
 @some_pairs
 def test_large_bodies_in_bounded_memory(pairs, down, up, record_property):
     growth = growth_of(pairs, down, up, LARGE)

@@ -1,4 +1,4 @@
-"""Headless Chromium, told to speak QUIC to the proxy at once and to trust its key."""
+"""Headless Chromium, told to speak QUIC to the proxy at once, or left to find out by Alt-Svc, and to trust its key."""
 
 import re
 import shutil
@@ -11,13 +11,15 @@ from .proxy import tool
 class Chromium:
     """One run of the browser on a page; the page reports through the origin, so nothing here waits for a render."""
 
-    def __init__(self, folder, proxy, path, port=None, address=None, netlog=False, more=()):
+    def __init__(self, folder, proxy, path, port=None, address=None, netlog=False, more=(), force=True):
         more, host = list(more), address or proxy.host
         if ":" in host:
             # Chromium cannot be forced to QUIC on the literal of an IPv6 address, but on a name that leads there.
             more.append(f"--host-resolver-rules=MAP six.origin.test {bracketed(host)}")
             host = "six.origin.test"
         address = f"{host}:{port or proxy.port}"
+        # Over QUIC Chromium believes no authority of a test's own but on hosts for which it is forced: of another port, then.
+        forced = address if force else f"{host}:1"
         self.netlog = folder / "netlog.json"
         if netlog:
             more.append(f"--log-net-log={self.netlog}")
@@ -32,7 +34,7 @@ class Chromium:
             "--no-first-run",
             f"--user-data-dir={folder / 'profile'}",
             "--enable-quic",
-            f"--origin-to-force-quic-on={address}",
+            f"--origin-to-force-quic-on={forced}",
             f"--ignore-certificate-errors-spki-list={proxy.certificate.spki}",
             *more,
             f"https://{address}{path}",
