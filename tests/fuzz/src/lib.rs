@@ -6,11 +6,13 @@
 
 mod config;
 mod h1;
+mod h2;
 mod normalize;
 mod quic;
 
 pub use config::config;
 pub use h1::{h1_chunked, h1_request, h1_response};
+pub use h2::{h2_client, h2_server};
 pub use normalize::normalize;
 pub use quic::connection_id;
 
