@@ -100,7 +100,8 @@ fn quic_stays_in_h3() {
 fn the_library_of_http2_stays_in_h2() {
     // Our module has the library's name: the library is written `::h2`, or imported from the root of names.
     let library = |tokens: &[Token], at: usize| {
-        let leading = at > 0 && tokens[at - 1].is("::") && (at < 2 || !tokens[at - 2].is_name());
+        let follows = at > 1 && tokens[at - 2].is_name() && !tokens[at - 2].is("use");
+        let leading = at > 0 && tokens[at - 1].is("::") && !follows;
         tokens[at].is("h2") && (leading || at > 0 && tokens[at - 1].is("use"))
     };
     let sees = |text: &str| {
