@@ -40,10 +40,6 @@ pub const OUTPUT_BYTES: usize = 128 << 10;
 /// on top.
 pub const HELD_BYTES: usize = 64 << 10;
 
-/// Pieces of a received body up to this size are copied out of the buffer they were received in, which is at least
-/// 8 KiB; larger ones keep it.
-pub const COPY_BYTES: usize = 2 << 10;
-
 /// Streams a client opened and gave up within one read. The ledger is stricter over time: see [`glitch`].
 pub const RESETS_UNSEEN: usize = 1_024;
 
