@@ -76,7 +76,7 @@ impl Exchange {
             return (self.moved.taken + timeouts.client_send, Reason::ClientSendTimeout);
         }
         match (self.response, self.attempt) {
-            (ResponseState::Waiting, Attempt::Connecting) => {
+            (ResponseState::Waiting, Attempt::Connecting | Attempt::Rejected) => {
                 (self.moved.attempt + timeouts.backend_connect, Reason::ConnectTimeout)
             }
             (ResponseState::Waiting, Attempt::Sent { .. }) => match self.request {

@@ -199,13 +199,32 @@ pub enum Upstream<'a> {
         /// What is to be written to its socket.
         out: &'a mut Output,
     },
+    /// An HTTP/2 connection.
+    H2 {
+        /// The connection.
+        connection: &'a mut h2::ClientConnection,
+        /// The stream's identifier; 0 before there is one.
+        stream: u64,
+    },
 }
 
 impl Upstream<'_> {
+    /// The stream that [`Self::send_head`] has opened; 0 where there is none.
+    pub fn stream(&self) -> u64 {
+        match self {
+            Self::H1 { .. } => 0,
+            Self::H2 { stream, .. } => *stream,
+        }
+    }
+
     /// Sends the request's head. `host` is what the host policy made of its authority.
     pub fn send_head(&mut self, head: &RequestHead, host: &str, framing: Framing) {
         match self {
             Self::H1 { connection, out } => connection.send_head(head, Some(host.as_bytes()), framing, out),
+            Self::H2 { connection, stream } => {
+                let end = matches!(framing, Framing::None | Framing::Length(0));
+                *stream = connection.open(head, host, end).unwrap_or(0);
+            }
         }
     }
 
@@ -213,6 +232,7 @@ impl Upstream<'_> {
     pub fn send_body(&mut self, chunk: Chunk) {
         match self {
             Self::H1 { connection, out } => connection.send_body(chunk, out),
+            Self::H2 { connection, stream } => connection.send_body(*stream, chunk),
         }
     }
 
@@ -220,6 +240,7 @@ impl Upstream<'_> {
     pub fn send_trailers(&mut self, fields: &Fields) {
         match self {
             Self::H1 { connection, out } => connection.send_trailers(fields, out),
+            Self::H2 { connection, stream } => connection.send_trailers(*stream, fields),
         }
     }
 
@@ -227,6 +248,7 @@ impl Upstream<'_> {
     pub fn end(&mut self) {
         match self {
             Self::H1 { connection, out } => connection.end(out),
+            Self::H2 { connection, stream } => connection.end(*stream),
         }
     }
 
@@ -234,6 +256,15 @@ impl Upstream<'_> {
     pub fn grant(&mut self, bytes: usize) {
         match self {
             Self::H1 { connection, .. } => connection.grant(bytes),
+            Self::H2 { connection, stream } => connection.grant(*stream, bytes),
+        }
+    }
+
+    /// Request bytes that the protocol itself queues; those of the socket come on top.
+    pub fn pending(&self) -> usize {
+        match self {
+            Self::H1 { .. } => 0,
+            Self::H2 { connection, stream } => connection.pending(*stream),
         }
     }
 }

@@ -69,6 +69,16 @@ pub enum Step {
     Discard,
 }
 
+/// Where an attempt stands: a connection by its slot in the worker's table, and a stream on it. While the connection is being
+/// made, and on HTTP/1.1, the stream is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upkey {
+    /// The connection.
+    pub origin: u32,
+    /// The stream.
+    pub stream: u64,
+}
+
 /// What a step needs of the turn it happens in.
 pub struct Turn<'a> {
     /// The time of the turn.
@@ -87,8 +97,8 @@ pub struct Exchange {
     pub plan: Option<Plan>,
     /// The generation that admitted it.
     pub snapshot: Rc<Snapshot>,
-    /// The upstream connection of the running attempt, by its slot in the worker's table.
-    pub upstream: Option<u32>,
+    /// The running attempt's place.
+    pub upstream: Option<Upkey>,
     /// The next attempt takes no used connection: one of them was stale.
     pub needs_fresh: bool,
     /// How far the request is.
@@ -125,6 +135,8 @@ enum Attempt {
     Connecting,
     /// The head was queued on a connection; `reused` says that others used it before.
     Sent { reused: bool },
+    /// The origin has said that it did not look at the request.
+    Rejected,
 }
 
 impl Exchange {

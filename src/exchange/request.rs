@@ -6,6 +6,7 @@ use crate::config::Backend;
 use crate::h1::Framing;
 use crate::http::{Event, Known, Reason, RequestHead};
 use crate::limits;
+use crate::telemetry::kinds::Protocol;
 use std::time::Instant;
 
 impl Exchange {
@@ -17,13 +18,14 @@ impl Exchange {
         downstream: &mut Downstream<'_>,
         backend: &Backend,
         reused: bool,
+        protocol: Protocol,
         now: Instant,
     ) {
         let policy = &self.snapshot.generation.upstream(backend.upstream).host_policy;
         upstream.send_head(&self.head, policy.host(&self.head, &backend.authority), framing(&self.head, self.request));
         self.attempt = Attempt::Sent { reused };
         self.note_attempt(now);
-        self.trail.note_sent(reused, now);
+        self.trail.note_sent(reused, protocol, now);
         if self.request == RequestState::Complete {
             upstream.end();
         } else {
@@ -157,6 +159,8 @@ impl Exchange {
         }
         match self.attempt {
             Attempt::Connecting => true,
+            // Whatever the method (RFC 9113 §8.7): only a body that is gone cannot be sent twice.
+            Attempt::Rejected => self.trail.request_bytes == 0,
             Attempt::Sent { reused } => reused && self.head.method.is_idempotent() && self.trail.request_bytes == 0,
         }
     }

@@ -80,6 +80,14 @@ impl Exchange {
         }
     }
 
+    /// The origin has not looked at the request, and says so.
+    pub fn reject(&mut self, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        if self.response == ResponseState::Waiting {
+            self.attempt = Attempt::Rejected;
+        }
+        self.fail(Reason::UpstreamReset, downstream, turn)
+    }
+
     /// The attempt failed: another one, an answer of our own, or a broken stream, whatever is still possible.
     pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
         match self.response {
@@ -87,6 +95,8 @@ impl Exchange {
                 match self.attempt {
                     // A used connection that broke says nothing of the backend.
                     Attempt::Sent { .. } => self.needs_fresh = true,
+                    // It may have been the last one that this connection took.
+                    Attempt::Rejected => {}
                     Attempt::Connecting => {
                         if let Some(backend) = self.trail.backend {
                             self.mark_tried(backend);

@@ -40,6 +40,8 @@ pub struct Trail {
     pub attempts: u16,
     /// Whether the latest attempt began on a used connection.
     pub reused: bool,
+    /// What the latest connection that took the request speaks.
+    upstream_protocol: Option<Protocol>,
     /// Body bytes from the client.
     pub request_bytes: u64,
     /// Body bytes to the client.
@@ -62,6 +64,7 @@ impl Trail {
             backend: None,
             attempts: 0,
             reused: false,
+            upstream_protocol: None,
             request_bytes: 0,
             response_bytes: 0,
             connected: None,
@@ -70,8 +73,9 @@ impl Trail {
     }
 
     /// The request was handed to a connection.
-    pub(super) fn note_sent(&mut self, reused: bool, now: Instant) {
+    pub(super) fn note_sent(&mut self, reused: bool, protocol: Protocol, now: Instant) {
         self.reused = reused;
+        self.upstream_protocol = Some(protocol);
         self.connected = Some(now.saturating_duration_since(self.received));
     }
 
@@ -100,7 +104,7 @@ impl Exchange {
             received_unix_us: clock.unix_us(trail.received),
             client: Some(trail.client),
             protocol: trail.protocol,
-            upstream_protocol: trail.connected.map(|_| Protocol::H1),
+            upstream_protocol: trail.upstream_protocol,
             status: trail.status,
             reason: trail.reason,
             route: self.plan.map(|Plan { route, .. }| route.0),

@@ -411,6 +411,8 @@ kinds! {
         Timeout = "timeout",
         /// No route, no such unix socket, and every other errno.
         Unreachable = "unreachable",
+        /// The TLS handshake failed.
+        Tls = "tls",
         /// Our own table of stream sockets is full.
         Local = "local",
     }

@@ -157,7 +157,6 @@ mod tests {
                 alert: None,
                 handshake: Ok(ms(60)),
                 measures: QuicMeasures { path, ..end().measures },
-                ..end()
             });
         }
         let quic = &cells.quic;

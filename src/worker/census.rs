@@ -3,6 +3,7 @@
 //! Nothing here is on a request's path: it is what a drain's caller, a test or a simulation asks between turns.
 
 use super::Worker;
+use super::origin::Speech;
 use crate::config::BackendId;
 use spooky_uring::Io;
 
@@ -47,9 +48,14 @@ impl<I: Io> Worker<I> {
     pub fn check_invariants(&self) {
         self.wheel.check_invariants();
         for (slot, running) in &self.exchanges {
-            if let Some(origin) = running.exchange.upstream {
-                let held = self.origins.get(origin).and_then(|origin| origin.exchange);
-                assert_eq!(held, Some(slot as u32), "exchange {slot} and its connection {origin} point at each other");
+            if let Some(key) = running.exchange.upstream {
+                let holds = self.origins.get(key.origin).is_some_and(|origin| match &origin.speech {
+                    Speech::Unsettled => origin.waiting.contains(&(slot as u32)),
+                    Speech::H1(_) => origin.exchange == Some(slot as u32),
+                    // Its streams know their owners.
+                    Speech::H2(_) => key.stream != 0,
+                });
+                assert!(holds, "exchange {slot} and its connection {} point at each other", key.origin);
             }
             if let Some((deadline, timer)) = running.exchange.armed {
                 assert_eq!(self.wheel.deadline(timer), Some(deadline), "the timer of exchange {slot}");
@@ -58,7 +64,11 @@ impl<I: Io> Worker<I> {
         for (slot, origin) in self.origins.iter() {
             if let Some(exchange) = origin.exchange {
                 let held = self.exchanges.get(exchange as usize).and_then(|running| running.exchange.upstream);
-                assert_eq!(held, Some(slot), "connection {slot} and its exchange {exchange} point at each other");
+                assert_eq!(
+                    held.map(|key| key.origin),
+                    Some(slot),
+                    "connection {slot} and its exchange {exchange} point at each other"
+                );
             }
         }
         self.origins.check_invariants();
@@ -78,7 +88,7 @@ mod tests {
     use crate::config::{self, UpstreamId};
     use crate::h1;
     use crate::telemetry::{AccessSender, Scope, WorkerCells};
-    use crate::worker::origins::Origin;
+    use crate::worker::origin::Origin;
     use crate::worker::timers::Timer;
     use crate::worker::token::Owner;
     use crate::worker::{Setup, forward};
@@ -98,6 +108,8 @@ mod tests {
         let setup = Setup {
             generation: Arc::new(generation),
             listeners: Vec::new(),
+            doors: Vec::new(),
+            upstream_tls: vec![None],
             cells: Arc::new(WorkerCells::new(Arc::new(scope))),
             access: AccessSender::off(),
             qlog: None,
@@ -113,18 +125,10 @@ mod tests {
     fn connection(worker: &mut Worker<SimulatedHost>, exchange: Option<u32>) -> u32 {
         let address = "10.0.0.1:80".parse().map(spooky_uring::StreamAddress::Tcp).unwrap();
         let began = worker.now;
-        worker.origins.insert(Origin {
-            stream: worker.io.connect(&address, Owner::Mailbox.token()).unwrap(),
-            protocol: h1::ClientConnection::new(h1::Limits::CLIENT),
-            backend: BACKEND,
-            exchange,
-            connected: true,
-            reused: false,
-            paused: false,
-            began,
-            stuck: false,
-            ready: false,
-        })
+        let stream = worker.io.connect(&address, Owner::Mailbox.token()).unwrap();
+        let speech = Speech::H1(Box::new(h1::ClientConnection::new(h1::Limits::CLIENT)));
+        let origin = Origin::new(stream, BACKEND, 0, began);
+        worker.origins.insert(Origin { speech, exchange, waiting: Default::default(), ..origin })
     }
 
     /// Breaks a worker's books and expects the check to fail with these words.

@@ -170,7 +170,7 @@ impl<I: Io> Worker<I> {
 
     fn collect_bytes(&mut self, slot: u32, lease: Lease) {
         if let Some(origin) = self.origins.get_mut(slot) {
-            origin.protocol.receive(lease.into_chunk());
+            origin.receive(lease, self.now);
             self.make_ready(slot);
         }
     }

@@ -207,7 +207,7 @@ impl<I: Io> Worker<I> {
         let gone: Vec<u32> = self
             .origins
             .iter()
-            .filter(|(_, origin)| origin.exchange.is_none() && !self.is_current(origin))
+            .filter(|(_, origin)| origin.resting && !self.is_current(origin))
             .map(|(slot, _)| slot)
             .collect();
         for slot in gone {
@@ -216,7 +216,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Whether a connection leads to where its backend is.
-    pub(super) fn is_current(&self, origin: &super::origins::Origin) -> bool {
+    pub(super) fn is_current(&self, origin: &super::origin::Origin) -> bool {
         origin.address.is_none_or(|address| self.places.has(origin.backend, address))
     }
 }

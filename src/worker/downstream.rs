@@ -1,12 +1,13 @@
 //! The clients' side of a turn: what arrives on their connections becomes exchanges.
 
 use super::clients::tcp::Told;
+use super::upstream::running_is_open;
 use super::{Downkey, Running, Worker};
 use crate::config::ClientCertHeader;
 use crate::exchange::inflight::Permits;
 use crate::exchange::plan::{Refused, plan};
 use crate::exchange::stamp::Sender;
-use crate::exchange::{Abort, Exchange, Trail, Turn, Upstream, stamp};
+use crate::exchange::{Abort, Exchange, Trail, Turn, stamp};
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, NO_OWNER, Reason, Refusal, RequestHead, StreamRef};
@@ -138,25 +139,26 @@ impl<I: Io> Worker<I> {
         };
         let mut turn = Turn { now, date: &self.date, spare: None };
         let room = matches!(event, Event::Room);
-        let origin_slot = running.exchange.upstream;
-        let origin = origin_slot.and_then(|slot| self.origins.get_mut(slot)).filter(|origin| origin.connected);
-        let step = match origin {
-            Some(origin) => {
-                let mut upstream = Upstream::H1 { connection: &mut origin.protocol, out: &mut self.output };
-                let step = running.exchange.on_request(event, Some(&mut upstream), &mut downstream, &mut turn);
-                let more = room && running.exchange.allow_response(&mut upstream, &downstream, now);
-                while let Some(chunk) = self.output.pop() {
-                    self.io.send(origin.stream, chunk);
-                }
-                let unsent = self.io.queued(origin.stream);
-                running.exchange.allow_request(&mut downstream, unsent, now);
-                if more && let Some(origin) = origin_slot {
-                    self.make_ready(origin);
-                }
-                step
-            }
-            None => running.exchange.on_request(event, None, &mut downstream, &mut turn),
+        let key = running.exchange.upstream;
+        let Some((key, mut upstream)) = key.and_then(|key| Some((key, self.origins.end(key, &mut self.output)?)))
+        else {
+            let step = running.exchange.on_request(event, None, &mut downstream, &mut turn);
+            self.apply(slot, step);
+            return;
         };
+        let step = running.exchange.on_request(event, Some(&mut upstream), &mut downstream, &mut turn);
+        if room && running.exchange.allow_response(&mut upstream, &downstream, now) {
+            self.make_ready(key.origin);
+        }
+        self.send_on(key);
+        if running_is_open(&self.exchanges, slot) {
+            let unsent = self.unsent_on(key);
+            if let Some(running) = self.exchanges.get_mut(slot as usize)
+                && let Some(mut downstream) = self.clients.end(running.downkey, running.stream)
+            {
+                running.exchange.allow_request(&mut downstream, unsent, now);
+            }
+        }
         self.apply(slot, step);
     }
 

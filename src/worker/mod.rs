@@ -15,10 +15,13 @@ pub mod drain;
 pub mod endpoints;
 pub mod forward;
 pub mod host;
+mod link;
+mod origin;
 pub mod origins;
 pub mod qlog;
 mod record;
 pub mod settle;
+mod shared;
 pub mod timers;
 pub mod token;
 pub mod transmit;
@@ -37,6 +40,7 @@ use crate::http::Output;
 use crate::http::date::{self, DateCache};
 use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
+use crate::tls;
 use crate::tls::ClientContext;
 pub use clients::Door;
 use clients::{Clients, Downkey};
@@ -100,8 +104,14 @@ pub struct Worker<I: Io> {
     touched: VecDeque<Downkey>,
     /// Connections to origins with news, each once (`Origin::ready`).
     ready: VecDeque<u32>,
+    /// Connections to origins that send at the end of the turn, each once (`Origin::unsent`).
+    unsent: Vec<u32>,
     /// Spare output list, so that no turn allocates one.
     output: Output,
+    /// Why the last handshake with each backend failed.
+    tls_faults: Vec<Option<tls::FaultKind>>,
+    /// The largest response head that a route of each upstream permits.
+    head_bytes: Vec<usize>,
     clock: WallClock,
     dates: DateCache,
     /// The value of `Date` in this turn.
@@ -113,8 +123,7 @@ pub struct Worker<I: Io> {
     commands: Receiver<Command>,
     reports: Sender<Report>,
     lines: forward::Lines,
-    /// By upstream.
-    #[expect(dead_code, reason = "connections to backends take it")]
+    /// What connections to the backends of each upstream begin TLS with.
     upstream_tls: Vec<Option<ClientContext>>,
     drain: drain::Drain,
     cut_exchanges: usize,
@@ -147,7 +156,10 @@ impl<I: Io> Worker<I> {
             wheel: Wheel::new(now, timers::capacity(generation)),
             touched: VecDeque::new(),
             ready: VecDeque::new(),
+            unsent: Vec::new(),
             output: Output::new(),
+            tls_faults: vec![None; generation.backends.len()],
+            head_bytes: head_bytes(generation),
             clock: WallClock::new(now, SystemTime::now()),
             dates: DateCache::default(),
             date: date::format(0),
@@ -199,6 +211,7 @@ impl<I: Io> Worker<I> {
         self.events = events;
         self.run_timers();
         self.act();
+        self.flush_unsent();
         self.transmit_touched();
         self.record_turn();
         Ok(!self.is_done())
@@ -242,4 +255,14 @@ impl<I: Io> Worker<I> {
             }
         }
     }
+}
+
+/// Connections of an upstream serve all its routes: the most that one of them permits.
+fn head_bytes(generation: &Generation) -> Vec<usize> {
+    let mut most = vec![0; generation.upstreams.len()];
+    for route in &generation.routes {
+        let bytes = &mut most[route.upstream.0 as usize];
+        *bytes = (*bytes).max(route.limits.max_response_header_bytes as usize);
+    }
+    most
 }

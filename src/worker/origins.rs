@@ -1,56 +1,48 @@
-//! Connections to origins: one table per worker, with a keep-alive pool per backend.
+//! Connections to origins: one table per worker, with a pool of unused ones per backend, and those that more exchanges may
+//! share.
 //!
-//! Owns which connection is idle, busy or still connecting. Knows nothing of exchanges but their slot.
+//! Owns which connection is unused, busy, shared or still being made. Knows nothing of exchanges but their slot; what a
+//! connection is made of is [`super::origin`]'s.
 
-use super::dial::Dial;
-use crate::config::{BackendId, Generation};
-use crate::h1;
+use super::origin::{Origin, Speech};
+use crate::config::{BackendId, BackendScheme, Generation};
+use crate::exchange::{Upkey, Upstream};
+use crate::h2;
+use crate::http::Output;
+use crate::limits;
 use slab::Slab;
-use spooky_uring::StreamId;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// One connection to an origin.
-pub struct Origin {
-    /// Its socket; while `dial` races, the sockets are in there.
-    pub stream: StreamId,
-    /// Whom it leads to, if its backend has a name.
-    pub address: Option<SocketAddr>,
-    /// The addresses that race while it is being made, if its backend has a name.
-    pub dial: Option<Box<Dial>>,
-    /// Its protocol.
-    pub protocol: h1::ClientConnection,
-    /// The backend it leads to.
-    pub backend: BackendId,
-    /// The exchange that has it; `None`: idle in the pool.
-    pub exchange: Option<u32>,
-    /// Whether it is connected.
-    pub connected: bool,
-    /// Whether it carried an exchange before the one it has.
-    pub reused: bool,
-    /// Whether receiving is paused, because nobody takes what arrived.
-    pub paused: bool,
-    /// When connecting began.
-    pub began: Instant,
-    /// Nothing was taken off it since the receive pool was last looked through for what pins it.
-    pub stuck: bool,
-    /// Whether it stands on the worker's ready list.
-    pub ready: bool,
+/// A connection that an attempt can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// An unused one; it is the attempt's alone.
+    Idle(u32),
+    /// One that carries others too.
+    Shared(u32),
+    /// One that is being made, and will carry others too.
+    Making(u32),
 }
 
-impl Origin {
-    /// Whether a socket is this connection's, or may become it.
-    pub fn owns(&self, stream: StreamId) -> bool {
-        self.stream == stream || self.dial.as_ref().is_some_and(|dial| dial.has(stream))
-    }
+/// What is known of the connections to one backend.
+#[derive(Default)]
+struct Pool {
+    /// The most recently used at the back, so that the hot ones are reused and the cold ones age out.
+    idle: VecDeque<(u32, Instant)>,
+    /// Those of HTTP/2. Invariant: each is in the table, and settled.
+    shared: Vec<u32>,
+    /// Those that are being made and may turn out to be of HTTP/2.
+    making: Vec<u32>,
+    /// TLS has said that this backend speaks HTTP/1.1: nobody waits for a connection that will not be shared.
+    is_single: bool,
 }
 
 /// All connections of one worker to origins.
 pub struct Origins {
     table: Slab<Origin>,
-    /// By backend; the most recently used at the back, so that the hot ones are reused and the cold ones age out.
-    idle: Vec<VecDeque<(u32, Instant)>>,
+    /// By backend.
+    pools: Vec<Pool>,
     idle_max: usize,
     idle_timeout: Duration,
 }
@@ -58,12 +50,17 @@ pub struct Origins {
 impl Origins {
     /// An empty table with the pool's bounds of `generation`.
     pub fn new(generation: &Generation) -> Self {
+        let pool = |scheme| Pool { is_single: scheme == BackendScheme::Http, ..Pool::default() };
         Self {
             table: Slab::new(),
-            idle: generation.backends.iter().map(|_| VecDeque::new()).collect(),
+            pools: generation.backends.iter().map(|backend| pool(backend.scheme)).collect(),
             idle_max: generation.performance.pool_idle_connections_per_worker as usize,
             idle_timeout: generation.performance.pool_idle_timeout,
         }
+    }
+
+    fn pool(&mut self, backend: BackendId) -> &mut Pool {
+        &mut self.pools[backend.0 as usize]
     }
 
     /// The slot that the next [`Self::insert`] takes, for the socket's token.
@@ -73,7 +70,13 @@ impl Origins {
 
     /// Adds a connection.
     pub fn insert(&mut self, origin: Origin) -> u32 {
-        self.table.insert(origin) as u32
+        let (backend, settled) = (origin.backend, origin.is_settled());
+        let slot = self.table.insert(origin) as u32;
+        let pool = self.pool(backend);
+        if !pool.is_single && !settled {
+            pool.making.push(slot);
+        }
+        slot
     }
 
     /// A connection by slot.
@@ -96,18 +99,122 @@ impl Origins {
         self.table.iter().map(|(slot, origin)| (slot as u32, origin))
     }
 
-    /// Panics unless exactly the connections without an exchange stand in the pools, each once and in its own.
-    pub fn check_invariants(&self) {
-        for (backend, pool) in self.idle.iter().enumerate() {
-            for &(slot, _) in pool {
-                let origin = self.get(slot).expect("a pooled connection is in the table");
-                assert!(origin.exchange.is_none(), "pooled connection {slot} has an exchange");
-                assert_eq!(origin.backend.0 as usize, backend, "connection {slot} is in its backend's pool");
-                assert_eq!(pool.iter().filter(|&&(other, _)| other == slot).count(), 1);
-            }
+    /// The origin's end of an exchange, once its connection is settled. `out` takes what HTTP/1.1 wants to send.
+    #[inline]
+    pub fn end<'a>(&'a mut self, key: Upkey, out: &'a mut Output) -> Option<Upstream<'a>> {
+        match &mut self.table.get_mut(key.origin as usize)?.speech {
+            Speech::Unsettled => None,
+            Speech::H1(connection) => Some(Upstream::H1 { connection, out }),
+            Speech::H2(connection) => Some(Upstream::H2 { connection, stream: key.stream }),
         }
-        let unused = self.iter().filter(|(_, origin)| origin.exchange.is_none()).count();
-        assert_eq!(unused, self.count_idle(), "connections without an exchange are in a pool");
+    }
+
+    /// Looks for a connection that an attempt on a backend can go on.
+    pub fn find(&mut self, backend: BackendId, needs_fresh: bool) -> Option<Found> {
+        let Self { table, pools, .. } = self;
+        let pool = &mut pools[backend.0 as usize];
+        let can_open = |slot: &u32| match table.get(*slot as usize).map(|origin| &origin.speech) {
+            Some(Speech::H2(connection)) => connection.can_open(),
+            _ => false,
+        };
+        // The first that has room: streams gather on few connections, and the others age out.
+        if let Some(slot) = pool.shared.iter().copied().find(can_open) {
+            self.rouse(slot);
+            return Some(Found::Shared(slot));
+        }
+        let has_room = |slot: &u32| {
+            table.get(*slot as usize).is_some_and(|origin| origin.waiting.len() < limits::h2::CLIENT_STREAMS_UNSAID)
+        };
+        if !pool.is_single
+            && let Some(slot) = pool.making.iter().copied().find(has_room)
+        {
+            return Some(Found::Making(slot));
+        }
+        if needs_fresh {
+            return None;
+        }
+        let at = pool.idle.iter().rposition(|(slot, _)| {
+            table.get(*slot as usize).is_some_and(|origin| matches!(origin.speech, Speech::H1(_)))
+        })?;
+        let (slot, _) = pool.idle.remove(at)?;
+        table[slot as usize].resting = false;
+        Some(Found::Idle(slot))
+    }
+
+    /// A connection is unused no longer. Whether it was.
+    pub fn rouse(&mut self, slot: u32) -> bool {
+        let Some(origin) = self.table.get_mut(slot as usize) else {
+            return false;
+        };
+        if !std::mem::take(&mut origin.resting) {
+            return false;
+        }
+        let pool = &mut self.pools[origin.backend.0 as usize];
+        pool.idle.retain(|(idle, _)| *idle != slot);
+        true
+    }
+
+    /// It is known what a connection speaks; from now on others can go on it, if it is HTTP/2.
+    pub fn settle(&mut self, slot: u32, speech: Speech) {
+        let Some(origin) = self.table.get_mut(slot as usize) else {
+            return;
+        };
+        let pool = &mut self.pools[origin.backend.0 as usize];
+        pool.making.retain(|making| *making != slot);
+        pool.is_single = matches!(speech, Speech::H1(_));
+        if let Speech::H2(_) = speech {
+            pool.shared.push(slot);
+        }
+        origin.speech = speech;
+    }
+
+    /// Puts an unused connection into its pool; `false`: the pool is full, and the caller closes it.
+    #[must_use]
+    pub fn checkin(&mut self, slot: u32, now: Instant) -> bool {
+        let idle_max = self.idle_max;
+        let Some(origin) = self.table.get_mut(slot as usize) else {
+            return true;
+        };
+        let pool = &mut self.pools[origin.backend.0 as usize];
+        if pool.idle.len() >= idle_max {
+            return false;
+        }
+        origin.exchange = None;
+        origin.reused = true;
+        origin.resting = true;
+        pool.idle.push_back((slot, now));
+        true
+    }
+
+    /// Forgets a connection, unused or not.
+    pub fn remove(&mut self, slot: u32) -> Option<Origin> {
+        self.rouse(slot);
+        let origin = self.table.try_remove(slot as usize)?;
+        let pool = self.pool(origin.backend);
+        pool.making.retain(|making| *making != slot);
+        if let Speech::H2(_) = origin.speech {
+            pool.shared.retain(|shared| *shared != slot);
+        }
+        Some(origin)
+    }
+
+    /// An unused connection that has waited for its whole time, if there is one.
+    pub fn expired(&mut self, now: Instant) -> Option<u32> {
+        let timeout = self.idle_timeout;
+        self.pools
+            .iter_mut()
+            .find(|pool| pool.idle.front().is_some_and(|&(_, since)| since + timeout <= now))
+            .and_then(|pool| pool.idle.front().map(|&(slot, _)| slot))
+    }
+
+    /// When the next unused connection will have waited for its whole time.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.pools.iter().filter_map(|pool| pool.idle.front()).map(|&(_, since)| since + self.idle_timeout).min()
+    }
+
+    /// Any unused connection, for a drain.
+    pub fn any_idle(&self) -> Option<u32> {
+        self.pools.iter().find_map(|pool| pool.idle.front().map(|&(slot, _)| slot))
     }
 
     /// Connections open or opening.
@@ -117,58 +224,38 @@ impl Origins {
 
     /// Connections that wait in pools.
     pub fn count_idle(&self) -> usize {
-        self.idle.iter().map(VecDeque::len).sum()
+        self.pools.iter().map(|pool| pool.idle.len()).sum()
     }
 
-    /// Takes the most recently used idle connection of a backend.
-    pub fn checkout(&mut self, backend: BackendId) -> Option<u32> {
-        self.idle[backend.0 as usize].pop_back().map(|(slot, _)| slot)
-    }
-
-    /// Puts a connection back; `false`: the pool is full, and the caller closes it.
-    #[must_use]
-    pub fn checkin(&mut self, slot: u32, now: Instant) -> bool {
-        let Some(origin) = self.table.get_mut(slot as usize) else {
-            return true;
-        };
-        let pool = &mut self.idle[origin.backend.0 as usize];
-        if pool.len() >= self.idle_max {
-            return false;
-        }
-        origin.exchange = None;
-        origin.reused = true;
-        pool.push_back((slot, now));
-        true
-    }
-
-    /// Forgets a connection, idle or not.
-    pub fn remove(&mut self, slot: u32) -> Option<Origin> {
-        let origin = self.table.try_remove(slot as usize)?;
-        if origin.exchange.is_none() && origin.connected {
-            let pool = &mut self.idle[origin.backend.0 as usize];
-            if let Some(at) = pool.iter().rposition(|&(idle, _)| idle == slot) {
-                pool.remove(at);
+    /// Panics unless exactly the unused connections stand in the pools, each once and in its own.
+    pub fn check_invariants(&self) {
+        for (backend, pool) in self.pools.iter().enumerate() {
+            for &(slot, _) in &pool.idle {
+                let origin = self.get(slot).expect("a pooled connection is in the table");
+                assert!(origin.exchange.is_none(), "pooled connection {slot} has an exchange");
+                assert!(origin.resting, "pooled connection {slot} knows it");
+                assert_eq!(origin.backend.0 as usize, backend, "connection {slot} is in its backend's pool");
+                assert_eq!(pool.idle.iter().filter(|&&(other, _)| other == slot).count(), 1);
+            }
+            for &slot in &pool.shared {
+                let shared = self.get(slot).is_some_and(|origin| matches!(origin.speech, Speech::H2(_)));
+                assert!(shared, "shared connection {slot} is one of HTTP/2");
+            }
+            for &slot in &pool.making {
+                assert!(self.get(slot).is_some_and(|origin| !origin.is_settled()), "connection {slot} is being made");
             }
         }
-        Some(origin)
+        let unused = self.iter().filter(|(_, origin)| origin.is_unused()).count();
+        assert_eq!(unused, self.count_idle(), "connections without an exchange are in a pool");
     }
+}
 
-    /// An idle connection that has waited for its whole time, if there is one.
-    pub fn expired(&mut self, now: Instant) -> Option<u32> {
-        let timeout = self.idle_timeout;
-        self.idle
-            .iter_mut()
-            .find(|pool| pool.front().is_some_and(|&(_, since)| since + timeout <= now))
-            .and_then(|pool| pool.front().map(|&(slot, _)| slot))
-    }
-
-    /// When the next idle connection will have waited for its whole time.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        self.idle.iter().filter_map(|pool| pool.front()).map(|&(_, since)| since + self.idle_timeout).min()
-    }
-
-    /// Any idle connection, for a drain.
-    pub fn any_idle(&self) -> Option<u32> {
-        self.idle.iter().find_map(|pool| pool.front().map(|&(slot, _)| slot))
+/// The settings of HTTP/2 towards a backend.
+pub fn h2_settings(scheme: BackendScheme, head_bytes: usize) -> h2::Settings {
+    use crate::http::{HeadLimits, Scheme};
+    h2::Settings {
+        head: HeadLimits { bytes: head_bytes, ..HeadLimits::RESPONSE },
+        scheme: if scheme == BackendScheme::Https { Scheme::Https } else { Scheme::Http },
+        ..h2::Settings::CLIENT
     }
 }

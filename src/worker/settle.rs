@@ -3,7 +3,6 @@
 use super::{Downkey, Worker};
 use crate::exchange::{Downstream, Exchange, Step, Turn};
 use crate::http::NO_OWNER;
-use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::Io;
 
 impl<I: Io> Worker<I> {
@@ -65,9 +64,9 @@ impl<I: Io> Worker<I> {
     /// Closes the connection of the running attempt, if there is one.
     fn drop_attempt(&mut self, slot: u32) {
         if let Some(running) = self.exchanges.get_mut(slot as usize)
-            && let Some(origin) = running.exchange.upstream.take()
+            && let Some(key) = running.exchange.upstream.take()
         {
-            self.close_busy(origin, UpstreamClose::NotReusable);
+            self.abandon(key, slot);
         }
     }
 

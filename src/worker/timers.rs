@@ -118,11 +118,7 @@ impl<I: Io> Worker<I> {
 
     fn exchange_deadline(&mut self, slot: u32) -> (Instant, Reason) {
         let running = &self.exchanges[slot as usize];
-        let unsent = running
-            .exchange
-            .upstream
-            .and_then(|origin| self.origins.get_mut(origin))
-            .map_or(0, |origin| self.io.queued(origin.stream));
+        let unsent = running.exchange.upstream.map_or(0, |key| self.unsent_on(key));
         let pending = self.clients.pending(running.downkey, running.stream);
         running.exchange.deadline(pending, unsent)
     }
@@ -172,9 +168,7 @@ impl<I: Io> Worker<I> {
     fn relief_due(&mut self) {
         self.relief_timer = None;
         for origin in self.origins.iter_mut() {
-            if std::mem::replace(&mut origin.stuck, true) {
-                origin.protocol.unpin();
-            }
+            origin.relieve();
         }
         self.clients.tcp.relieve();
         let pressure = self.io.pressure();

@@ -1,16 +1,18 @@
-//! The origins' side of a turn: attempts, connections, and what arrives on them.
+//! The origins' side of a turn: attempts, and what arrives for them on connections that carry one exchange at a time.
+//!
+//! How a connection comes to be and ends is [`super::link`]'s, how several exchanges share one [`super::shared`]'s.
 
 use super::Worker;
-use super::origins::Origin;
-use super::record::{connect_failure, count_attempt_failure};
+use super::origin::{Origin, Speech};
+use super::origins::Found;
+use super::record::count_attempt_failure;
 use super::token::Owner;
 use crate::config::BackendId;
-use crate::exchange::{Step, Turn, Upstream};
-use crate::h1;
-use crate::http::{HeadLimits, Reason, Side};
+use crate::exchange::{Step, Turn, Upkey};
+use crate::http::{Reason, Side};
 use crate::limits;
-use crate::telemetry::kinds::{ConnectFailure, UpstreamClose};
-use spooky_uring::{End, Io, StreamId};
+use crate::telemetry::kinds::{ConnectFailure, Protocol, UpstreamClose};
+use spooky_uring::Io;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -53,161 +55,147 @@ impl<I: Io> Worker<I> {
         if exchange.trail.attempts > 1 {
             cells.retries.add(1);
         }
-        if !exchange.needs_fresh
-            && let Some(origin_slot) = self.origins.checkout(backend)
-        {
-            cells.reuses.add(1);
-            cells.connections_idle.leave();
-            if let Some(origin) = self.origins.get_mut(origin_slot) {
-                origin.exchange = Some(slot);
-            }
-            self.exchanges[slot as usize].exchange.upstream = Some(origin_slot);
-            self.start(slot, origin_slot);
-            return;
-        }
-        let token = Owner::Origin(self.origins.next_slot()).token();
-        let begun = match self.begin_dial(backend, token) {
-            Ok(begun) => begun,
-            Err(reason) => {
-                self.refuse(slot, reason);
+        self.acquire(slot, backend);
+    }
+
+    /// Finds a connection for the running attempt, or makes one.
+    pub(super) fn acquire(&mut self, slot: u32, backend: BackendId) {
+        let exchange = &mut self.exchanges[slot as usize].exchange;
+        let cells = self.cells.backend(backend.0 as usize);
+        let origin_slot = match self.origins.find(backend, exchange.needs_fresh) {
+            Some(Found::Idle(origin_slot)) => {
+                cells.reuses.add(1);
+                cells.connections_idle.leave();
+                if let Some(origin) = self.origins.get_mut(origin_slot) {
+                    origin.exchange = Some(slot);
+                }
+                exchange.upstream = Some(Upkey { origin: origin_slot, stream: 0 });
+                self.start(slot, origin_slot);
                 return;
             }
+            Some(Found::Shared(origin_slot)) => {
+                cells.reuses.add(1);
+                exchange.upstream = Some(Upkey { origin: origin_slot, stream: 0 });
+                self.start(slot, origin_slot);
+                return;
+            }
+            Some(Found::Making(origin_slot)) => {
+                if let Some(origin) = self.origins.get_mut(origin_slot) {
+                    origin.waiting.push_back(slot);
+                }
+                origin_slot
+            }
+            None => {
+                let token = Owner::Origin(self.origins.next_slot()).token();
+                let begun = match self.begin_dial(backend, token) {
+                    Ok(begun) => begun,
+                    Err(reason) => {
+                        self.refuse(slot, reason);
+                        return;
+                    }
+                };
+                let origin = Origin::new(begun.stream, backend, slot, self.now);
+                let origin_slot = self.origins.insert(Origin { address: begun.address, dial: begun.dial, ..origin });
+                self.cells.backend(backend.0 as usize).connections_active.enter();
+                self.arm_dial(origin_slot);
+                origin_slot
+            }
         };
-        let bytes = generation.route(plan.route).limits.max_response_header_bytes as usize;
-        let limits = h1::Limits { head: HeadLimits { bytes, ..HeadLimits::RESPONSE }, ..h1::Limits::CLIENT };
-        let origin = self.origins.insert(Origin {
-            stream: begun.stream,
-            address: begun.address,
-            dial: begun.dial,
-            protocol: h1::ClientConnection::new(limits),
-            backend,
-            exchange: Some(slot),
-            connected: false,
-            reused: false,
-            paused: false,
-            ready: false,
-            stuck: false,
-            began: self.now,
-        });
-        self.cells.backend(backend.0 as usize).connections_active.enter();
-        self.exchanges[slot as usize].exchange.upstream = Some(origin);
-        self.arm_dial(origin);
+        self.exchanges[slot as usize].exchange.upstream = Some(Upkey { origin: origin_slot, stream: 0 });
         self.arm_exchange(slot);
     }
 
     /// A connection is there for a waiting exchange: the request goes out.
-    fn start(&mut self, slot: u32, origin_slot: u32) {
+    pub(super) fn start(&mut self, slot: u32, origin_slot: u32) {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
         let key = running.downkey;
-        let (Some(origin), Some(mut downstream)) =
-            (self.origins.get_mut(origin_slot), self.clients.end(key, running.stream))
+        let Some(origin) = self.origins.get(origin_slot) else {
+            return;
+        };
+        let (backend, reused) = (origin.backend, origin.reused);
+        let protocol = match origin.speech {
+            Speech::H2(_) => Protocol::H2,
+            Speech::H1(_) | Speech::Unsettled => Protocol::H1,
+        };
+        let upkey = Upkey { origin: origin_slot, stream: 0 };
+        let (Some(mut upstream), Some(mut downstream)) =
+            (self.origins.end(upkey, &mut self.output), self.clients.end(key, running.stream))
         else {
             return;
         };
         let snapshot = Rc::clone(&running.exchange.snapshot);
-        let mut upstream = Upstream::H1 { connection: &mut origin.protocol, out: &mut self.output };
-        let backend = snapshot.generation.backend(origin.backend);
-        running.exchange.send(&mut upstream, &mut downstream, backend, origin.reused, self.now);
-        while let Some(chunk) = self.output.pop() {
-            self.io.send(origin.stream, chunk);
+        let backend = snapshot.generation.backend(backend);
+        running.exchange.send(&mut upstream, &mut downstream, backend, reused, protocol, self.now);
+        if protocol == Protocol::H2 {
+            let stream = upstream.stream();
+            running.exchange.upstream = Some(Upkey { origin: origin_slot, stream });
+            if stream == 0 {
+                // A head that HTTP/2 has no words for.
+                running.exchange.upstream = None;
+                self.step(slot, |exchange, downstream, turn| exchange.fail_client(Reason::Internal, downstream, turn));
+                return;
+            }
+            self.own_stream(origin_slot, stream, slot);
         }
-        if running.exchange.request_is_open() {
+        if running_is_open(&self.exchanges, slot) {
             // Bytes of its body may have come with the head.
             self.touch(key);
         }
+        self.flush_origin(origin_slot);
         self.arm_exchange(slot);
-    }
-
-    /// The outcome of a connect.
-    pub(super) fn origin_connected(&mut self, slot: u32, stream: StreamId, result: Result<(), i32>) {
-        let now = self.now;
-        let Some(result) = self.dial_connected(slot, stream, result) else {
-            return;
-        };
-        let Some(origin) = self.origins.get_mut(slot) else {
-            return;
-        };
-        let cells = self.cells.backend(origin.backend.0 as usize);
-        let exchange = origin.exchange;
-        match result {
-            Ok(()) => {
-                origin.connected = true;
-                cells.connect_duration.record(now.saturating_duration_since(origin.began));
-                self.io.resume(origin.stream);
-                match exchange {
-                    Some(exchange) => self.start(exchange, slot),
-                    None => self.give_back(slot),
-                }
-            }
-            Err(errno) => {
-                // The socket is closed already.
-                let (reason, kind) = connect_failure(errno);
-                cells.connect_failures.count(kind);
-                cells.connections_active.leave();
-                self.origins.remove(slot);
-                if let Some(exchange) = exchange {
-                    self.exchanges[exchange as usize].exchange.upstream = None;
-                    self.step(exchange, |exchange, downstream, turn| exchange.fail(reason, downstream, turn));
-                }
-            }
-        }
     }
 
     /// The socket took bytes; the client may send more.
     pub(super) fn origin_took(&mut self, slot: u32, queued: usize) {
-        let Some(exchange) = self.origins.get_mut(slot).and_then(|origin| origin.exchange) else {
-            return;
-        };
-        if self.exchanges[exchange as usize].exchange.request_is_open() {
-            self.step(exchange, |exchange, downstream, turn| {
-                exchange.allow_request(downstream, queued, turn.now);
-                Step::Continue
-            });
-        }
-    }
-
-    /// The origin closed its direction, or the socket failed.
-    pub(super) fn origin_ended(&mut self, slot: u32, end: End) {
         let Some(origin) = self.origins.get_mut(slot) else {
             return;
         };
-        if origin.exchange.is_none() {
-            self.close_idle(slot, UpstreamClose::Idle);
-            return;
-        }
-        match end {
-            End::Fin => origin.protocol.receive_end(),
-            End::Error(_) => origin.protocol.receive_reset(),
-        }
-        self.make_ready(slot);
-    }
-
-    /// The origin takes no more of the request. What it has answered already, or still answers, is delivered: the
-    /// other direction tells (RFC 9112 §9.5).
-    pub(super) fn origin_send_failed(&mut self, slot: u32) {
-        if let Some(origin) = self.origins.get_mut(slot)
-            && origin.exchange.is_none()
-        {
-            self.close_idle(slot, UpstreamClose::Idle);
+        match origin.speech {
+            Speech::Unsettled => {}
+            // What waits in it may go on; who waits for that hears of it then.
+            Speech::H2(_) => self.mark_unsent(slot),
+            Speech::H1(_) => {
+                if let Some(exchange) = origin.exchange
+                    && running_is_open(&self.exchanges, exchange)
+                {
+                    self.step(exchange, |exchange, downstream, turn| {
+                        exchange.allow_request(downstream, queued, turn.now);
+                        Step::Continue
+                    });
+                }
+            }
         }
     }
 
-    /// Runs a connection to an origin: takes what arrived to its exchange, within a budget.
+    /// Runs a connection to an origin: takes what arrived to its exchanges, within a budget.
     pub(super) fn run_origin(&mut self, slot: u32) {
-        let now = self.now;
         let Some(origin) = self.origins.get_mut(slot) else {
             return;
         };
         origin.ready = false;
-        let Some(exchange_slot) = origin.exchange else {
+        match origin.speech {
+            Speech::Unsettled => self.run_unsettled(slot),
+            Speech::H1(_) => self.run_single(slot),
+            Speech::H2(_) => self.run_shared(slot),
+        }
+    }
+
+    /// Runs a connection of HTTP/1.1.
+    fn run_single(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(Origin { speech: Speech::H1(connection), exchange, backend, .. }) = self.origins.get_mut(slot) else {
+            return;
+        };
+        let Some(exchange_slot) = *exchange else {
             // Nothing may arrive on an idle connection.
-            if !matches!(origin.protocol.next_event(), Ok(None)) {
+            if !matches!(connection.next_event(), Ok(None)) {
                 self.close_idle(slot, UpstreamClose::Unsolicited);
             }
             return;
         };
+        let backend = *backend;
         let Some(running) = self.exchanges.get_mut(exchange_slot as usize) else {
             return;
         };
@@ -219,19 +207,20 @@ impl<I: Io> Worker<I> {
         let mut turn = Turn { now, date: &self.date, spare: None };
         let mut step = Step::Continue;
         let mut left = limits::EVENTS_PER_OWNER;
+        let mut moved = false;
         while step == Step::Continue && left > 0 {
             left -= 1;
-            match origin.protocol.next_event() {
+            match connection.next_event() {
                 Ok(Some(event)) => {
-                    origin.stuck = false;
+                    moved = true;
                     step = exchange.on_response(event, &mut downstream, &mut turn);
                     if let Some(head) = turn.spare.take() {
-                        origin.protocol.recycle(head);
+                        connection.recycle(head);
                     }
                 }
                 Ok(None) => {
                     // What was passed on may have made room again, for bytes that are held here.
-                    let mut upstream = Upstream::H1 { connection: &mut origin.protocol, out: &mut self.output };
+                    let mut upstream = crate::exchange::Upstream::H1 { connection, out: &mut self.output };
                     if !exchange.allow_response(&mut upstream, &downstream, now) {
                         break;
                     }
@@ -243,11 +232,14 @@ impl<I: Io> Worker<I> {
                         break;
                     };
                     if reason.side() == Side::Upstream {
-                        count_attempt_failure(&self.cells, origin.backend.0 as usize, reason);
+                        count_attempt_failure(&self.cells, backend.0 as usize, reason);
                     }
                     step = exchange.fail(reason, &mut downstream, &mut turn);
                 }
             }
+        }
+        if moved && let Some(origin) = self.origins.get_mut(slot) {
+            origin.stuck = false;
         }
         if step == Step::Continue {
             if left == 0 {
@@ -257,60 +249,6 @@ impl<I: Io> Worker<I> {
         }
         self.touch(key);
         self.apply(exchange_slot, step);
-    }
-
-    /// Stops or goes on receiving, as the protocol's held input demands.
-    fn pace_origin(&mut self, slot: u32) {
-        let Some(origin) = self.origins.get_mut(slot) else {
-            return;
-        };
-        let wants = origin.protocol.wants_read();
-        if wants == origin.paused {
-            origin.paused = !wants;
-            if wants { self.io.resume(origin.stream) } else { self.io.pause(origin.stream) }
-        }
-    }
-
-    /// The connection has carried its exchange whole: it goes to the pool, if it may be used again.
-    pub(super) fn give_back(&mut self, slot: u32) {
-        let Some(origin) = self.origins.get_mut(slot) else {
-            return;
-        };
-        origin.exchange = None;
-        if !origin.protocol.is_reusable() || origin.paused {
-            self.close_busy(slot, UpstreamClose::NotReusable);
-            return;
-        }
-        let cells = self.cells.backend(origin.backend.0 as usize);
-        if !self.origins.get(slot).is_some_and(|origin| self.is_current(origin)) {
-            self.close_busy(slot, UpstreamClose::EndpointGone);
-        } else if self.origins.checkin(slot, self.now) {
-            cells.connections_idle.enter();
-            self.arm_pool();
-        } else {
-            self.close_busy(slot, UpstreamClose::PoolFull);
-        }
-    }
-
-    /// Closes an idle connection now.
-    pub(super) fn close_idle(&mut self, slot: u32, why: UpstreamClose) {
-        if let Some(origin) = self.origins.get_mut(slot) {
-            self.cells.backend(origin.backend.0 as usize).connections_idle.leave();
-            self.close_busy(slot, why);
-        }
-    }
-
-    /// Closes a connection that is not in a pool now.
-    pub(super) fn close_busy(&mut self, slot: u32, why: UpstreamClose) {
-        let raced = self.end_dial(slot, false);
-        if let Some(origin) = self.origins.remove(slot) {
-            let cells = self.cells.backend(origin.backend.0 as usize);
-            cells.closes.count(why);
-            cells.connections_active.leave();
-            if !raced {
-                self.io.close(origin.stream);
-            }
-        }
     }
 
     /// Counts what a deadline says of the backend.
@@ -326,4 +264,9 @@ impl<I: Io> Worker<I> {
             _ => {}
         }
     }
+}
+
+/// Whether the client of an exchange may still send.
+pub(super) fn running_is_open(exchanges: &slab::Slab<super::Running>, slot: u32) -> bool {
+    exchanges.get(slot as usize).is_some_and(|running| running.exchange.request_is_open())
 }

@@ -79,7 +79,7 @@ def test_a_name_is_resolved_before_ready_and_keeps_its_host(start, dns):
 def test_an_answer_that_changes_under_load_fails_no_request(start, dns):
     with landmarks(ONE, TWO, THREE) as places:
         dns.set("app.test", ONE)
-        proxy = start(by_name(port_of(places)), extra=dns.toml())
+        proxy = start(by_name(port_of(places)), extra=dns.toml(), performance={"worker_threads": 2})
         with Load(proxy) as load:
             load.reaches(ONE)
             for address, gone in ((TWO, ONE), (THREE, TWO), (ONE, THREE)):

@@ -284,6 +284,10 @@ impl Resolver {
                 tracing::info!(name = self.names.host(*name), "resolves again");
                 false
             }
+            News::Plain { server } => {
+                tracing::warn!(%server, "a DNS server that repeats no capitals and takes no TCP; forgers have less to guess");
+                false
+            }
             News::Failing { name, cause } => {
                 let (host, cause) = (self.names.host(*name), cause.word());
                 match self.names.addresses(*name) {

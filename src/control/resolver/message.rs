@@ -56,8 +56,10 @@ pub struct Question {
 pub enum Reading {
     /// Not its answer.
     Stranger,
-    /// Its answer, but cut short, or without the capitals that would prove it: ask over TCP.
-    AskAgain,
+    /// Its answer, but cut short: the whole one comes over TCP.
+    Cut,
+    /// Its answer, but without the capitals that would prove it: over TCP nobody can guess.
+    Unproved,
     /// Its answer.
     Answer(Answer),
 }
@@ -81,15 +83,16 @@ pub enum Answer {
 }
 
 impl Question {
-    /// Asks for the addresses of `host`: lower case, without the root's dot. `None`: no message can carry that name.
-    pub fn new(host: &str, family: Family, random: &mut dyn FnMut() -> u64) -> Option<Self> {
+    /// Asks for the addresses of `host`: lower case, without the root's dot; `plain` leaves it so. `None`: no message can
+    /// carry that name.
+    pub fn new(host: &str, family: Family, plain: bool, random: &mut dyn FnMut() -> u64) -> Option<Self> {
         let mut name = host.to_owned();
         let mut bits = 0;
         let mixed = name.bytes().enumerate().map(|(at, byte)| {
             if at % 64 == 0 {
                 bits = random();
             }
-            let upper = bits >> (at % 64) & 1 == 1;
+            let upper = !plain && bits >> (at % 64) & 1 == 1;
             if upper { byte.to_ascii_uppercase() } else { byte }
         });
         // Capitals of ASCII are as long as its small letters, and other letters stay.
@@ -138,7 +141,8 @@ impl Question {
         // TC. Over TCP there is no whole answer to be had then.
         let cut = flags & 0x0200 != 0;
         match over {
-            Transport::Datagram if cut || repeated != asked => return Reading::AskAgain,
+            Transport::Datagram if repeated != asked => return Reading::Unproved,
+            Transport::Datagram if cut => return Reading::Cut,
             Transport::Stream if cut => return Reading::Answer(Answer::Failed(ResolverFailure::Malformed)),
             _ => {}
         }

@@ -113,6 +113,11 @@ pub enum News {
         /// Which.
         name: NameId,
     },
+    /// A server repeats questions without their capitals and cannot be asked over TCP; it is asked without from now on.
+    Plain {
+        /// Which.
+        server: SocketAddr,
+    },
 }
 
 /// What was counted.
@@ -189,8 +194,18 @@ struct Asked {
     question: Question,
     server: usize,
     over: Transport,
+    /// Over TCP because the capitals were not repeated.
+    unproved: bool,
     deadline: Instant,
     strangers: u32,
+}
+
+/// A half that waits for a place among the questions.
+struct Waiting {
+    name: NameId,
+    family: Family,
+    over: Transport,
+    unproved: bool,
 }
 
 /// All names.
@@ -200,10 +215,12 @@ pub struct Names {
     /// At most [`limits::RESOLVER_QUESTIONS`].
     asked: FxHashMap<QuestionKey, Asked>,
     /// Halves that wait for a place among them: at most two of each name.
-    waiting: VecDeque<(NameId, Family, Transport)>,
+    waiting: VecDeque<Waiting>,
     next_key: u64,
     /// The server that the next question begins with.
     first: usize,
+    /// By server: it is asked without capitals.
+    plain: Vec<bool>,
     orders: VecDeque<Order>,
     news: VecDeque<News>,
     counts: Counts,
@@ -220,6 +237,7 @@ impl Names {
             waiting: VecDeque::new(),
             next_key: 0,
             first: 0,
+            plain: vec![false; settings.servers.len()],
             orders: VecDeque::new(),
             news: VecDeque::new(),
             counts: Counts::default(),
@@ -311,9 +329,9 @@ impl Names {
             }
         }
         while self.asked.len() < limits::RESOLVER_QUESTIONS
-            && let Some((name, family, over)) = self.waiting.pop_front()
+            && let Some(next) = self.waiting.pop_front()
         {
-            self.ask(name, family, over, now, random);
+            self.ask(next, now, random);
         }
         let idle = self.names.iter().filter_map(|known| match known.state {
             State::Idle { due } => Some(due),
@@ -339,9 +357,10 @@ impl Names {
                 if asked.strangers < limits::RESOLVER_STRANGERS {
                     return;
                 }
-                return self.ask_over_stream(key);
+                return self.ask_over_stream(key, false);
             }
-            Reading::AskAgain => return self.ask_over_stream(key),
+            Reading::Cut => return self.ask_over_stream(key, false),
+            Reading::Unproved => return self.ask_over_stream(key, true),
         };
         if let Answer::Failed(cause) = answer {
             return self.fail(key, cause, now, random);
@@ -362,6 +381,12 @@ impl Names {
         let Some(asked) = self.close(key) else {
             return;
         };
+        if asked.unproved && !std::mem::replace(&mut self.plain[asked.server], true) {
+            // It speaks UDP only, and always in small letters: port and identifier have to do.
+            self.news.push_back(News::Plain { server: self.settings.servers[asked.server] });
+            let (name, family, over) = (asked.name, asked.family, self.usual_transport());
+            return self.waiting.push_front(Waiting { name, family, over, unproved: false });
+        }
         let most = self.settings.attempts * self.settings.servers.len() as u32;
         let State::Asking { halves, .. } = &mut self.names[asked.name.0 as usize].state else {
             return;
@@ -372,7 +397,7 @@ impl Names {
         *tries += 1;
         if *tries < most {
             let over = self.usual_transport();
-            self.waiting.push_back((asked.name, asked.family, over));
+            self.waiting.push_back(Waiting { name: asked.name, family: asked.family, over, unproved: false });
         } else {
             self.finish_half(asked.name, asked.family, Answer::Failed(cause), now, random);
         }
@@ -388,10 +413,10 @@ impl Names {
         Some(asked)
     }
 
-    fn ask_over_stream(&mut self, key: QuestionKey) {
-        if let Some(asked) = self.close(key) {
+    fn ask_over_stream(&mut self, key: QuestionKey, unproved: bool) {
+        if let Some(Asked { name, family, .. }) = self.close(key) {
             // Before the others: its name has waited already.
-            self.waiting.push_front((asked.name, asked.family, Transport::Stream));
+            self.waiting.push_front(Waiting { name, family, over: Transport::Stream, unproved });
         }
     }
 
@@ -407,11 +432,12 @@ impl Names {
         let halves = [half(), half()];
         self.names[name.0 as usize].state = State::Asking { candidate, halves };
         for family in Family::BOTH {
-            self.waiting.push_back((name, family, over));
+            self.waiting.push_back(Waiting { name, family, over, unproved: false });
         }
     }
 
-    fn ask(&mut self, name: NameId, family: Family, over: Transport, now: Instant, random: Random<'_>) {
+    fn ask(&mut self, next: Waiting, now: Instant, random: Random<'_>) {
+        let Waiting { name, family, over, unproved } = next;
         let known = &self.names[name.0 as usize];
         let State::Asking { candidate, halves } = &known.state else {
             return;
@@ -420,7 +446,8 @@ impl Names {
             return;
         };
         let server = (first + *tries as usize) % self.settings.servers.len();
-        let Some(question) = Question::new(&known.candidates[*candidate], family, random) else {
+        let host = &known.candidates[*candidate];
+        let Some(question) = Question::new(host, family, self.plain[server], random) else {
             // Names are judged when they are read, so this is one that a search domain made impossible.
             return self.finish_half(name, family, Answer::NoSuchName, now, random);
         };
@@ -433,7 +460,7 @@ impl Names {
         let bytes = question.bytes().to_vec();
         self.orders.push_back(Order::Ask { key, server: self.settings.servers[server], over, bytes });
         let deadline = now + self.settings.timeout;
-        self.asked.insert(key, Asked { name, family, question, server, over, deadline, strangers: 0 });
+        self.asked.insert(key, Asked { name, family, question, server, over, unproved, deadline, strangers: 0 });
     }
 
     fn finish_half(&mut self, name: NameId, family: Family, answer: Answer, now: Instant, random: Random<'_>) {

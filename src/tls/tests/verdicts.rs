@@ -113,6 +113,28 @@ fn a_backend_that_asks_for_a_certificate_gets_ours() {
 }
 
 #[test]
+fn certificates_over_several_records_are_put_together_up_to_a_bound() {
+    let shown = |names: usize| {
+        let names: Vec<String> = (0..names).map(|at| format!("a-name-of-thirty-two-bytes-{at:05}")).collect();
+        Identity::self_signed(&names.iter().map(String::as_str).collect::<Vec<_>>()).unwrap()
+    };
+    for (names, refused) in [(1_200, None), (2_500, Some(FaultKind::TooLong))] {
+        let contexts = contexts(Site::new(Arc::new(shown(names)), ClientAuth::Off), &[]);
+        for cut in [7, 16_389, usize::MAX] {
+            let mut pair = Pair::new(&client(&trusting()), "a.test", &contexts);
+            pair.cut = cut;
+            pair.run();
+            assert_eq!(pair.client_fault.as_ref().map(|fault| fault.kind), refused, "{names} {cut}");
+            assert!(pair.client.waiting_bytes() <= crate::limits::TLS_CLIENT_KEPT_BYTES);
+            if refused.is_none() {
+                assert!(pair.client.leaf().is_some_and(|leaf| leaf.len() > 40_000));
+                assert_eq!(pair.client.waiting_bytes(), 0);
+            }
+        }
+    }
+}
+
+#[test]
 fn names_that_nobody_can_have_are_refused_before_anything_is_sent() {
     let context = client(&trusting());
     for name in ["", "a b", "a..b", "[::1", "http://a.test"] {

@@ -8,7 +8,7 @@ use spooky::limits;
 pub fn dns_answer(data: &[u8]) {
     let Some((&how, data)) = data.split_first() else { return };
     let family = Family::BOTH[usize::from(how & 1)];
-    let question = Question::new("app.internal.example", family, &mut || 0x5555_5555_5555_5555).expect("a name");
+    let question = Question::new("app.internal.example", family, false, &mut || 0x5555_5555_5555_5555).expect("a name");
     let message = match (how & 2, data) {
         (0, whole) => whole.to_vec(),
         (_, [high, low, count, records @ ..]) => {

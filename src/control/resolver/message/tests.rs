@@ -12,7 +12,7 @@ fn chance() -> impl FnMut() -> u64 {
 }
 
 fn ask(host: &str, family: Family) -> Question {
-    Question::new(host, family, &mut chance()).expect("a name that can be asked for")
+    Question::new(host, family, false, &mut chance()).expect("a name that can be asked for")
 }
 
 /// A name on the wire.
@@ -70,8 +70,8 @@ fn found(reading: Reading) -> (Vec<String>, u64) {
 fn a_question_is_a_plain_query_with_capitals_by_chance() {
     let mut random = chance();
     let host = "app.internal.example.com";
-    let one = Question::new(host, Family::V6, &mut random).unwrap();
-    let two = Question::new(host, Family::V6, &mut random).unwrap();
+    let one = Question::new(host, Family::V6, false, &mut random).unwrap();
+    let two = Question::new(host, Family::V6, false, &mut random).unwrap();
     assert_ne!(one.bytes()[..2], two.bytes()[..2], "identifiers");
     assert_ne!(one.bytes()[HEADER..], two.bytes()[HEADER..], "capitals");
     // RD and nothing else; one question, no records.
@@ -84,8 +84,8 @@ fn a_question_is_a_plain_query_with_capitals_by_chance() {
 #[test]
 fn a_name_that_no_message_can_carry_is_not_asked() {
     let mut random = chance();
-    assert!(Question::new(&"x".repeat(64), Family::V4, &mut random).is_none());
-    assert!(Question::new(&"x.".repeat(128), Family::V4, &mut random).is_none());
+    assert!(Question::new(&"x".repeat(64), Family::V4, false, &mut random).is_none());
+    assert!(Question::new(&"x.".repeat(128), Family::V4, false, &mut random).is_none());
 }
 
 #[test]
@@ -170,10 +170,12 @@ fn without_our_capitals_or_whole_it_is_asked_again_over_tcp() {
     let end = HEADER + wire("application.example").len();
     lower[HEADER..end].make_ascii_lowercase();
     assert_ne!(lower, good);
-    assert_eq!(read(&question, &lower), Reading::AskAgain);
+    assert_eq!(read(&question, &lower), Reading::Unproved);
+    let plain = Question::new("application.example", Family::V4, true, &mut chance()).unwrap();
+    assert_eq!(plain.bytes()[HEADER..end], wire("application.example"));
     assert_eq!(found(question.read(&lower, Transport::Stream)).0, ["10.0.0.1"]);
     let cut = answer(&question, 0x0200, &[]);
-    assert_eq!(read(&question, &cut), Reading::AskAgain);
+    assert_eq!(read(&question, &cut), Reading::Cut);
     let over_tcp = question.read(&cut, Transport::Stream);
     assert_eq!(over_tcp, Reading::Answer(Answer::Failed(ResolverFailure::Malformed)));
 }

@@ -70,6 +70,7 @@ impl Story {
                 }
                 News::Failing { cause, .. } => format!("failing: {}", cause.word()),
                 News::Recovered { .. } => "recovered".to_owned(),
+                News::Plain { server } => format!("plain: {server}"),
             });
         }
     }
@@ -376,6 +377,35 @@ fn tcp_that_fails_is_followed_by_the_next_server() {
     assert_eq!(story.asked(), ["10.0.0.53 V6 app.example", "10.0.0.54 V4 app.example"]);
     let only = Story::new(Settings { stream_only: true, ..settings() }, "", &["app.example"]);
     assert_eq!(only.asked(), ["tcp 10.0.0.53 V4 app.example", "tcp 10.0.0.53 V6 app.example"]);
+}
+
+#[test]
+fn a_server_without_capitals_is_asked_over_tcp_and_without_them_where_it_has_none() {
+    let mut story =
+        Story::new(Settings { servers: vec!["10.0.0.53:53".parse().unwrap()], ..settings() }, "", &["app.example"]);
+    let small = |bytes: &[u8]| {
+        let mut message = answer(bytes, 0, &["10.0.0.1"], 9);
+        message[12..25].make_ascii_lowercase();
+        message
+    };
+    let (key, .., bytes) = story.open[0].clone();
+    assert_ne!(small(&bytes), answer(&bytes, 0, &["10.0.0.1"], 9), "this seed draws a capital");
+    story.with(|names, now, random| names.receive(key, &small(&bytes), now, random));
+    assert_eq!(story.asked(), ["10.0.0.53 V6 app.example", "tcp 10.0.0.53 V4 app.example"]);
+    let key = story.open[1].0;
+    story.with(|names, now, random| names.fail(key, ResolverFailure::Unreachable, now, random));
+    assert_eq!(story.asked(), ["10.0.0.53 V6 app.example", "10.0.0.53 V4 app.example"]);
+    let (key, .., bytes) = story.open[1].clone();
+    assert_eq!(small(&bytes), answer(&bytes, 0, &["10.0.0.1"], 9), "small letters now");
+    story.with(|names, now, random| names.receive(key, &small(&bytes), now, random));
+    story.say("app.example", Family::V6, 0, &[], 9);
+    assert_eq!(story.news(), ["plain: 10.0.0.53:53", "10.0.0.1"]);
+    // A server that takes TCP keeps its capitals.
+    let mut story = Story::one();
+    let (key, .., bytes) = story.open[0].clone();
+    story.with(|names, now, random| names.receive(key, &small(&bytes), now, random));
+    story.say_v4(&["10.0.0.1"], 9);
+    assert_eq!(story.news(), ["10.0.0.1"]);
 }
 
 #[test]
