@@ -85,6 +85,12 @@ impl Generation {
         &self.backends[range.start as usize..range.end as usize]
     }
 
+    /// Whether a backend of an upstream is spoken to over TLS.
+    #[must_use]
+    pub fn speaks_tls(&self, id: UpstreamId) -> bool {
+        self.backends_of(id).iter().any(|backend| backend.scheme == BackendScheme::Https)
+    }
+
     /// Whether forwarding fields of this peer are believed.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {

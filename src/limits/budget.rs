@@ -30,6 +30,8 @@ pub struct Demand {
     pub backends: u64,
     /// Of these, backends that have a name.
     pub names: u64,
+    /// Upstreams with backends that are spoken to over TLS.
+    pub upstreams_over_tls: u64,
     /// Unused connections kept to each backend by each worker.
     pub idle_connections: u64,
     /// Kernel receive buffer of one UDP socket.
@@ -156,6 +158,12 @@ impl Budget {
                 each: ENDPOINTS as u64 * ENDPOINT_BYTES,
             },
             Item {
+                what: "sessions with backends over TLS",
+                // Upstreams of the same settings share one context; here each has its own.
+                count: demand.upstreams_over_tls.saturating_mul(workers),
+                each: (TLS_CLIENT_SESSIONS * TLS_CLIENT_SESSION_BYTES) as u64,
+            },
+            Item {
                 what: "questions to name servers",
                 count: demand.names.saturating_mul(2).min(RESOLVER_QUESTIONS as u64),
                 each: RESOLVER_QUESTION_BYTES,
@@ -231,6 +239,7 @@ mod tests {
             response_head: 64 * KIB,
             backends: 3,
             names: 0,
+            upstreams_over_tls: 0,
             idle_connections: 4,
             udp_receive_buffer: 8 * MIB,
             udp_send_buffer: 8 * MIB,
@@ -278,6 +287,13 @@ mod tests {
         let some = Budget::of(&Demand { names: 100, workers: 3, ..demand() });
         assert_eq!(bytes(&some, "addresses of backends"), 400 * ENDPOINTS as u64 * ENDPOINT_BYTES);
         assert_eq!(bytes(&some, "questions"), RESOLVER_QUESTIONS as u64 * RESOLVER_QUESTION_BYTES);
+    }
+
+    #[test]
+    fn sessions_with_backends_are_kept_by_each_worker() {
+        assert_eq!(bytes(&Budget::of(&demand()), "sessions"), 0);
+        let some = Budget::of(&Demand { upstreams_over_tls: 3, workers: 2, ..demand() });
+        assert_eq!(bytes(&some, "sessions"), 6 * 512 * KIB);
     }
 
     #[test]

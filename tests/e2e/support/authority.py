@@ -1,6 +1,7 @@
-"""An authority that signs clients' certificates, and takes them back."""
+"""An authority that signs certificates of clients, and takes them back, and of backends."""
 
 import datetime
+import ipaddress
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,7 +16,7 @@ def named(text):
 
 
 class Badge:
-    """A client's certificate and key."""
+    """A certificate and its key."""
 
     def __init__(self, certificate, key, folder):
         self.certificate, self.key, self.folder = certificate, key, folder
@@ -52,6 +53,14 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         return Badge(self._sign(key, named(name), ca=False, days=days), key, self.folder)
 
+    def server(self, *names, addresses=(), days=10):
+        """The badge of a server that has these names and addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        alternatives = [x509.DNSName(name) for name in names]
+        alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        subject = named(names[0] if names else addresses[0])
+        return Badge(self._sign(key, subject, ca=False, days=days, alternatives=alternatives), key, self.folder)
+
     def revoke(self, *badges):
         """The path of a list of the revoked certificates."""
         now = datetime.datetime.now(datetime.UTC)
@@ -64,7 +73,7 @@ class Authority:
         path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         return path
 
-    def _sign(self, key, subject, ca, days=10):
+    def _sign(self, key, subject, ca, days=10, alternatives=()):
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -76,7 +85,9 @@ class Authority:
             .not_valid_after(now + days * DAY)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         if not ca:
-            usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-            builder = builder.add_extension(usage, critical=False)
+            usage = ExtendedKeyUsageOID.SERVER_AUTH if alternatives else ExtendedKeyUsageOID.CLIENT_AUTH
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         return builder.sign(self.key, hashes.SHA256())
