@@ -108,8 +108,15 @@ pub(super) fn check_trust(
     authorities: &Located<FilePath>,
     lists: Option<&Located<FilePath>>,
 ) {
-    let Err(error) = Trust::from_files(&authorities.value.0, lists.map(|lists| lists.value.0.as_path())) else {
-        return;
+    let error = match Trust::from_files(&authorities.value.0, lists.map(|lists| lists.value.0.as_path())) {
+        Ok(trust) => {
+            // Two TLS stacks judge by the same files, and the one for TCP is the stricter reader.
+            if let Err(error) = tls::check_trust(&trust) {
+                compiler.report(Diagnostic::error(error.to_string()).at(lists.unwrap_or(authorities).place, ""));
+            }
+            return;
+        }
+        Err(error) => error,
     };
     let of_lists = match &error {
         TrustError::NoRevocationList | TrustError::BadRevocationList(_) | TrustError::TooManyRevocationLists => true,

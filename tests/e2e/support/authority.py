@@ -66,6 +66,10 @@ class Authority:
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateRevocationListBuilder().issuer_name(named(self.name))
         builder = builder.last_update(now - DAY).next_update(now + DAY)
+        # Both are required (RFC 5280, 5.2).
+        builder = builder.add_extension(x509.CRLNumber(1), critical=False)
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
         for badge in badges:
             revoked = x509.RevokedCertificateBuilder().serial_number(badge.certificate.serial_number)
             builder = builder.add_revoked_certificate(revoked.revocation_date(now - DAY).build())
