@@ -101,6 +101,10 @@ impl<I: Io> Worker<I> {
             return;
         };
         running.exchange.armed = None;
+        if running.exchange.continue_at().is_some_and(|at| at <= self.now) {
+            self.step(slot, |exchange, downstream, _| exchange.tell_to_continue(downstream));
+            return;
+        }
         let (deadline, reason) = self.exchange_deadline(slot);
         if deadline > self.now {
             self.arm_exchange(slot);
@@ -130,6 +134,7 @@ impl<I: Io> Worker<I> {
         }
         let (deadline, _) = self.exchange_deadline(slot);
         let exchange = &mut self.exchanges[slot as usize].exchange;
+        let deadline = exchange.continue_at().map_or(deadline, |at| at.min(deadline));
         match exchange.armed {
             Some((at, _)) if at <= deadline => {}
             Some((_, timer)) if self.wheel.reschedule(timer, deadline) => exchange.armed = Some((deadline, timer)),

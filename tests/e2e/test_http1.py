@@ -186,6 +186,14 @@ def test_informational_answers_and_expect(plain, origins, tag):
     assert "expect" in origins.record(tag)["events"]
 
 
+def test_a_client_does_not_wait_for_ever_for_a_backend_that_knows_no_expect(plain):
+    with connect(plain) as client:
+        client.send(request("/inspect", "expect: 100-continue", "content-length: 5", method="POST"))
+        assert client.answer().status == 100
+        client.send("hello")
+        assert json.loads(client.answer().body)["length"] == 5
+
+
 def test_chunked_upload_with_extensions_and_trailers(plain):
     with connect(plain) as client:
         client.send(request("/inspect", "transfer-encoding: chunked", "trailer: x-sum", method="POST"))
