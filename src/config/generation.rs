@@ -13,7 +13,7 @@ use spooky_uring::StreamAddress;
 
 use crate::http::Method;
 use crate::identity::ServerName;
-use crate::limits::Budget;
+use crate::limits::{self, Budget};
 use crate::route::{self, RouteId};
 
 /// Position of an upstream in [`Generation::upstreams`].
@@ -97,6 +97,19 @@ impl Generation {
         // An IPv4 peer of a dual-stack socket arrives mapped; the operator wrote it as IPv4.
         let peer = peer.to_canonical();
         self.routing.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+
+    /// Requests that one client connection may have open at once, over whatever it speaks.
+    #[must_use]
+    pub fn streams_per_connection(&self) -> u64 {
+        let most = |listener: &Listener| {
+            let over_tcp = match listener.protocols {
+                Protocols { h2: true, .. } => u64::from(limits::h2::STREAMS),
+                _ => 1,
+            };
+            if listener.protocols.h3 { listener.quic.max_streams_bidi.max(over_tcp) } else { over_tcp }
+        };
+        self.listeners.iter().map(most).max().unwrap_or(1)
     }
 
     /// The worst-case memory of a process with this configuration.

@@ -38,6 +38,8 @@ pub struct Demand {
     pub udp_receive_buffer: u64,
     /// Kernel send buffer of one UDP socket.
     pub udp_send_buffer: u64,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
     /// Whether connections are limited by address.
     pub limits_addresses: bool,
     /// Traces of connections, in the life of the process.
@@ -97,8 +99,17 @@ impl Budget {
             count: endpoints.saturating_mul(quic::HALF_OPEN as u64).min(connections),
             each: u64::from(HALF_OPEN_BYTES),
         };
+        // Whatever a client speaks, it is one of them: the dearest counts.
+        let over_http2 =
+            u64::from(h2::CONNECTION_BYTES + TLS_SESSION_BYTES) + (h2::OUTPUT_BYTES + h2::HELD_BYTES) as u64;
+        let connection =
+            if demand.http2 { over_http2.max(u64::from(CONNECTION_BYTES)) } else { u64::from(CONNECTION_BYTES) };
+        let to_backend = match demand.upstreams_over_tls {
+            0 => u64::from(BACKEND_CONNECTION_BYTES),
+            _ => u64::from(BACKEND_CONNECTION_BYTES + TLS_SESSION_BYTES),
+        };
         let items = vec![
-            Item { what: "client connections", count: connections, each: u64::from(CONNECTION_BYTES) },
+            Item { what: "client connections", count: connections, each: connection },
             Item { what: "exchanges", count: exchanges, each: u64::from(EXCHANGE_BYTES) },
             Item { what: "request and response heads", count: exchanges, each: head },
             if by_stream.bytes() <= by_connection.bytes() { by_stream } else { by_connection },
@@ -113,7 +124,7 @@ impl Budget {
                 what: "connections to backends",
                 count: exchanges
                     .saturating_add(demand.backends.saturating_mul(demand.idle_connections).saturating_mul(workers)),
-                each: u64::from(BACKEND_CONNECTION_BYTES),
+                each: to_backend,
             },
             Item {
                 what: "datagram receive pools",
@@ -243,6 +254,7 @@ mod tests {
             idle_connections: 4,
             udp_receive_buffer: 8 * MIB,
             udp_send_buffer: 8 * MIB,
+            http2: false,
             limits_addresses: false,
             traces: 0,
         }
@@ -271,6 +283,16 @@ mod tests {
         let text = wide.to_string();
         assert!(text.contains("in handshake") && text.contains("24576 × 32 KiB = "), "{text}");
         assert!(wide.items.iter().all(|item| item.what != wide.handshakes.what), "counted twice");
+    }
+
+    #[test]
+    fn the_dearest_protocol_counts() {
+        let quic = bytes(&Budget::of(&demand()), "client connections");
+        assert_eq!(quic, 10 * u64::from(CONNECTION_BYTES));
+        let http2 = bytes(&Budget::of(&Demand { http2: true, ..demand() }), "client connections");
+        assert_eq!(http2, 10 * (64 + 4 + 128 + 64) * KIB);
+        let tls = bytes(&Budget::of(&Demand { upstreams_over_tls: 1, ..demand() }), "connections to backends");
+        assert_eq!(tls, 32 * 6 * KIB);
     }
 
     #[test]

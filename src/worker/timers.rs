@@ -36,7 +36,7 @@ pub(super) enum Timer {
 pub(super) fn capacity(generation: &Generation) -> usize {
     let performance = &generation.performance;
     // An exchange that was refused holds an entry too, until the client has its answer.
-    let streams: u64 = generation.listeners.iter().map(|listener| listener.quic.max_streams_bidi).max().unwrap_or(0);
+    let streams = generation.streams_per_connection();
     let clients = performance.share(performance.max_active_connections);
     let dials = u64::from(performance.share(performance.global_inflight_limit));
     let exchanges = u64::from(clients) * streams.max(1) + dials;
