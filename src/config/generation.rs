@@ -13,7 +13,7 @@ use spooky_uring::StreamAddress;
 
 use crate::http::Method;
 use crate::identity::ServerName;
-use crate::limits::{self, Budget};
+use crate::limits::{self, AddressLimits, Budget, Rate};
 use crate::route::{self, RouteId};
 
 /// Position of an upstream in [`Generation::upstreams`].
@@ -531,6 +531,17 @@ impl Performance {
     #[must_use]
     pub fn share(&self, limit: u32) -> u32 {
         limit.div_ceil(u32::from(self.worker_threads.max(1)))
+    }
+
+    /// One worker's share of what one address may open.
+    #[must_use]
+    pub fn address_limits(&self) -> AddressLimits {
+        AddressLimits {
+            connections: self.max_connections_per_address.map(|most| self.share(most)),
+            rate: self
+                .new_connections
+                .map(|(per_second, burst)| Rate { per_second: self.share(per_second), burst: self.share(burst) }),
+        }
     }
 }
 

@@ -371,9 +371,9 @@ schema! {
         per_backend_inflight_limit: default u32 = "1024", 1..=10_000_000;
         /// Client connections at once; more are refused.
         max_active_connections: default u32 = "100000", 1..=10_000_000;
-        /// Client connections at once of one address, or "off"; more are refused. An IPv6 address counts as its /64. Workers share it evenly.
+        /// Client connections at once of one address, or "off"; more are refused. QUIC and TCP count apart, an IPv6 address counts as its /64, and workers share it evenly.
         max_connections_per_address: default OrOff<u32> = "off", 1..=10_000_000;
-        /// New client connections of one address in a second, or "off"; more are refused. An IPv6 address counts as its /64. Workers share it evenly.
+        /// New client connections of one address in a second, or "off"; more are refused. QUIC and TCP count apart, an IPv6 address counts as its /64, and workers share it evenly.
         new_connections_per_sec: default OrOff<u32> = "off", 1..=1_000_000;
         /// How many of them may come at once, after a pause. Left out: as many as in a second.
         new_connections_burst: optional u32, 1..=1_000_000;

@@ -299,6 +299,28 @@ def test_one_connection_too_many(start):
         assert again.answer().status == 200
 
 
+def test_one_address_has_its_share_and_no_more(start):
+    limits = {"max_connections_per_address": 2, "new_connections_per_sec": 1, "new_connections_burst": 4}
+    proxy = start(cleartext="serve", performance={"worker_threads": 1, "pin_workers": False, **limits})
+    with connect(proxy) as one, connect(proxy) as two:
+        for client in (one, two):
+            client.send(request("/bytes/1"))
+            assert client.answer().status == 200
+        with connect(proxy) as three:
+            assert three.is_closed(), "two at once"
+    until(lambda: proxy.total("spooky_connections_active") == 0, 5)
+    refused = 0
+    for _ in range(4):
+        try:
+            with connect(proxy) as client:
+                client.send(request("/bytes/1"))
+                refused += client.answer().status == 0
+        except (ConnectionResetError, BrokenPipeError):
+            refused += 1
+    assert refused >= 1, "four at once, then one a second"
+    assert proxy.total(r'spooky_handshake_failures_total\{.*transport="tcp",reason="refused"') == 1 + refused
+
+
 def test_a_drain_ends_idle_connections_and_finishes_the_rest(start, origins, tag):
     proxy = start(cleartext="serve")
     with connect(proxy) as idle, connect(proxy) as busy:
