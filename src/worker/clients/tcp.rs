@@ -11,6 +11,7 @@ use super::{Client, Door};
 use crate::exchange::Downstream;
 use crate::h1::{Closing, ServerConnection};
 use crate::h2;
+use crate::http::respond;
 use crate::http::{Event, NO_OWNER, Output, Reason, RequestHead, Scheme, StreamRef};
 use crate::identity::{Handshake, ShownCertificate};
 use crate::limits::{self, AddressKey};
@@ -196,7 +197,11 @@ impl Tcp {
 
     /// TLS cannot go on.
     fn fail(&mut self, fault: tls::Fault) {
-        self.life = if fault.tells { Life::Ending } else { Life::Gone };
+        let mistaken = fault.kind == tls::FaultKind::PlainHttp;
+        if mistaken {
+            self.sealed.push(Chunk::from_static(respond::SPEAK_TLS));
+        }
+        self.life = if fault.tells || mistaken { Life::Ending } else { Life::Gone };
         self.protocol.receive_reset();
         self.settled = Some(Err(fault));
     }
