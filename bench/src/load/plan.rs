@@ -323,4 +323,23 @@ mod tests {
         assert!(split_port("a.test:http", 443).is_err());
         assert!(split_port("", 443).is_err());
     }
+
+    #[test]
+    fn what_cannot_be_spoken_is_refused_before_anything_is_sent() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let plan = |line: &str| {
+            let words = std::iter::once("load").chain(line.split(' '));
+            Plan::new(<Line as clap::Parser>::parse_from(words).options).map_err(|error| error.to_string())
+        };
+        assert_eq!(plan("https://127.0.0.1/").unwrap().protocol, Protocol::H3);
+        let clear = plan("http://127.0.0.1/").unwrap();
+        assert_eq!((clear.protocol, clear.secure, clear.to.port()), (Protocol::H1, false, 80));
+        assert!(plan("http://127.0.0.1/ --protocol h3").unwrap_err().contains("https://"));
+        assert!(plan("https://127.0.0.1/ --protocol h1 -m 2").unwrap_err().contains("one request at a time"));
+        assert!(plan("ftp://127.0.0.1/").unwrap_err().contains("neither"));
+    }
 }

@@ -4,7 +4,7 @@ use super::PIECE;
 use super::action::Action;
 use super::link::Link;
 use spooky::h2::{ServerConnection, Settings, code};
-use spooky::http::{Event, Output, RequestHead, ResponseHead};
+use spooky::http::{Event, Output, RequestHead, ResponseHead, Scheme};
 use spooky_uring::Chunk;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
@@ -126,7 +126,8 @@ impl Answer {
 
 /// Serves until the client goes.
 pub fn serve(mut link: Link) -> io::Result<()> {
-    let settings = Settings { streams: STREAMS, ..Settings::SERVER };
+    let scheme = if link.is_secure() { Scheme::Https } else { Scheme::Http };
+    let settings = Settings { streams: STREAMS, scheme, ..Settings::SERVER };
     let mut h2 = ServerConnection::new(settings, Instant::now());
     let (mut answers, mut out) = (HashMap::<u64, Answer>::new(), Output::new());
     let mut input = vec![0; 64 << 10];
@@ -173,8 +174,12 @@ fn collect(h2: &mut ServerConnection, answers: &mut HashMap<u64, Answer>, now: I
     let mut any = false;
     while let Some((of, event)) = h2.next_event() {
         any = true;
-        if let Event::Head { head, .. } = &event {
-            answers.insert(of.stream, Answer::new(head, now));
+        match &event {
+            Event::Head { head, .. } => {
+                answers.insert(of.stream, Answer::new(head, now));
+            }
+            Event::Refused(_) => h2.send_head(of.stream, &ResponseHead::new(400), true),
+            _ => {}
         }
         let Some(answer) = answers.get_mut(&of.stream) else {
             continue;

@@ -30,6 +30,11 @@ impl Link {
         Self { socket, tls, came: VecDeque::new(), sealed: Output::new(), input }
     }
 
+    /// Whether there is TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Does the handshake: what is spoken above.
     pub fn handshake(&mut self) -> io::Result<Option<Alpn>> {
         while self.tls.as_ref().is_some_and(|session| session.is_handshaking()) {
