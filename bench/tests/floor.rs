@@ -4,7 +4,8 @@
 mod support;
 
 use serde_json::Value;
-use support::{Certificate, Tool, assert_all_succeed, faults, text};
+use std::process::Command;
+use support::{BENCH, Certificate, Tool, assert_all_succeed, faults, text};
 
 /// An origin with the floor before it.
 struct Setup {

@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-const BENCH: &str = env!("CARGO_BIN_EXE_spooky-bench");
+/// The program under test.
+pub const BENCH: &str = env!("CARGO_BIN_EXE_spooky-bench");
 
 /// A tool that runs until dropped; it prints its address as the second word.
 pub struct Tool {
