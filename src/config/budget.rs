@@ -1,20 +1,23 @@
 //! The bounds of a configuration, as the demand that `limits` adds up.
 
 use super::generation::{Generation, Location};
-use crate::limits::{Budget, Demand};
+use crate::limits::{self, Budget, Demand};
 
 /// The worst case of a generation.
 pub(super) fn of(generation: &Generation) -> Budget {
     let largest =
         |of: fn(&super::Quic) -> u64| generation.listeners.iter().map(|listener| of(&listener.quic)).max().unwrap_or(0);
     let performance = &generation.performance;
+    let http2 = generation.listeners.iter().any(|listener| listener.protocols.h2);
+    let at_least = |window: u32| if http2 { u64::from(window) } else { 0 };
     Budget::of(&Demand {
         workers: u64::from(performance.worker_threads),
         listeners: generation.listeners.len() as u64,
         connections: u64::from(performance.max_active_connections),
-        streams_per_connection: largest(|quic| quic.max_streams_bidi),
-        connection_window: largest(|quic| quic.max_data),
-        stream_window: largest(|quic| quic.max_stream_data),
+        streams_per_connection: generation.streams_per_connection(),
+        connection_window: largest(|quic| quic.max_data).max(at_least(limits::h2::CONNECTION_WINDOW)),
+        stream_window: largest(|quic| quic.max_stream_data).max(at_least(limits::h2::STREAM_WINDOW)),
+        http2,
         exchanges: u64::from(performance.global_inflight_limit),
         request_head: u64::from(generation.protocol.max_headers_bytes),
         response_head: generation
@@ -26,6 +29,9 @@ pub(super) fn of(generation: &Generation) -> Budget {
         backends: generation.backends.len() as u64,
         names: generation.backends.iter().filter(|backend| matches!(backend.location, Location::Named { .. })).count()
             as u64,
+        upstreams_over_tls: (0..generation.upstreams.len())
+            .filter(|at| generation.speaks_tls(super::UpstreamId(*at as u32)))
+            .count() as u64,
         idle_connections: u64::from(performance.pool_idle_connections_per_worker),
         udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),

@@ -13,7 +13,7 @@ use spooky_uring::StreamAddress;
 
 use crate::http::Method;
 use crate::identity::ServerName;
-use crate::limits::Budget;
+use crate::limits::{self, AddressLimits, Budget, Rate};
 use crate::route::{self, RouteId};
 
 /// Position of an upstream in [`Generation::upstreams`].
@@ -85,12 +85,31 @@ impl Generation {
         &self.backends[range.start as usize..range.end as usize]
     }
 
+    /// Whether a backend of an upstream is spoken to over TLS.
+    #[must_use]
+    pub fn speaks_tls(&self, id: UpstreamId) -> bool {
+        self.backends_of(id).iter().any(|backend| backend.scheme == BackendScheme::Https)
+    }
+
     /// Whether forwarding fields of this peer are believed.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
         // An IPv4 peer of a dual-stack socket arrives mapped; the operator wrote it as IPv4.
         let peer = peer.to_canonical();
         self.routing.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+
+    /// Requests that one client connection may have open at once, over whatever it speaks.
+    #[must_use]
+    pub fn streams_per_connection(&self) -> u64 {
+        let most = |listener: &Listener| {
+            let over_tcp = match listener.protocols {
+                Protocols { h2: true, .. } => u64::from(limits::h2::STREAMS),
+                _ => 1,
+            };
+            if listener.protocols.h3 { listener.quic.max_streams_bidi.max(over_tcp) } else { over_tcp }
+        };
+        self.listeners.iter().map(most).max().unwrap_or(1)
     }
 
     /// The worst-case memory of a process with this configuration.
@@ -512,6 +531,17 @@ impl Performance {
     #[must_use]
     pub fn share(&self, limit: u32) -> u32 {
         limit.div_ceil(u32::from(self.worker_threads.max(1)))
+    }
+
+    /// One worker's share of what one address may open.
+    #[must_use]
+    pub fn address_limits(&self) -> AddressLimits {
+        AddressLimits {
+            connections: self.max_connections_per_address.map(|most| self.share(most)),
+            rate: self
+                .new_connections
+                .map(|(per_second, burst)| Rate { per_second: self.share(per_second), burst: self.share(burst) }),
+        }
     }
 }
 

@@ -163,7 +163,7 @@ schema! {
         forwarded_headers: default ForwardedHeaders = "{}";
         /// Whether the client's certificate is sent in Client-Cert (RFC 9440), and the rest of its chain in Client-Cert-Chain.
         client_cert_header: default ClientCertHeader = "off";
-        /// TLS towards its backends.
+        /// TLS towards its backends with `https`; what is left out is as [upstream_tls] says.
         tls: default UpstreamTls = "{}";
         /// Times for this upstream.
         timeouts: default Timeouts = "{}";
@@ -310,7 +310,7 @@ schema! {
     UpstreamTlsDefaults of "process" {
         /// Refuse backends whose certificate is not good. Switched off, whoever sits between can read and change everything.
         verify_certificates: default bool = "true";
-        /// Refuse backends whose certificate does not name the host of their address. The name is sent to them in either case.
+        /// Refuse backends whose certificate does not name the host of their address. Switched off, every certificate of the authorities will do; the name is sent in either case.
         strict_sni: default bool = "true";
         /// PEM file with certificates of authorities to believe, in place of the system's.
         ca_file: optional FilePath;
@@ -327,7 +327,7 @@ schema! {
     UpstreamTls of "upstream" {
         /// Refuse backends whose certificate is not good. Switched off, whoever sits between can read and change everything.
         verify_certificates: optional bool;
-        /// Refuse backends whose certificate does not name the host of their address. The name is sent to them in either case.
+        /// Refuse backends whose certificate does not name the host of their address. Switched off, every certificate of the authorities will do; the name is sent in either case.
         strict_sni: optional bool;
         /// PEM file with certificates of authorities to believe, in place of the system's.
         ca_file: optional FilePath;
@@ -371,9 +371,9 @@ schema! {
         per_backend_inflight_limit: default u32 = "1024", 1..=10_000_000;
         /// Client connections at once; more are refused.
         max_active_connections: default u32 = "100000", 1..=10_000_000;
-        /// Client connections at once of one address, or "off"; more are refused. An IPv6 address counts as its /64. Workers share it evenly.
+        /// Client connections at once of one address, or "off"; more are refused. QUIC and TCP count apart, an IPv6 address counts as its /64, and workers share it evenly.
         max_connections_per_address: default OrOff<u32> = "off", 1..=10_000_000;
-        /// New client connections of one address in a second, or "off"; more are refused. An IPv6 address counts as its /64. Workers share it evenly.
+        /// New client connections of one address in a second, or "off"; more are refused. QUIC and TCP count apart, an IPv6 address counts as its /64, and workers share it evenly.
         new_connections_per_sec: default OrOff<u32> = "off", 1..=1_000_000;
         /// How many of them may come at once, after a pause. Left out: as many as in a second.
         new_connections_burst: optional u32, 1..=1_000_000;

@@ -115,10 +115,11 @@ fn secrets(line: &str) -> Vec<Range<usize>> {
             }
         }
     }
-    // Credentials in an address: everything between `//` and `@`.
+    // Credentials in an address: everything between `//`, or the quote of one without scheme, and `@`.
     let mut from = 0;
-    while let Some(slashes) = line[from..].find("//") {
-        let start = from + slashes + 2;
+    while let Some(begin) = line[from..].find(['/', '"', '\'']) {
+        let begin = from + begin;
+        let start = begin + if line[begin..].starts_with("//") { 2 } else { 1 };
         let end = line[start..].find(['"', '\'', '/', ' ', ',']).map_or(line.len(), |length| start + length);
         if let Some(at) = line[start..end].rfind('@').filter(|at| *at > 0) {
             hidden.push(start..start + at);
@@ -158,6 +159,8 @@ mod tests {
     fn hides_credentials_in_addresses() {
         let shown = excerpt("a = \"http://me:hunter2@10.0.0.1:80\"", "\"http");
         assert_eq!(shown.line, "a = \"http://***@10.0.0.1:80\"");
+        let shown = excerpt("a = \"me:hunter2@10.0.0.1:80\"", "\"me");
+        assert_eq!(shown.line, "a = \"***@10.0.0.1:80\"");
     }
 
     #[test]

@@ -254,6 +254,9 @@ fn doors(
     if let Some(bound) = doors.first().and_then(Listener::local_address) {
         address = bound;
     }
+    if doors.len() < count {
+        doors.iter().try_for_each(Listener::share_port).map_err(|error| failed(address, error))?;
+    }
     while doors.len() < count {
         let door = patiently(|| Listener::tcp(address, PUBLIC_BACKLOG, count > 1));
         doors.push(door.map_err(|error| failed(address, error))?);

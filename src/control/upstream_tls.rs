@@ -3,7 +3,7 @@
 //! Upstreams with the same settings share one context, and so its sessions; each worker has its own.
 
 use super::failure::{Exit, Failure};
-use crate::config::{BackendScheme, Generation, UpstreamId, UpstreamTls};
+use crate::config::{Generation, UpstreamId, UpstreamTls};
 use crate::identity::{Authorities, AuthoritiesError, Identity, IdentityError};
 use crate::tls::{ClientContext, ClientSettings, ContextError, Verify};
 use std::fmt::Display;
@@ -28,8 +28,7 @@ impl UpstreamContexts {
         let mut known: Vec<(&UpstreamTls, ClientContext, Vec<&str>)> = Vec::new();
         let mut by_upstream = Vec::with_capacity(generation.upstreams.len());
         for (at, upstream) in generation.upstreams.iter().enumerate() {
-            let backends = generation.backends_of(UpstreamId(at as u32));
-            if !backends.iter().any(|backend| backend.scheme == BackendScheme::Https) {
+            if !generation.speaks_tls(UpstreamId(at as u32)) {
                 by_upstream.push(None);
                 continue;
             }

@@ -7,9 +7,7 @@ use super::failure::Failure;
 use super::sockets::Share;
 use super::upstream_tls::UpstreamContexts;
 use crate::config::{CongestionControl, Generation, Listener, RetryMode};
-use crate::h3::{
-    self, AddressLimits, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Rate, Retry, TlsContexts,
-};
+use crate::h3::{self, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Retry, TlsContexts};
 use crate::http::HeadLimits;
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
@@ -287,13 +285,7 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
             RetryMode::Always => Retry::Always,
             RetryMode::Never => Retry::Never,
         },
-        address_limits: AddressLimits {
-            connections: performance.max_connections_per_address.map(|most| performance.share(most)),
-            rate: performance.new_connections.map(|(per_second, burst)| Rate {
-                per_second: performance.share(per_second),
-                burst: performance.share(burst),
-            }),
-        },
+        address_limits: performance.address_limits(),
         head: HeadLimits {
             fields: protocol.max_headers_count as usize,
             bytes: protocol.max_headers_bytes as usize,

@@ -6,6 +6,7 @@
 use super::{Attempt, Exchange, RequestState, ResponseState};
 use crate::config::Timeouts;
 use crate::http::Reason;
+use crate::limits;
 use std::time::{Duration, Instant};
 
 /// When something last moved.
@@ -64,6 +65,15 @@ impl Exchange {
             Some(total) if self.moved.began + total < late.0 => (self.moved.began + total, Reason::RequestTimeout),
             _ => late,
         }
+    }
+
+    /// When a client that waits for 100 (Continue) has waited for long enough.
+    pub fn continue_at(&self) -> Option<Instant> {
+        let waits = self.continue_owed
+            && self.response == ResponseState::Waiting
+            && self.request == RequestState::Streaming
+            && matches!(self.attempt, Attempt::Sent { .. });
+        waits.then(|| self.moved.attempt + limits::CONTINUE_WAIT)
     }
 
     fn late(&self, pending: usize, unsent: usize) -> (Instant, Reason) {

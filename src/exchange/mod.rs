@@ -122,6 +122,8 @@ pub struct Exchange {
     moved: deadline::Moved,
     /// Permits that are given back when the exchange ends.
     pub permits: inflight::Permits,
+    /// The client waits for 100 (Continue) before it sends its body.
+    continue_owed: bool,
     /// Set once an origin-side stream of unbounded duration was recognised (event streams, gRPC).
     endless: bool,
     /// The deadline that the worker's wheel holds for this exchange, to re-arm it lazily.
@@ -142,6 +144,7 @@ enum Attempt {
 impl Exchange {
     /// An exchange that has just got its head; `end` says that no body follows.
     pub fn new(head: Box<RequestHead>, end: bool, snapshot: Rc<Snapshot>, trail: Trail, now: Instant) -> Self {
+        let continue_owed = head.expect_continue && !end;
         Self {
             head,
             plan: None,
@@ -158,6 +161,7 @@ impl Exchange {
             response_credit: 0,
             moved: deadline::Moved::new(now),
             permits: inflight::Permits::default(),
+            continue_owed,
             endless: false,
             armed: None,
         }

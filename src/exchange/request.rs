@@ -64,6 +64,7 @@ impl Exchange {
         let now = turn.now;
         match event {
             Event::Body(chunk) => {
+                self.continue_owed = false;
                 self.request_credit = self.request_credit.saturating_sub(chunk.len());
                 self.trail.request_bytes += chunk.len() as u64;
                 self.note_request(now);

@@ -48,6 +48,7 @@ impl Exchange {
                 if end { self.complete(downstream) } else { Step::Continue }
             }
             Event::Informational(mut head) => {
+                self.continue_owed &= head.status != 100;
                 forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
                 downstream.send_informational(&head);
                 Step::Continue
@@ -78,6 +79,14 @@ impl Exchange {
             // The origin does not want the rest of the request; its response says why.
             Event::Stop(_) | Event::Room => Step::Continue,
         }
+    }
+
+    /// The origin has said nothing to a client that waits for its word: it is told to go on. An origin that does not know
+    /// Expect would otherwise wait for the body, and the client for it (RFC 9110 §10.1.1).
+    pub fn tell_to_continue(&mut self, downstream: &mut Downstream<'_>) -> Step {
+        self.continue_owed = false;
+        downstream.send_informational(&ResponseHead::new(100));
+        Step::Continue
     }
 
     /// The origin has not looked at the request, and says so.

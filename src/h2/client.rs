@@ -91,6 +91,9 @@ impl ClientConnection {
         }
         let scheme = self.machine.settings.scheme;
         let request = heads::request_out(head, authority, scheme).map_err(|heads::Unsendable| NotOpened::Unsendable)?;
+        if head.protocol.is_some() && !self.takes_extended_connect() {
+            return Err(NotOpened::Unsendable);
+        }
         if end && head.content_length.is_some_and(|length| length > 0) {
             return Err(NotOpened::Unsendable);
         }

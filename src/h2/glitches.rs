@@ -109,6 +109,11 @@ impl Glitches {
         self.buckets.charge(kind as usize, 1);
     }
 
+    /// A request's head was refused for its size. It is charged twice, because its answer pays for one.
+    pub(super) fn large_head(&mut self) {
+        self.buckets.charge(Glitch::Malformed as usize, 2);
+    }
+
     /// A frame of ours left.
     #[inline]
     pub(super) fn sent(&mut self, frame: &Frame) {

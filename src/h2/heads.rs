@@ -94,6 +94,9 @@ pub(super) fn request_out(head: &RequestHead, authority: &str, scheme: Scheme) -
     parts.path_and_query = path;
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Unsendable)?;
     *request.headers_mut() = map(&head.fields, head.content_length)?;
+    if let Some(protocol) = &head.protocol {
+        request.extensions_mut().insert(::h2::ext::Protocol::from(&**protocol));
+    }
     Ok(request)
 }
 

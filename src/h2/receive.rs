@@ -5,8 +5,6 @@ use super::heads;
 use super::machine::{Machine, Role};
 use super::streams::{Opening, Receiving, Sending, Stream};
 use crate::http::{Event, Fields, HeadLimits, Reason, Refusal, StreamRef};
-use crate::limits::h2::COPY_BYTES;
-use bytes::Bytes;
 use spooky_uring::Chunk;
 use std::task::{Context, Poll, Waker};
 
@@ -166,15 +164,8 @@ fn read(stream: &mut Stream, limits: &HeadLimits) -> Read {
     stream.credit -= take;
     // An error says that the stream is over, which shows when it is read next.
     let _ = body.flow_control().release_capacity(take);
-    Read::Body(chunk(stream.rest.split_to(take)))
-}
-
-fn chunk(bytes: Bytes) -> Chunk {
-    if bytes.len() <= COPY_BYTES {
-        // Copy: a few bytes would keep the library's whole read buffer.
-        return Chunk::copy_from(&bytes);
-    }
-    Chunk::copy_from(&bytes)
+    // Copy: the library's pieces share its read buffers, and a few bytes would keep a whole one.
+    Read::Body(Chunk::copy_from(&stream.rest.split_to(take)))
 }
 
 /// The code of RFC 9113 §7 in the library's error.

@@ -380,6 +380,9 @@ impl ServerConnection {
                 Event::Refused(refusal)
             }
             Err(refusal) => {
+                if refusal.status == 431 {
+                    self.machine.pipe.glitches.borrow_mut().large_head();
+                }
                 // It is answered; of the request nothing more is wanted.
                 let mut stream = Stream::new(Opening::Respond(respond), None, bodiless);
                 stream.cut_short = !end;

@@ -6,7 +6,7 @@ use crate::limits::{LIBRARY_HEAD_FACTOR, h2 as limits};
 /// The settings of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Bounds on heads and trailers that are received.
+    /// Bounds on heads and trailers that are received. Where they let extended CONNECT pass, clients are offered it.
     pub head: HeadLimits,
     /// How the connection is secured: what `:scheme` says.
     pub scheme: Scheme,
@@ -20,8 +20,6 @@ pub struct Settings {
     pub queue_bytes: usize,
     /// Bytes in pool memory one connection may hold before they are copied.
     pub pooled_bytes: usize,
-    /// Whether clients are offered extended CONNECT (RFC 8441).
-    pub extended_connect: bool,
 }
 
 impl Settings {
@@ -34,7 +32,6 @@ impl Settings {
         connection_window: limits::CONNECTION_WINDOW,
         queue_bytes: limits::QUEUE_BYTES,
         pooled_bytes: limits::POOLED_BYTES,
-        extended_connect: false,
     };
 
     /// The defaults towards backends.
@@ -46,7 +43,6 @@ impl Settings {
         connection_window: limits::CLIENT_CONNECTION_WINDOW,
         queue_bytes: limits::QUEUE_BYTES,
         pooled_bytes: limits::POOLED_BYTES,
-        extended_connect: false,
     };
 
     /// Above this the library answers for itself; between our limit and this one we do.
@@ -66,7 +62,7 @@ impl Settings {
             .max_pending_accept_reset_streams(limits::RESETS_UNSEEN)
             // The library's count never falls; ours leaks.
             .max_local_error_reset_streams(None);
-        if self.extended_connect {
+        if self.head.extended_connect {
             builder.enable_connect_protocol();
         }
         builder

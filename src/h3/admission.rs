@@ -4,7 +4,6 @@
 //! Knows no connections; [`super::endpoint`] asks, and keeps. Limits by address hold for proved and unproved packets
 //! alike, but only proved addresses are charged: see [`super::addresses`].
 
-use super::addresses::{AddressKey, Addresses, Reached};
 use super::cid::{Cid, CidCoder};
 use super::counters::Counters;
 use super::keys::EndpointKeys;
@@ -13,6 +12,7 @@ use super::settings::{QuicSettings, Retry};
 use super::stateless::{self, Noise, ResetBudget};
 use super::token::{OriginalId, TOKEN_LEN_MAX, TokenKey, Verdict};
 use crate::limits::quic::RETRY_SHARE;
+use crate::limits::{AddressKey, Addresses, Reached};
 use crate::telemetry::WallClock;
 use std::net::SocketAddr;
 use std::time::Instant;

@@ -4,7 +4,6 @@
 //! A short header is decoded to a slot of the table without a map. Only packets with an ID the client made up (its first
 //! ones) go through one, which forgets them when the handshake is done.
 
-use super::addresses::AddressKey;
 use super::admission::{Admission, Entry, First};
 use super::boring_context::TlsContexts;
 use super::cid::{CID_LEN, Cid, CidCoder};
@@ -16,6 +15,7 @@ use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
 use super::settings::{self, QuicSettings, StartError};
 use crate::limits;
+use crate::limits::AddressKey;
 use crate::telemetry::WallClock;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

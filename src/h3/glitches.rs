@@ -147,6 +147,12 @@ impl Glitches {
         self.explain(bytes + bytes / 2);
     }
 
+    /// A request's head was refused for its size. It is charged twice, because its answer pays for one: nothing is dearer to
+    /// read than heads that lead to nothing.
+    pub(super) fn large_head(&mut self) {
+        self.charge(Glitch::Malformed, 2);
+    }
+
     /// So many bytes of body were handed on.
     #[inline]
     pub(super) fn body(&mut self, bytes: usize) {
@@ -367,6 +373,26 @@ mod tests {
         ledger.count(total);
         ledger.look(0);
         assert_eq!(ledger.looked(0, 10_000), Some(Glitch::Bytes));
+    }
+
+    #[test]
+    fn packets_that_say_that_their_sender_is_blocked_are_excused() {
+        let mut total = Totals::default();
+        let mut ledger = Glitches::default();
+        for _ in 0..20_000 {
+            total.packets += 1;
+            total.bytes += 60;
+            ledger.count(total);
+            ledger.excuse_packets(1);
+        }
+        assert_eq!(ledger.overflow(), None, "an upload that waits asks for more with every packet");
+        let ran_over = (0..20_000).position(|_| {
+            total.packets += 1;
+            total.bytes += 60;
+            ledger.count(total);
+            ledger.overflow().is_some()
+        });
+        assert!(ran_over.is_some(), "packets that say nothing are counted");
     }
 
     #[test]

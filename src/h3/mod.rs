@@ -16,7 +16,6 @@
 //! ```
 
 mod account;
-mod addresses;
 mod admission;
 mod boring_context;
 mod boring_ffi;
@@ -50,7 +49,6 @@ pub mod versions;
 #[cfg(test)]
 mod tests;
 
-pub use addresses::{AddressLimits, Rate};
 pub use boring_context::TlsContexts;
 pub use connection::{CloseCause, Closer, Connection, ConnectionFacts};
 pub use counters::{Counters, DropReason};

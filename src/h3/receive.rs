@@ -205,6 +205,9 @@ impl Connection {
                 return Some((told, Event::Refused(refusal)));
             }
             Err(refusal) => {
+                if refusal.status == 431 {
+                    self.glitches.large_head();
+                }
                 // It is answered: the response side opens, of the request nothing more is wanted.
                 let stream = Stream::new(None, end, is_head(list));
                 self.streams.insert(id, stream);

@@ -1,12 +1,12 @@
 //! Owns what an operator can set on the QUIC side, and how it becomes a quiche configuration.
 
-use super::addresses::AddressLimits;
 use super::boring_context;
 use super::packet::VERSION_1;
 use super::qlog::QlogSettings;
 use super::tickets::TicketKeys;
 use crate::http::HeadLimits;
 use crate::limits;
+use crate::limits::AddressLimits;
 use std::fmt;
 use std::time::Duration;
 

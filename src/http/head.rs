@@ -201,6 +201,8 @@ pub struct RequestHead {
     pub authority: Authority,
     /// What it is about.
     pub target: Target,
+    /// What an extended CONNECT asks for (RFC 8441 §4, RFC 9220); its target is a path then. `None` on HTTP/1.
+    pub protocol: Option<Box<str>>,
     /// Every field but pseudo-headers, Host, Content-Length and Transfer-Encoding.
     pub fields: Fields,
     /// The length that the client announced.
@@ -228,6 +230,7 @@ impl RequestHead {
             Target::Path(path) => path.clear(),
             Target::Asterisk | Target::Authority => self.target = Target::default(),
         }
+        self.protocol = None;
         self.fields.clear();
         self.content_length = None;
         self.chunked = false;

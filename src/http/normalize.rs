@@ -24,6 +24,9 @@ use super::syntax;
 /// Connection options that one head may have: each costs a walk over the fields.
 pub const CONNECTION_OPTIONS_MAX: usize = 32;
 
+/// The longest `:protocol` taken: `websocket` has 9 bytes.
+const PROTOCOL_BYTES_MAX: usize = 64;
+
 /// Bounds on one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
@@ -35,14 +38,18 @@ pub struct HeadLimits {
     pub target: usize,
     /// Whether CONNECT passes.
     pub connect: bool,
+    /// Whether extended CONNECT passes: only where the peer was told so (RFC 8441 §3).
+    pub extended_connect: bool,
 }
 
 impl HeadLimits {
     /// The defaults for requests: 128 fields, 16 KiB, a target of 8 KiB, no CONNECT.
-    pub const REQUEST: Self = Self { fields: 128, bytes: 16 << 10, target: 8 << 10, connect: false };
+    pub const REQUEST: Self =
+        Self { fields: 128, bytes: 16 << 10, target: 8 << 10, connect: false, extended_connect: false };
 
     /// The defaults for responses: 256 fields, 64 KiB.
-    pub const RESPONSE: Self = Self { fields: 256, bytes: 64 << 10, target: 0, connect: false };
+    pub const RESPONSE: Self =
+        Self { fields: 256, bytes: 64 << 10, target: 0, connect: false, extended_connect: false };
 }
 
 /// The request line of HTTP/1.
@@ -134,6 +141,9 @@ where
             if section.fields > 0 {
                 return Err(Reason::PseudoField);
             }
+            if name == b":protocol" && !limits.extended_connect {
+                return Err(Reason::PseudoField);
+            }
             pseudo.take(name, value)?;
             continue;
         }
@@ -179,7 +189,7 @@ where
     head.chunked = framing.chunked;
     match head.method {
         Method::Trace => Err(Reason::MethodRefused),
-        Method::Connect if !limits.connect => Err(Reason::MethodRefused),
+        Method::Connect if head.protocol.is_none() && !limits.connect => Err(Reason::MethodRefused),
         _ => Ok(()),
     }
 }
@@ -191,6 +201,7 @@ struct Pseudo<'a> {
     scheme: Option<&'a [u8]>,
     authority: Option<&'a [u8]>,
     path: Option<&'a [u8]>,
+    protocol: Option<&'a [u8]>,
 }
 
 impl<'a> Pseudo<'a> {
@@ -200,6 +211,7 @@ impl<'a> Pseudo<'a> {
             b":scheme" => &mut self.scheme,
             b":authority" => &mut self.authority,
             b":path" => &mut self.path,
+            b":protocol" => &mut self.protocol,
             _ => return Err(Reason::PseudoField),
         };
         let clean = syntax::is_field_value(value) && list::trim(value).len() == value.len();
@@ -215,7 +227,14 @@ fn pseudo_fields(pseudo: &Pseudo<'_>, host: Option<&[u8]>, head: &mut RequestHea
     let method = pseudo.method.ok_or(Reason::PseudoField)?;
     head.method = Method::parse(method).ok_or(Reason::Method)?;
 
-    if head.method == Method::Connect {
+    if let Some(protocol) = pseudo.protocol {
+        // RFC 8441 §4: with CONNECT only, which then names scheme and path like any other request.
+        let token = protocol.len() <= PROTOCOL_BYTES_MAX && syntax::is_token(protocol);
+        if head.method != Method::Connect || !token {
+            return Err(Reason::PseudoField);
+        }
+        head.protocol = str::from_utf8(protocol).ok().map(Into::into);
+    } else if head.method == Method::Connect {
         if pseudo.scheme.is_some() || pseudo.path.is_some() {
             return Err(Reason::PseudoField);
         }

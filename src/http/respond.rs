@@ -201,6 +201,10 @@ pub fn to_https(request: &RequestHead, port: u16, date: &[u8; date::LENGTH], hea
     head.fields.push_parts(Known::Location, &[b"https://", host.as_bytes(), port[0], port[1], path.as_bytes()])
 }
 
+/// What a client gets that spoke HTTP to a port of TLS. Nobody has read its request: it may not even be one.
+pub const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 40\r\nconnection: close\r\n\r\nthis port speaks TLS: ask with https://\n";
+
 /// Whether the body of an answer of ours is sent to a request with this method.
 pub fn sends_body(method: &Method) -> bool {
     *method != Method::Head

@@ -30,12 +30,16 @@ pub struct Demand {
     pub backends: u64,
     /// Of these, backends that have a name.
     pub names: u64,
+    /// Upstreams with backends that are spoken to over TLS.
+    pub upstreams_over_tls: u64,
     /// Unused connections kept to each backend by each worker.
     pub idle_connections: u64,
     /// Kernel receive buffer of one UDP socket.
     pub udp_receive_buffer: u64,
     /// Kernel send buffer of one UDP socket.
     pub udp_send_buffer: u64,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
     /// Whether connections are limited by address.
     pub limits_addresses: bool,
     /// Traces of connections, in the life of the process.
@@ -95,8 +99,17 @@ impl Budget {
             count: endpoints.saturating_mul(quic::HALF_OPEN as u64).min(connections),
             each: u64::from(HALF_OPEN_BYTES),
         };
+        // Whatever a client speaks, it is one of them: the dearest counts.
+        let over_http2 =
+            u64::from(h2::CONNECTION_BYTES + TLS_SESSION_BYTES) + (h2::OUTPUT_BYTES + h2::HELD_BYTES) as u64;
+        let connection =
+            if demand.http2 { over_http2.max(u64::from(CONNECTION_BYTES)) } else { u64::from(CONNECTION_BYTES) };
+        let to_backend = match demand.upstreams_over_tls {
+            0 => u64::from(BACKEND_CONNECTION_BYTES),
+            _ => u64::from(BACKEND_CONNECTION_BYTES + TLS_SESSION_BYTES),
+        };
         let items = vec![
-            Item { what: "client connections", count: connections, each: u64::from(CONNECTION_BYTES) },
+            Item { what: "client connections", count: connections, each: connection },
             Item { what: "exchanges", count: exchanges, each: u64::from(EXCHANGE_BYTES) },
             Item { what: "request and response heads", count: exchanges, each: head },
             if by_stream.bytes() <= by_connection.bytes() { by_stream } else { by_connection },
@@ -111,7 +124,7 @@ impl Budget {
                 what: "connections to backends",
                 count: exchanges
                     .saturating_add(demand.backends.saturating_mul(demand.idle_connections).saturating_mul(workers)),
-                each: u64::from(BACKEND_CONNECTION_BYTES),
+                each: to_backend,
             },
             Item {
                 what: "datagram receive pools",
@@ -154,6 +167,12 @@ impl Budget {
                 // Control has its own, and so has each worker.
                 count: demand.names.saturating_mul(workers.saturating_add(1)),
                 each: ENDPOINTS as u64 * ENDPOINT_BYTES,
+            },
+            Item {
+                what: "sessions with backends over TLS",
+                // Upstreams of the same settings share one context; here each has its own.
+                count: demand.upstreams_over_tls.saturating_mul(workers),
+                each: (TLS_CLIENT_SESSIONS * TLS_CLIENT_SESSION_BYTES) as u64,
             },
             Item {
                 what: "questions to name servers",
@@ -231,9 +250,11 @@ mod tests {
             response_head: 64 * KIB,
             backends: 3,
             names: 0,
+            upstreams_over_tls: 0,
             idle_connections: 4,
             udp_receive_buffer: 8 * MIB,
             udp_send_buffer: 8 * MIB,
+            http2: false,
             limits_addresses: false,
             traces: 0,
         }
@@ -265,6 +286,16 @@ mod tests {
     }
 
     #[test]
+    fn the_dearest_protocol_counts() {
+        let quic = bytes(&Budget::of(&demand()), "client connections");
+        assert_eq!(quic, 10 * u64::from(CONNECTION_BYTES));
+        let http2 = bytes(&Budget::of(&Demand { http2: true, ..demand() }), "client connections");
+        assert_eq!(http2, 10 * (64 + 4 + 128 + 64) * KIB);
+        let tls = bytes(&Budget::of(&Demand { upstreams_over_tls: 1, ..demand() }), "connections to backends");
+        assert_eq!(tls, 32 * 6 * KIB);
+    }
+
+    #[test]
     fn addresses_cost_something_only_with_limits() {
         assert_eq!(bytes(&Budget::of(&demand()), "addresses"), 0);
         let limited = Budget::of(&Demand { limits_addresses: true, workers: 2, ..demand() });
@@ -278,6 +309,13 @@ mod tests {
         let some = Budget::of(&Demand { names: 100, workers: 3, ..demand() });
         assert_eq!(bytes(&some, "addresses of backends"), 400 * ENDPOINTS as u64 * ENDPOINT_BYTES);
         assert_eq!(bytes(&some, "questions"), RESOLVER_QUESTIONS as u64 * RESOLVER_QUESTION_BYTES);
+    }
+
+    #[test]
+    fn sessions_with_backends_are_kept_by_each_worker() {
+        assert_eq!(bytes(&Budget::of(&demand()), "sessions"), 0);
+        let some = Budget::of(&Demand { upstreams_over_tls: 3, workers: 2, ..demand() });
+        assert_eq!(bytes(&some, "sessions"), 6 * 512 * KIB);
     }
 
     #[test]

@@ -18,6 +18,10 @@ pub const REQUEST_QUEUE_BYTES: usize = 256 * 1024;
 /// is queued. A client that reads none of them holds this for each of its streams: 128 × 16 KiB = 2 MiB.
 pub const RESPONSE_TAIL_BYTES: usize = 16 * 1024;
 
+/// How long an origin may take to say 100 (Continue) before we say it for it. Clients wait for a second or so themselves, if
+/// they do not wait for ever.
+pub const CONTINUE_WAIT: Duration = Duration::from_millis(500);
+
 /// How long answers that were given at the end of a drain may take to leave, above its own bound.
 pub const CUT_GRACE: Duration = Duration::from_millis(200);
 

@@ -4,6 +4,7 @@
 //! them to the worst case of the process, which `spooky check` prints. A queue or pool anywhere in the program takes its
 //! bound from here; who adds one adds its row to [`Budget::of`]. Knows no configuration: `config` fills the demand.
 
+mod addresses;
 mod budget;
 mod exchange;
 mod h1;
@@ -13,6 +14,7 @@ mod resolver;
 mod telemetry;
 mod tls;
 
+pub use addresses::{AddressKey, AddressLimits, Addresses, Rate, Reached};
 pub use budget::{Budget, Demand, Item, human};
 pub use exchange::*;
 pub use h1::*;

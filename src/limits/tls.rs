@@ -30,8 +30,10 @@ pub const TLS_EMPTY_RECORDS: u32 = 256;
 /// See [`TLS_EMPTY_RECORDS`]; a thousand times more bytes than a peer that changes its keys lets pass in between.
 pub const TLS_BYTES_PER_EMPTY_RECORD: u64 = 16 * 1024;
 
-/// Sessions that one client context remembers, over all of its servers: some 2 KiB each.
+/// Sessions that one client context remembers, over all of its servers. 256 × 2 KiB = 512 KiB.
 pub const TLS_CLIENT_SESSIONS: usize = 256;
+/// One of them: ticket, secret, and the backend's certificates.
+pub const TLS_CLIENT_SESSION_BYTES: usize = 2 * 1024;
 
 /// An idle TLS session on either side, the library's state included, beside what the protocol above holds: 3.5 KB towards a
 /// client and 3.8 KB towards a backend by `spooky-micro tls`, rounded up.

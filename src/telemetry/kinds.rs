@@ -136,6 +136,8 @@ kinds! {
         CertificateBad = "client_certificate_bad",
         /// The client speaks no protocol of ours.
         NoProtocol = "no_application_protocol",
+        /// The client spoke HTTP without TLS.
+        PlainHttp = "plain_http",
         /// The client did not take our certificate.
         CertificateRefused = "certificate_refused_by_client",
         /// TLS said no otherwise: no common cipher or group, a malformed message.

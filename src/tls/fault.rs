@@ -158,7 +158,8 @@ impl Fault {
             Kind::CertificateRefused => HandshakeFailure::CertificateRefused,
             Kind::NoProtocol => HandshakeFailure::NoProtocol,
             Kind::Closed | Kind::Truncated => HandshakeFailure::Closed,
-            Kind::PlainHttp | Kind::NotTls | Kind::BadRecord | Kind::TooLong | Kind::Malformed | Kind::Flood => {
+            Kind::PlainHttp => HandshakeFailure::PlainHttp,
+            Kind::NotTls | Kind::BadRecord | Kind::TooLong | Kind::Malformed | Kind::Flood => {
                 HandshakeFailure::Transport
             }
             Kind::Version | Kind::NoCommonCipher | Kind::Alert | Kind::Internal => HandshakeFailure::Tls,

@@ -35,5 +35,5 @@ pub use client_context::{ClientContext, ClientSettings, Verify};
 pub use fault::{Fault, FaultKind, Side};
 pub use hello::{Hello, read_hello};
 pub use server::{Acceptor, ServerSession};
-pub use server_context::ServerContexts;
+pub use server_context::{ServerContexts, check_trust};
 pub use settings::{Alpn, ContextError, MinVersion, ServerSettings};

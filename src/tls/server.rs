@@ -63,6 +63,8 @@ struct Connection {
 struct Pending {
     server_name: Box<str>,
     standing: Arc<Standing>,
+    /// Whether a client that offers no protocol can be served: what it speaks then is HTTP/1.1.
+    takes_silence: bool,
 }
 
 impl fmt::Debug for ServerSession {
@@ -140,7 +142,9 @@ impl ServerSession {
         let context = contexts.find(name.as_deref());
         let library =
             UnbufferedServerConnection::new(Arc::clone(&context.config)).map_err(|error| Fault::of(&error, false))?;
-        let pending = Pending { server_name: name.unwrap_or_default(), standing: Arc::clone(&context.standing) };
+        let takes_silence = context.config.alpn_protocols.iter().any(|protocol| protocol == Alpn::H1.id());
+        let standing = Arc::clone(&context.standing);
+        let pending = Pending { server_name: name.unwrap_or_default(), standing, takes_silence };
         let connection = Connection { engine: Engine::new(library), pending: Some(pending) };
         self.stage = Stage::Chosen(Box::new(connection));
         Ok(())
@@ -159,6 +163,10 @@ impl ServerSession {
             group: names::group(state),
             resumed: names::resumed(state),
         });
+        if state.alpn_protocol().is_none() && !pending.takes_silence {
+            let text = "the client offers no protocol (ALPN), and HTTP/1.1 is not spoken here";
+            return Err(Fault::new(Side::Us, FaultKind::NoProtocol, text));
+        }
         let certificates = state.peer_certificates().unwrap_or_default();
         if certificates.iter().map(|der| der.len()).sum::<usize>() > CLIENT_CERTIFICATES_BYTES {
             return Err(Fault::new(

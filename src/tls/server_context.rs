@@ -107,6 +107,14 @@ pub(super) fn root_store<'a>(authorities: impl Iterator<Item = &'a [u8]>) -> Res
     Ok(roots)
 }
 
+/// Whether clients can be judged by these authorities and lists.
+///
+/// # Errors
+/// What the library refuses.
+pub fn check_trust(trust: &Trust) -> Result<(), ContextError> {
+    verifier(&ClientAuth::Off, trust).map(drop)
+}
+
 fn verifier(client_auth: &ClientAuth, trust: &Trust) -> Result<Arc<dyn ClientCertVerifier>, ContextError> {
     let roots = Arc::new(root_store(trust.authorities())?);
     let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider());
@@ -114,7 +122,11 @@ fn verifier(client_auth: &ClientAuth, trust: &Trust) -> Result<Arc<dyn ClientCer
     for (index, list) in lists().enumerate() {
         // One by one, because the library does not say which of them it refuses.
         if let Err(VerifierBuilderError::InvalidCrl(error)) = builder().with_crls([list]).build() {
-            return Err(ContextError::Trust(format!("revocation list {} is not valid DER ({error:?})", index + 1)));
+            return Err(ContextError::Trust(format!(
+                "revocation list {} is not one of RFC 5280 §5 ({error:?}): it needs version 2 with the extensions CRL Number \
+                 and Authority Key Identifier, for `openssl ca` crl_extensions with authorityKeyIdentifier=keyid",
+                index + 1
+            )));
         }
     }
     // Where there are lists, every certificate of a chain has to be covered by a list that has not expired.

@@ -8,7 +8,7 @@ use super::drain::Drain;
 use super::token::Owner;
 use crate::h3::{DropReason, Received};
 use crate::limits;
-use crate::telemetry::kinds::{DatagramDrop, QueueFull};
+use crate::telemetry::kinds::{DatagramDrop, HandshakeFailure, QueueFull};
 use spooky_uring::{End, Event, Io, Lease, StreamId, Token};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -154,6 +154,11 @@ impl<I: Io> Worker<I> {
         let door = &self.clients.doors[usize::from(at)];
         if door.acceptor.is_some() && self.clients.tcp.handshaking() >= limits::TLS_HANDSHAKES {
             self.cells.full.count(QueueFull::Handshakes);
+            self.io.abort(stream);
+            return;
+        }
+        if !self.clients.tcp.takes(peer, self.now) {
+            self.cells.tls.failures.count(HandshakeFailure::Refused);
             self.io.abort(stream);
             return;
         }

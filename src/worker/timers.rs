@@ -36,7 +36,7 @@ pub(super) enum Timer {
 pub(super) fn capacity(generation: &Generation) -> usize {
     let performance = &generation.performance;
     // An exchange that was refused holds an entry too, until the client has its answer.
-    let streams: u64 = generation.listeners.iter().map(|listener| listener.quic.max_streams_bidi).max().unwrap_or(0);
+    let streams = generation.streams_per_connection();
     let clients = performance.share(performance.max_active_connections);
     let dials = u64::from(performance.share(performance.global_inflight_limit));
     let exchanges = u64::from(clients) * streams.max(1) + dials;
@@ -101,6 +101,10 @@ impl<I: Io> Worker<I> {
             return;
         };
         running.exchange.armed = None;
+        if running.exchange.continue_at().is_some_and(|at| at <= self.now) {
+            self.step(slot, |exchange, downstream, _| exchange.tell_to_continue(downstream));
+            return;
+        }
         let (deadline, reason) = self.exchange_deadline(slot);
         if deadline > self.now {
             self.arm_exchange(slot);
@@ -130,6 +134,7 @@ impl<I: Io> Worker<I> {
         }
         let (deadline, _) = self.exchange_deadline(slot);
         let exchange = &mut self.exchanges[slot as usize].exchange;
+        let deadline = exchange.continue_at().map_or(deadline, |at| at.min(deadline));
         match exchange.armed {
             Some((at, _)) if at <= deadline => {}
             Some((_, timer)) if self.wheel.reschedule(timer, deadline) => exchange.armed = Some((deadline, timer)),

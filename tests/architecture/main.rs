@@ -109,6 +109,27 @@ fn rustls_stays_in_tls() {
 }
 
 #[test]
+fn the_library_of_http2_stays_in_h2() {
+    // Our module has the library's name: the library is written `::h2`, or imported from the root of names.
+    let library = |tokens: &[Token], at: usize| {
+        let follows = at > 1 && tokens[at - 2].is_name() && !tokens[at - 2].is("use");
+        let leading = at > 0 && tokens[at - 1].is("::") && !follows;
+        tokens[at].is("h2") && (leading || at > 0 && tokens[at - 1].is("use"))
+    };
+    let sees = |text: &str| {
+        let file = File::rust("src/worker/a.rs", text);
+        (0..file.tokens.len()).any(|at| library(&file.tokens, at))
+    };
+    assert!(sees("fn f(e: ::h2::Error) {}") && sees("use ::h2::client;") && sees("use h2::Reason;"));
+    assert!(!sees("use crate::h2::Settings;") && !sees("use crate::h2; fn f() { h2::code::CANCEL; }"));
+    let found = each_token(&source::rust(&["src"]), |file, tokens, at| {
+        let outside = !file.path.starts_with("src/h2/");
+        (outside && library(tokens, at)).then(|| "the `h2` crate outside src/h2".to_owned())
+    });
+    expect_none("only src/h2 knows the h2 crate", found);
+}
+
+#[test]
 fn unsafe_stays_in_uring() {
     let found = each_token(&source::rust(&["src", "bench", "tests"]), |file, tokens, at| {
         (tokens[at].is("unsafe") && file.path != "src/h3/boring_ffi.rs").then(|| "unsafe".to_owned())

@@ -69,7 +69,7 @@ class Backend:
         self.server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         self.server.add_generic_rpc_handlers([self.echo])
         authority = Authority(folder, "backends")
-        cert, key = authority.host("localhost").files()
+        cert, key = authority.server("localhost", addresses=["127.0.0.1"]).files()
         credentials = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())])
         clear, secure = self.server.add_insecure_port("127.0.0.1:0"), self.server.add_secure_port("127.0.0.1:0", credentials)
         self.server.start()

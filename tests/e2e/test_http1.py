@@ -4,6 +4,7 @@ import hashlib
 import json
 import signal
 import socket
+import ssl
 
 import pytest
 from support import h1
@@ -186,6 +187,14 @@ def test_informational_answers_and_expect(plain, origins, tag):
     assert "expect" in origins.record(tag)["events"]
 
 
+def test_a_client_does_not_wait_for_ever_for_a_backend_that_knows_no_expect(plain):
+    with connect(plain) as client:
+        client.send(request("/inspect", "expect: 100-continue", "content-length: 5", method="POST"))
+        assert client.answer().status == 100
+        client.send("hello")
+        assert json.loads(client.answer().body)["length"] == 5
+
+
 def test_chunked_upload_with_extensions_and_trailers(plain):
     with connect(plain) as client:
         client.send(request("/inspect", "transfer-encoding: chunked", "trailer: x-sum", method="POST"))
@@ -291,6 +300,28 @@ def test_one_connection_too_many(start):
         assert again.answer().status == 200
 
 
+def test_one_address_has_its_share_and_no_more(start):
+    limits = {"max_connections_per_address": 2, "new_connections_per_sec": 1, "new_connections_burst": 4}
+    proxy = start(cleartext="serve", performance={"worker_threads": 1, "pin_workers": False, **limits})
+    with connect(proxy) as one, connect(proxy) as two:
+        for client in (one, two):
+            client.send(request("/bytes/1"))
+            assert client.answer().status == 200
+        with connect(proxy) as three:
+            assert three.is_closed(), "two at once"
+    until(lambda: proxy.total("spooky_connections_active") == 0, 5)
+    refused = 0
+    for _ in range(4):
+        try:
+            with connect(proxy) as client:
+                client.send(request("/bytes/1"))
+                refused += client.answer().status == 0
+        except (ConnectionResetError, BrokenPipeError):
+            refused += 1
+    assert refused >= 1, "four at once, then one a second"
+    assert proxy.total(r'spooky_handshake_failures_total\{.*transport="tcp",reason="refused"') == 1 + refused
+
+
 def test_a_drain_ends_idle_connections_and_finishes_the_rest(start, origins, tag):
     proxy = start(cleartext="serve")
     with connect(proxy) as idle, connect(proxy) as busy:
@@ -304,6 +335,68 @@ def test_a_drain_ends_idle_connections_and_finishes_the_rest(start, origins, tag
         assert (answer.status, answer.whole, len(answer.body)) == (200, True, 160)
         assert busy.is_closed()
     assert proxy.child.wait(10) == 0
+
+
+def test_only_what_is_configured_is_spoken(start, certificate):
+    """Who offers no protocol means HTTP/1.1, and who offers another is refused by name."""
+    proxy = start(listen={"protocols": ["h2"]})
+    with h1.Client(proxy.address, context=h1.trusting(certificate)) as client:
+        try:
+            client.send(request("/bytes/1"))
+            assert client.answer().status == 0
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    with pytest.raises(ssl.SSLError, match="(?i)no_application_protocol|application protocol"):
+        h1.Client(proxy.address, context=h1.trusting(certificate, "http/1.1"))
+    failures = r'spooky_handshake_failures_total\{.*transport="tcp",reason="no_application_protocol"'
+    until(lambda: proxy.total(failures) == 2, 5)
+
+
+def test_versions_of_tls(start, certificate):
+    proxy = start(tls={"min_version": "1.3"})
+    context = h1.trusting(certificate, "http/1.1")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError):
+        h1.Client(proxy.address, context=context)
+    usual = start()
+    with h1.Client(usual.address, context=context) as client:
+        client.send(request("/bytes/1"))
+        assert client.answer().status == 200
+        assert client.socket.version() == "TLSv1.2"
+
+
+def test_a_session_is_resumed_over_tcp_on_any_worker(start, certificate):
+    proxy = start(performance={"worker_threads": 2, "pin_workers": False})
+    context, session = h1.trusting(certificate, "http/1.1"), None
+    for turn in range(8):
+        raw = socket.create_connection(proxy.address, timeout=10)
+        with context.wrap_socket(raw, server_hostname="localhost", session=session) as secured:
+            secured.sendall(request("/bytes/1").encode())
+            assert secured.recv(65_536).startswith(b"HTTP/1.1 200")
+            assert secured.session_reused == (turn > 0)
+            session = secured.session
+    resumed = r'spooky_handshakes_total\{.*transport="tcp",kind="resumed"'
+    until(lambda: proxy.total(resumed) == 7, 5)
+    workers = [proxy.total(rf'spooky_handshakes_total\{{worker="{n}",transport="tcp"') for n in (0, 1)]
+    assert all(workers), "one worker had them all"
+
+
+def test_plain_http_on_the_port_of_tls_is_refused_at_once(start):
+    proxy = start()
+    with h1.Client(proxy.address) as client:
+        client.send(request("/bytes/1"))
+        answer = client.answer()
+        assert (answer.status, answer.body) == (400, b"this port speaks TLS: ask with https://\n")
+        assert client.is_closed()
+    until(lambda: proxy.total(r'spooky_handshake_failures_total\{.*transport="tcp",reason="plain_http"') == 1, 5)
+
+
+def test_handshakes_that_go_nowhere_are_cut(start):
+    proxy = start(performance={"worker_threads": 1, "pin_workers": False, "client_header_timeout": "400ms"})
+    with h1.Client(proxy.address) as silent, h1.Client(proxy.address) as slow:
+        slow.send(b"\x16\x03\x01\x02\x00\x01")
+        assert silent.is_closed() and slow.is_closed()
+    until(lambda: proxy.total(r'spooky_handshake_failures_total\{.*transport="tcp",reason="timeout"') == 2, 5)
 
 
 def test_redirect_to_https(start):

@@ -31,7 +31,7 @@ class Refusing:
     def __init__(self, folder, certificate, origins, hole):
         origin = origins.address("main")
         # Nobody here trusts who signed its certificate.
-        self.strange = Origins(folder, "main", "strange:https", files=Authority(folder, "strangers").host("localhost").files())
+        self.strange = Origins(folder, "main", "strange:https", files=Authority(folder, "strangers").server("localhost", addresses=["127.0.0.1"]).files())
         authority = Authority(folder, "clients")
         policy = {"enabled": True, "ca_file": str(authority.path)}
         guarded = {"server_name": "guarded.origin.test", "cert": str(certificate.cert), "key": str(certificate.key)}

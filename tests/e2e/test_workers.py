@@ -9,7 +9,7 @@ import socket
 import struct
 
 import pytest
-from support import content
+from support import content, h1
 from support.curl import fetch
 from support.ports import free
 from support.process import until
@@ -178,15 +178,38 @@ def test_one_inherited_socket_serves_one_worker(start, origins):
         ({"sockets": lambda port: shared(port, 3)}, ["3 sockets for 2 workers", "worker_threads = 3"]),
         ({"sockets": alone, "socket_name": "other"}, ["no listener has this name", "FileDescriptorName="]),
         ({"sockets": lambda port: alone(0)}, ["it is bound to 127.0.0.1:", "ListenDatagram="]),
-        ({"sockets": lambda port: [socket.create_server(("127.0.0.1", port))]}, ["not a datagram socket"]),
+        (
+            {"sockets": lambda port: [socket.create_server(("127.0.0.1", port))], "listen": {"protocols": ["h3"]}},
+            ["its protocols take no connections", "ListenStream="],
+        ),
+        ({"sockets": alone, "listen": {"protocols": ["h2"]}}, ["its protocols take no datagrams", "ListenDatagram="]),
     ],
-    ids=["too-many", "name", "address", "stream"],
+    ids=["too-many", "name", "address", "stream", "datagram"],
 )
 def test_inherited_sockets_that_do_not_fit_are_refused(start, origins, options, words):
     with pytest.raises(AssertionError) as refused:
         start(Upstream("main", origins.address("main")), performance=TWO, **options)
     for word in words:
         assert word in str(refused.value)
+
+
+def test_an_inherited_listening_socket_is_one_of_a_group(start, origins, certificate):
+    """Systemd hands over one; the other worker listens beside it, and both serve."""
+
+    def listening(port):
+        server = socket.create_server(("127.0.0.1", port))
+        server.setblocking(False)
+        return [server]
+
+    sockets = {"sockets": listening}
+    proxy = start(Upstream("main", origins.address("main")), performance=TWO, **sockets)
+    assert fetch(proxy, "/bytes/1000").length == 1000
+    for _ in range(24):
+        with h1.Client(proxy.address, context=h1.trusting(certificate, "http/1.1")) as client:
+            client.send("GET /bytes/7 HTTP/1.1\r\nhost: a.test\r\n\r\n")
+            assert len(client.answer().body) == 7
+    opened = per_worker(proxy, "spooky_connections_opened_total", 'protocol="h1"')
+    assert sum(opened.values()) == 24 and len([n for n in opened.values() if n]) == 2, opened
 
 
 async def test_many_clients_spread_over_workers_and_all_are_served(start, h3, origins):

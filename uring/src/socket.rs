@@ -100,11 +100,7 @@ impl UdpSocket {
         if get(&descriptor, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_DGRAM {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a datagram socket"));
         }
-        // The ring waits by itself, and answers EAGAIN on sockets that do not block.
-        // SAFETY: takes no pointers.
-        let flags = check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_GETFL) })?;
-        // SAFETY: as above.
-        check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
+        set_blocking(&descriptor)?;
         let options = UdpOptions { address: local, ..*options };
         prepare_udp(&descriptor, &options)?;
         Self::finish(descriptor, &options)
@@ -285,11 +281,20 @@ impl Listener {
     /// Takes over a listening socket (inherited).
     ///
     /// # Errors
-    /// When it has no address.
+    /// When it is no socket.
     pub fn from_inherited(descriptor: OwnedFd) -> io::Result<Self> {
+        set_blocking(&descriptor)?;
         let _ = set(&descriptor, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
         let local = local_address(&descriptor).ok();
         Ok(Self { descriptor, local })
+    }
+
+    /// Lets other sockets of the same user listen on its address beside it (SO_REUSEPORT).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn share_port(&self) -> io::Result<()> {
+        set(&self.descriptor, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
     }
 
     fn start(descriptor: OwnedFd, backlog: i32) -> io::Result<Self> {
@@ -388,6 +393,14 @@ fn new_socket(family: i32, kind: i32) -> io::Result<OwnedFd> {
         set(&socket, libc::SOL_IPV6, libc::IPV6_V6ONLY, 0)?;
     }
     Ok(socket)
+}
+
+/// The ring waits by itself, and answers EAGAIN on sockets that do not block.
+fn set_blocking(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    let flags = check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) }).map(drop)
 }
 
 /// Whether a socket carries a stream of bytes.

@@ -108,8 +108,15 @@ pub(super) fn check_trust(
     authorities: &Located<FilePath>,
     lists: Option<&Located<FilePath>>,
 ) {
-    let Err(error) = Trust::from_files(&authorities.value.0, lists.map(|lists| lists.value.0.as_path())) else {
-        return;
+    let error = match Trust::from_files(&authorities.value.0, lists.map(|lists| lists.value.0.as_path())) {
+        Ok(trust) => {
+            // Two TLS stacks judge by the same files, and the one for TCP is the stricter reader.
+            if let Err(error) = tls::check_trust(&trust) {
+                compiler.report(Diagnostic::error(error.to_string()).at(lists.unwrap_or(authorities).place, ""));
+            }
+            return;
+        }
+        Err(error) => error,
     };
     let of_lists = match &error {
         TrustError::NoRevocationList | TrustError::BadRevocationList(_) | TrustError::TooManyRevocationLists => true,
@@ -137,27 +144,27 @@ pub(super) fn check_authorities(compiler: &mut Compiler<'_>, path: &Located<File
         Kind::File => Authorities::file(&path.value.0),
         Kind::Folder => Authorities::folder(&path.value.0),
     };
-    check_found(compiler, found, path.place);
+    check_found(compiler, found, path.place, "");
 }
 
 /// The system's authorities, which backends at `address` are judged by.
 pub(super) fn check_system_authorities(compiler: &mut Compiler<'_>, address: Place) {
-    check_found(compiler, Authorities::system(), address);
+    check_found(compiler, Authorities::system(), address, "is judged by the system's authorities");
 }
 
-fn check_found(compiler: &mut Compiler<'_>, found: Result<Authorities, AuthoritiesError>, place: Place) {
+fn check_found(compiler: &mut Compiler<'_>, found: Result<Authorities, AuthoritiesError>, place: Place, label: &str) {
     match found {
         // Certificates that are well-formed can still be none that TLS takes.
         Ok(found) => {
             let verify = Verify::Certificates { authorities: Arc::new(found), strict_sni: true };
             if let Err(error) = tls::ClientContext::new(&tls::ClientSettings::new(verify)) {
-                compiler.report(Diagnostic::error(error.to_string()).at(place, ""));
+                compiler.report(Diagnostic::error(error.to_string()).at(place, label));
             }
         }
         Err(error) => {
             let denied = matches!(&error, AuthoritiesError::File(IdentityError::Read { error, .. })
                 if error.kind() == io::ErrorKind::PermissionDenied);
-            compiler.report(Diagnostic::error(error.to_string()).at(place, "").denied(denied));
+            compiler.report(Diagnostic::error(error.to_string()).at(place, label).denied(denied));
         }
     }
 }

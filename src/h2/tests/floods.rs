@@ -132,6 +132,18 @@ fn being_made_to_reset_counts_as_much() {
 }
 
 #[test]
+fn heads_that_are_too_large_are_ended_although_they_are_answered() {
+    // Above our limit, below the library's, and within one frame.
+    let long = "v".repeat(135);
+    let mut fields = POST.to_vec();
+    fields.extend([("x", long.as_str()); 100]);
+    let mut server = Server::new();
+    let (times, _) = flood(&mut server, |n| headers(2 * n + 1, &fields, true));
+    assert!((250..1_100).contains(&times), "{times}");
+    assert_calmed(&mut server, Glitch::Malformed);
+}
+
+#[test]
 fn malformed_requests_without_end_are_ended() {
     let mut server = Server::new();
     let (times, _) = flood(&mut server, |n| headers(2 * n + 1, &[(":method", "GET")], true));

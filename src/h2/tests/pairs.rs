@@ -3,7 +3,8 @@
 use super::super::{ClientConnection, Closer, NotOpened, ServerConnection, Settings, code};
 use super::support::*;
 use crate::http::{
-    Authority, Event, Fields, Method, Output, PathPair, Reason, RequestHead, ResponseHead, StreamRef, Target,
+    Authority, Event, Fields, HeadLimits, Method, Output, PathPair, Reason, RequestHead, ResponseHead, StreamRef,
+    Target,
 };
 use spooky_uring::Chunk;
 use std::time::Instant;
@@ -22,10 +23,10 @@ fn get() -> RequestHead {
 }
 
 /// A small generator (xorshift64*).
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -349,6 +350,41 @@ fn a_sign_of_life_is_answered() {
     pair.run();
     assert!(pair.client.take_pong() && !pair.client.take_pong());
     assert!(pair.client.ping());
+}
+
+#[test]
+fn extended_connect_opens_a_stream_both_ways_where_it_is_offered() {
+    let mut head = request(Method::Connect, "/chat");
+    head.protocol = Some("websocket".into());
+    let mut pair = Pair::new();
+    pair.run();
+    assert!(!pair.client.takes_extended_connect());
+    assert_eq!(pair.client.open(&head, "a", false), Err(NotOpened::Unsendable));
+
+    let offering = HeadLimits { extended_connect: true, ..HeadLimits::REQUEST };
+    let mut pair = Pair::with(Settings::CLIENT, Settings { head: offering, ..Settings::SERVER }, 1);
+    pair.run();
+    assert!(pair.client.takes_extended_connect());
+    let stream = pair.client.open(&head, "a", false).unwrap();
+    let (server, _) = pair.run();
+    let (_, Event::Head { head: got, end: false }) = &server[0] else { panic!("{server:?}") };
+    assert_eq!((&got.method, got.protocol.as_deref()), (&Method::Connect, Some("websocket")));
+    assert_eq!(got.target.matched(), Some("/chat"));
+    pair.server.send_head(stream, &ResponseHead::new(200), false);
+    pair.server.grant(stream, 100);
+    pair.client.grant(stream, 100);
+    assert_eq!(said(&pair.run().1), ["1: head"]);
+    pair.client.send_body(stream, Chunk::copy_from(b"ping"));
+    pair.server.send_body(stream, Chunk::copy_from(b"pong!"));
+    let (server, client) = pair.run();
+    assert_eq!((shapes(&server), said(&client)), (vec!["1: body 4".to_owned()], vec!["1: body 5".to_owned()]));
+    // Half closed: the server speaks on.
+    pair.client.end(stream);
+    assert_eq!(shapes(&pair.run().0), ["1: end"]);
+    pair.server.send_body(stream, Chunk::copy_from(b"last"));
+    pair.server.end(stream);
+    assert_eq!(said(&pair.run().1), ["1: body 4", "1: end"]);
+    assert_eq!((pair.client.streams_open(), pair.server.streams_open()), (0, 0));
 }
 
 /// A client of ours whose backend is the test.

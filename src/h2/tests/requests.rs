@@ -363,3 +363,57 @@ fn large_pieces_leave_by_reference() {
     }
     assert!(by_reference > 15_000, "{by_reference}");
 }
+
+/// What docs/TESTING.md says of the library.
+#[test]
+fn answers_that_the_library_makes() {
+    let with = |extra: &[(&'static str, &'static str)]| [&GET[..], extra].concat();
+    let path = |path: &'static str| [&GET[..3], &[(":path", path)]].concat();
+    let closed = (kind::GOAWAY, code::PROTOCOL_ERROR);
+    let reset = (kind::RST_STREAM, code::PROTOCOL_ERROR);
+    let cases = [
+        (with(&[("X-Upper", "1")]), closed),
+        (with(&[("x", "a\nb")]), closed),
+        (with(&[("", "no name")]), closed),
+        ([&[(":unknown", "1")], &GET[..]].concat(), closed),
+        ([&GET[..], &[(":path", "/")]].concat(), reset),
+        (with(&[("upgrade", "websocket")]), reset),
+        (with(&[("transfer-encoding", "chunked")]), reset),
+        (with(&[("content-length", "x")]), reset),
+        (with(&[("content-length", "1"), ("content-length", "2")]), reset),
+        (with(&[("content-length", "1")]), reset),
+        (path("/?a=\""), reset),
+        (path(""), reset),
+        (GET[1..].to_vec(), reset),
+        ([&[(":protocol", "websocket")], &GET[..]].concat(), reset),
+        ([&[(":status", "200")], &GET[..]].concat(), reset),
+    ];
+    for (fields, expected) in cases {
+        let mut server = Server::new();
+        server.all_frames();
+        server.send(&headers(1, &fields, true));
+        assert!(server.events().is_empty(), "{fields:?}");
+        let frames = server.all_frames();
+        let said = frames.iter().find(|frame| matches!(frame.kind, kind::GOAWAY | kind::RST_STREAM));
+        assert_eq!(said.map(|frame| (frame.kind, frame.code())), Some(expected), "{fields:?}");
+    }
+}
+
+#[test]
+fn a_fragment_never_reaches_us_and_a_huge_head_is_answered_by_the_library() {
+    let mut server = Server::new();
+    server.send(&headers(1, &[&GET[..3], &[(":path", "/a?b#c")]].concat(), true));
+    let Event::Head { head, .. } = server.event() else { panic!("no head") };
+    assert_eq!(head.target.path().map(|path| path.forwarded()), Some("/a?b"));
+    server.all_frames();
+    let long = "x".repeat(12_000);
+    server.send(&frame(kind::HEADERS, 1, 3, &block(&[&GET[..], &[("a", &*long)]].concat())));
+    server.send(&frame(kind::CONTINUATION, 0, 3, &block(&[("b", &*long)])));
+    server.send(&frame(kind::CONTINUATION, END_HEADERS, 3, &block(&[("c", &*long)])));
+    assert!(server.events().is_empty());
+    let frames = server.frames();
+    assert_eq!((frames[0].kind, frames[0].flags, frames[0].stream), (kind::HEADERS, END_HEADERS | END_STREAM, 3));
+    assert_eq!(server.connection.close_cause(), None);
+    server.send(&headers(5, &GET, true));
+    assert_eq!(shapes(&server.events()), ["5: head end"]);
+}

@@ -2,7 +2,7 @@
 
 use super::bad_input::serves_the_next;
 use super::support::*;
-use crate::h3::{CloseCause, Closer, Glitch, code};
+use crate::h3::{CloseCause, Closer, Glitch, QuicSettings, code};
 use quiche::Shutdown;
 
 /// Does `act` before each turn until the connection is closed for it, in at most `turns`.
@@ -64,6 +64,16 @@ fn malformed_requests() {
         for n in 0..10 {
             let head = [(":method", "GET"), (":scheme", "https"), (":path", "/"), ("X-Upper", "1")];
             world.client.raw_request(4 * (10 * turn as u64 + n), &head, true);
+        }
+    });
+}
+
+#[test]
+fn requests_whose_heads_are_too_large() {
+    let long = "v".repeat(QuicSettings::default().head.bytes);
+    floods(Glitch::Malformed, 600, |world, _| {
+        for _ in 0..4 {
+            world.client.request(&Client::head("GET", "/a", &[("x", &long)]), true);
         }
     });
 }

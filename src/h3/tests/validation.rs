@@ -2,8 +2,9 @@
 
 use super::support::*;
 use crate::h3::cid::CID_LEN;
-use crate::h3::{AddressLimits, DropReason, Endpoint, EndpointKeys, QuicSettings, Rate, Received, Retry};
+use crate::h3::{DropReason, Endpoint, EndpointKeys, QuicSettings, Received, Retry};
 use crate::limits::quic::{RESETS_PER_SECOND, RETRY_TOKEN_LIFE};
+use crate::limits::{AddressLimits, Rate};
 use crate::telemetry::WallClock;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};

@@ -104,7 +104,7 @@ impl Clients {
         };
         Self {
             quic: quic.into_iter().map(|(endpoint, socket)| quic::Listener::new(endpoint, socket)).collect(),
-            tcp: table::Table::new(times, bounds),
+            tcp: table::Table::new(times, bounds, performance.address_limits()),
             doors,
             most: performance.share(performance.max_active_connections) as usize,
             unsecured: Rc::default(),

@@ -5,6 +5,7 @@ use super::tcp::Tcp;
 use crate::h1;
 use crate::h2;
 use crate::identity::Handshake;
+use crate::limits::{AddressLimits, Addresses};
 use crate::telemetry::kinds::Protocol;
 use crate::tls;
 use slab::Slab;
@@ -54,6 +55,8 @@ pub(in crate::worker) struct Table {
     closed: [u64; 2],
     /// Connections whose TLS handshake is not over.
     handshaking: usize,
+    /// What addresses have open.
+    addresses: Addresses,
 }
 
 fn place(protocol: Protocol) -> usize {
@@ -62,8 +65,14 @@ fn place(protocol: Protocol) -> usize {
 
 impl Table {
     /// An empty one.
-    pub(in crate::worker) fn new(times: Times, bounds: Bounds) -> Self {
-        Self { slab: Slab::new(), times, bounds, opened: [0; 2], closed: [0; 2], handshaking: 0 }
+    pub(in crate::worker) fn new(times: Times, bounds: Bounds, addresses: AddressLimits) -> Self {
+        let addresses = Addresses::new(addresses);
+        Self { slab: Slab::new(), times, bounds, opened: [0; 2], closed: [0; 2], handshaking: 0, addresses }
+    }
+
+    /// Whether an address may open one more.
+    pub(in crate::worker) fn takes(&self, address: SocketAddr, now: Instant) -> bool {
+        self.addresses.check(address, now).is_ok()
     }
 
     /// Adds a connection that was just accepted at a door.
@@ -72,7 +81,11 @@ impl Table {
             Some(_) => self.handshaking += 1,
             None => self.opened[0] += 1,
         }
-        let slot = self.slab.insert(Tcp::new(stream, door, peer, &self.bounds, now)) as u32;
+        let mut tcp = Tcp::new(stream, door, peer, &self.bounds, now);
+        if !self.addresses.is_off() {
+            tcp.charged = self.addresses.charge(peer, now);
+        }
+        let slot = self.slab.insert(tcp) as u32;
         Key { slot, stream }
     }
 
@@ -116,6 +129,9 @@ impl Table {
     pub(in crate::worker) fn remove(&mut self, key: Key) -> Option<(Tcp, bool)> {
         self.get_mut(key)?;
         let tcp = self.slab.remove(key.slot as usize);
+        if let Some(charged) = tcp.charged {
+            self.addresses.release(charged);
+        }
         let handshakes = tcp.handshakes;
         if handshakes {
             self.handshaking -= 1;

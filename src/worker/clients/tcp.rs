@@ -11,9 +11,10 @@ use super::{Client, Door};
 use crate::exchange::Downstream;
 use crate::h1::{Closing, ServerConnection};
 use crate::h2;
+use crate::http::respond;
 use crate::http::{Event, NO_OWNER, Output, Reason, RequestHead, Scheme, StreamRef};
 use crate::identity::{Handshake, ShownCertificate};
-use crate::limits;
+use crate::limits::{self, AddressKey};
 use crate::telemetry::kinds;
 use crate::tls::{self, Alpn, ServerSession};
 use spooky_uring::{Chunk, Io, Lease, StreamId};
@@ -64,6 +65,8 @@ pub(in crate::worker) struct Tcp {
     pub listener: u16,
     /// The other side.
     pub peer: SocketAddr,
+    /// What was charged for it.
+    pub(super) charged: Option<AddressKey>,
     /// What is kept for every connection.
     pub client: Client,
     /// The value of Alt-Svc in responses.
@@ -106,6 +109,7 @@ impl Tcp {
             stream,
             listener: door.listener,
             peer,
+            charged: None,
             client: Client::default(),
             alt_svc: door.alt_svc.clone(),
             tls: door.acceptor.as_ref().map(|acceptor| Box::new(ServerSession::new(acceptor))),
@@ -193,7 +197,11 @@ impl Tcp {
 
     /// TLS cannot go on.
     fn fail(&mut self, fault: tls::Fault) {
-        self.life = if fault.tells { Life::Ending } else { Life::Gone };
+        let mistaken = fault.kind == tls::FaultKind::PlainHttp;
+        if mistaken {
+            self.sealed.push(Chunk::from_static(respond::SPEAK_TLS));
+        }
+        self.life = if fault.tells || mistaken { Life::Ending } else { Life::Gone };
         self.protocol.receive_reset();
         self.settled = Some(Err(fault));
     }

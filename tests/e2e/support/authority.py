@@ -1,4 +1,4 @@
-"""An authority that signs clients' certificates, and takes them back; backends' certificates too."""
+"""An authority that signs certificates of clients, and takes them back, and of backends."""
 
 import datetime
 import ipaddress
@@ -16,7 +16,7 @@ def named(text):
 
 
 class Badge:
-    """A client's certificate and key."""
+    """A certificate and its key."""
 
     def __init__(self, certificate, key, folder):
         self.certificate, self.key, self.folder = certificate, key, folder
@@ -53,19 +53,23 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         return Badge(self._sign(key, named(name), ca=False, days=days), key, self.folder)
 
-    def host(self, *names, addresses=("127.0.0.1",), days=10):
-        """A backend's certificate; `files` has its paths."""
+    def server(self, *names, addresses=(), days=10):
+        """The badge of a server that has these names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = [x509.DNSName(name) for name in names]
         alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-        signed = self._sign(key, named(names[0]), ca=False, days=days, alternatives=alternatives)
-        return Badge(signed, key, self.folder)
+        subject = named(names[0] if names else addresses[0])
+        return Badge(self._sign(key, subject, ca=False, days=days, alternatives=alternatives), key, self.folder)
 
     def revoke(self, *badges):
         """The path of a list of the revoked certificates."""
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateRevocationListBuilder().issuer_name(named(self.name))
         builder = builder.last_update(now - DAY).next_update(now + DAY)
+        # Both are required (RFC 5280, 5.2).
+        builder = builder.add_extension(x509.CRLNumber(1), critical=False)
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
         for badge in badges:
             revoked = x509.RevokedCertificateBuilder().serial_number(badge.certificate.serial_number)
             builder = builder.add_revoked_certificate(revoked.revocation_date(now - DAY).build())
@@ -73,7 +77,7 @@ class Authority:
         path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         return path
 
-    def _sign(self, key, subject, ca, days=10, alternatives=None):
+    def _sign(self, key, subject, ca, days=10, alternatives=()):
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
@@ -85,9 +89,9 @@ class Authority:
             .not_valid_after(now + days * DAY)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         if not ca:
             usage = ExtendedKeyUsageOID.SERVER_AUTH if alternatives else ExtendedKeyUsageOID.CLIENT_AUTH
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        if alternatives:
-            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         return builder.sign(self.key, hashes.SHA256())

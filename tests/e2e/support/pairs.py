@@ -35,7 +35,7 @@ class Pairs:
     def __init__(self, folder, certificate):
         listeners = ["h1", "h1s:https", "h2:h2", "h2c:h2c"]
         authority = Authority(folder, "backends")
-        files = authority.host("localhost").files()
+        files = authority.server("localhost", addresses=["127.0.0.1"]).files()
         self.origins = Origins(folder, *listeners, files=files)
         self.web = Nginx(folder, files=files, sizes=(1, 13_000, 1 << 20))
         addresses = {name.partition(":")[0]: self.origins.address(name.partition(":")[0]) for name in listeners}

@@ -7,6 +7,7 @@
 mod config;
 mod dns;
 mod h1;
+mod h2;
 mod normalize;
 mod quic;
 mod tls;
@@ -14,6 +15,7 @@ mod tls;
 pub use config::config;
 pub use dns::dns_answer;
 pub use h1::{h1_chunked, h1_request, h1_response};
+pub use h2::{h2_client, h2_server};
 pub use normalize::normalize;
 pub use quic::connection_id;
 pub use tls::tls_hello;

@@ -1,12 +1,12 @@
 //! Owns what one address may open: connections at once, and new ones per second. Off unless an operator sets them.
 //!
-//! Only an address that has proved itself is charged, by a token or by a completed handshake: nobody can use up the share
-//! of another by writing its address on packets. An IPv6 client is its /64, since it has all of that to choose from.
+//! Only an address that has proved itself is charged, by a token, a completed handshake or a TCP connection: nobody can use up
+//! the share of another by writing its address on packets. An IPv6 client is its /64, since it has all of that to choose from.
 //!
 //! The table is bounded. An entry leaves it only when it says nothing any more: no connection is open and the rate's credit
 //! is whole again. So filling the table frees nobody; addresses that find no room are not limited, and counted.
 
-use crate::limits::quic::ADDRESSES;
+use super::quic::ADDRESSES;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// What one address may open on one endpoint.
+/// What one address may open, over QUIC on one endpoint, or over TCP on one worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressLimits {
     /// Connections at once; `None`: any number.
@@ -31,14 +31,17 @@ pub struct AddressLimits {
 
 /// Which limit an address has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
+pub enum Reached {
+    /// Connections at once.
     Connections,
+    /// New ones over time.
     Rate,
 }
 
 /// An address as far as it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum AddressKey {
+pub enum AddressKey {
+    /// All of it.
     V4(u32),
     /// The upper half.
     V6(u64),
@@ -62,7 +65,7 @@ struct Entry {
 }
 
 /// The addresses that have something open, or had a moment ago.
-pub(super) struct Addresses {
+pub struct Addresses {
     limits: AddressLimits,
     bound: usize,
     /// Hashed with a secret: clients choose the keys.
@@ -77,17 +80,21 @@ pub(super) struct Addresses {
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
 impl Addresses {
-    pub(super) fn new(limits: AddressLimits) -> Self {
+    /// None yet.
+    pub fn new(limits: AddressLimits) -> Self {
         Self { limits, bound: ADDRESSES, table: HashMap::new(), start: None, swept: None }
     }
 
     /// Whether nothing is limited, so that nothing has to be kept.
-    pub(super) fn is_off(&self) -> bool {
+    pub fn is_off(&self) -> bool {
         self.limits == AddressLimits::default()
     }
 
     /// Whether an address may open one more.
-    pub(super) fn check(&self, address: SocketAddr, now: Instant) -> Result<(), Reached> {
+    ///
+    /// # Errors
+    /// The limit that it has reached.
+    pub fn check(&self, address: SocketAddr, now: Instant) -> Result<(), Reached> {
         if self.is_off() {
             return Ok(());
         }
@@ -109,7 +116,7 @@ impl Addresses {
 
     /// Charges an address that has proved itself for one connection. The key goes back to [`Self::release`] with the
     /// connection; `None`: there is no room to remember it.
-    pub(super) fn charge(&mut self, address: SocketAddr, now: Instant) -> Option<AddressKey> {
+    pub fn charge(&mut self, address: SocketAddr, now: Instant) -> Option<AddressKey> {
         let key = AddressKey::of(address);
         self.start.get_or_insert(now);
         let at = self.micros(now);
@@ -128,7 +135,7 @@ impl Addresses {
     }
 
     /// A connection that was charged is gone.
-    pub(super) fn release(&mut self, key: AddressKey) {
+    pub fn release(&mut self, key: AddressKey) {
         if let Some(entry) = self.table.get_mut(&key) {
             entry.connections = entry.connections.saturating_sub(1);
             if entry.connections == 0 && entry.whole_at == 0 {
