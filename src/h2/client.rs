@@ -11,7 +11,7 @@ use super::pipe::{Payload, Transport};
 use super::settings::Settings;
 use super::streams::{Opening, Receiving, Sending, Stream};
 use super::{CloseCause, Closer, id};
-use crate::http::{Event, Fields, Method, Output, Reason, Refusal, RequestHead, ResponseHead, StreamRef};
+use crate::http::{Event, Fields, Output, Reason, Refusal, RequestHead, ResponseHead, StreamRef};
 use crate::limits::h2 as limits;
 use ::h2::client::{self, SendRequest};
 use ::h2::{Ping, PingPong};
@@ -91,6 +91,9 @@ impl ClientConnection {
         }
         let scheme = self.machine.settings.scheme;
         let request = heads::request_out(head, authority, scheme).map_err(|heads::Unsendable| NotOpened::Unsendable)?;
+        if head.protocol.is_some() && !self.takes_extended_connect() {
+            return Err(NotOpened::Unsendable);
+        }
         if end && head.content_length.is_some_and(|length| length > 0) {
             return Err(NotOpened::Unsendable);
         }
@@ -107,7 +110,7 @@ impl ClientConnection {
         let id = response.stream_id().as_u32();
         let mut stream = Stream::new(Opening::Response(response), None, false);
         stream.receiving = Receiving::Open;
-        stream.tunnel = head.method == Method::Connect;
+        stream.tunnel = head.protocol.is_some();
         stream.sending = if end { Sending::Ending } else { Sending::Open };
         stream.send_left = if end { Some(0) } else { head.content_length };
         stream.out = Some(out);
@@ -317,7 +320,7 @@ impl ClientConnection {
 fn read_head(machine: &mut Machine, id: u32) -> Option<Event<ResponseHead>> {
     let limits = machine.settings.head;
     let stream = machine.streams.get_mut(&id)?;
-    let method = if stream.tunnel { Method::Connect } else { Method::Get };
+    let tunnel = stream.tunnel;
     let Opening::Response(response) = &mut stream.opening else {
         return None;
     };
@@ -329,7 +332,7 @@ fn read_head(machine: &mut Machine, id: u32) -> Option<Event<ResponseHead>> {
         Poll::Ready(Some(Ok(response))) => {
             stream.informational += 1;
             let enough = stream.informational > limits::INFORMATIONAL_MAX;
-            return Some(match heads::response_in(&response.into_parts().0, &method, &limits) {
+            return Some(match heads::response_in(&response.into_parts().0, tunnel, &limits) {
                 Ok(_) if enough => refuse(machine, id, Reason::UpstreamMalformed),
                 Ok(head) => Event::Informational(head),
                 Err(fault) => refuse(machine, id, fault.reason),
@@ -338,7 +341,7 @@ fn read_head(machine: &mut Machine, id: u32) -> Option<Event<ResponseHead>> {
         Poll::Ready(None) => match Pin::new(response).poll(&mut context) {
             Poll::Ready(Ok(response)) => {
                 let (parts, body) = response.into_parts();
-                let head = match heads::response_in(&parts, &method, &limits) {
+                let head = match heads::response_in(&parts, tunnel, &limits) {
                     Ok(head) => head,
                     Err(fault) => return Some(refuse(machine, id, fault.reason)),
                 };

@@ -34,7 +34,7 @@ impl Settings {
         connection_window: limits::CONNECTION_WINDOW,
         queue_bytes: limits::QUEUE_BYTES,
         pooled_bytes: limits::POOLED_BYTES,
-        extended_connect: false,
+        extended_connect: true,
     };
 
     /// The defaults towards backends.
