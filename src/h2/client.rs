@@ -41,6 +41,7 @@ pub struct ClientConnection {
     machine: Machine,
     /// `None`: closed.
     library: Option<Box<Library>>,
+    settled: bool,
     cause: Option<CloseCause>,
 }
 
@@ -55,7 +56,7 @@ impl ClientConnection {
             Poll::Ready(Err(_)) | Poll::Pending => None,
         };
         let cause = library.is_none().then_some(CloseCause { by: Closer::Us, code: code::INTERNAL_ERROR });
-        Self { machine, library, cause }
+        Self { machine, library, settled: false, cause }
     }
 
     /// Whether another exchange can be opened now. Before the backend's settings came it takes
@@ -71,9 +72,9 @@ impl ClientConnection {
         theirs.min(self.machine.settings.streams as usize)
     }
 
-    /// Whether the backend's settings came: what [`Self::most_streams`] says is its own word then.
+    /// Whether the backend's settings came and were read: what [`Self::most_streams`] says is its own word then.
     pub fn is_settled(&self) -> bool {
-        self.machine.settings_came
+        self.settled
     }
 
     /// Whether the backend offers extended CONNECT (RFC 8441). Known when [`Self::is_settled`].
@@ -295,6 +296,8 @@ impl ClientConnection {
             None => Poll::Pending,
         };
         self.machine.settle();
+        // Bytes that passed are not read yet while the library waits to write.
+        self.settled |= self.machine.settings_came && !self.machine.recheck;
         match polled {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => self.finish(CloseCause { by: Closer::Peer, code: code::NO_ERROR }),

@@ -39,7 +39,8 @@ impl Key {
         let (digits, padding) = text.split_at(22);
         let digit = |byte: &u8| ALPHABET.iter().position(|one| one == byte);
         // Of the last digit only the two bits count that are left of sixteen bytes.
-        let whole = digits.iter().all(|byte| digit(byte).is_some()) && digit(&text[21]).is_some_and(|bits| bits % 16 == 0);
+        let whole =
+            digits.iter().all(|byte| digit(byte).is_some()) && digit(&text[21]).is_some_and(|bits| bits % 16 == 0);
         (whole && padding == b"==").then_some(Self(text))
     }
 

@@ -3,7 +3,8 @@
 use super::super::{ClientConnection, Closer, NotOpened, ServerConnection, Settings, code};
 use super::support::*;
 use crate::http::{
-    Authority, Event, Fields, Method, Output, PathPair, Reason, RequestHead, ResponseHead, StreamRef, Target,
+    Authority, Event, Fields, Known, Method, Output, PathPair, Protocol, Reason, RequestHead, ResponseHead, StreamRef,
+    Target,
 };
 use spooky_uring::Chunk;
 use std::time::Instant;
@@ -542,4 +543,69 @@ fn a_flood_of_the_backend_ends_its_connection() {
     let frames = backend.frames();
     assert_eq!(frames.last().map(|last| (last.kind, last.code())), Some((kind::GOAWAY, code::ENHANCE_YOUR_CALM)));
     assert!(backend.client.is_closed());
+}
+
+/// A request for a tunnel.
+fn websocket() -> RequestHead {
+    let mut head = request(Method::Get, "/chat");
+    head.protocol = Some(Protocol::WebSocket { key: None });
+    head.fields.push(b"sec-websocket-version", b"13");
+    head
+}
+
+#[test]
+fn a_tunnel_passes_from_one_side_to_the_other() {
+    let mut pair = Pair::new();
+    while pair.carry() {}
+    assert!(!pair.client.is_settled(), "its settings came, but nobody read them");
+    assert!(pair.client.next_event().is_none());
+    assert!(pair.client.is_settled() && pair.client.takes_extended_connect());
+    let stream = pair.client.open(&websocket(), "example.org", false).unwrap();
+    while pair.carry() {}
+    let Some((at, Event::Head { head, end: false })) = pair.server.next_event() else { panic!("a head") };
+    assert_eq!((head.protocol, head.method), (Some(Protocol::WebSocket { key: None }), Method::Get));
+    assert_eq!(head.target.path().map(PathPair::forwarded), Some("/chat"));
+    pair.server.send_head(at.stream, &ResponseHead::new(200), false);
+    pair.server.grant(at.stream, 100);
+    while pair.carry() {}
+    let Some((_, Event::Head { head, end: false })) = pair.client.next_event() else { panic!("a head") };
+    assert_eq!(head.status, 200);
+    pair.client.send_body(stream, Chunk::copy_from(b"up"));
+    pair.client.end(stream);
+    while pair.carry() {}
+    assert!(matches!(pair.server.next_event(), Some((_, Event::Body(body))) if &*body == b"up"));
+    assert!(matches!(pair.server.next_event(), Some((_, Event::End))));
+    pair.server.send_body(at.stream, Chunk::copy_from(b"down"));
+    pair.server.end(at.stream);
+    pair.client.grant(stream, 100);
+    while pair.carry() {}
+    assert!(matches!(pair.client.next_event(), Some((_, Event::Body(body))) if &*body == b"down"));
+    assert!(matches!(pair.client.next_event(), Some((_, Event::End))));
+    assert!(pair.client.next_event().is_none());
+    assert_eq!((pair.client.streams_open(), pair.server.streams_open()), (0, 0));
+}
+
+#[test]
+fn a_backend_that_does_not_offer_tunnels_is_not_asked() {
+    let mut backend = Backend::settled(&[]);
+    assert!(!backend.client.takes_extended_connect());
+    assert_eq!(backend.client.open(&websocket(), "a", false), Err(NotOpened::Unsendable));
+    assert!(backend.frames().is_empty());
+    assert!(backend.client.open(&get(), "a", true).is_ok());
+}
+
+#[test]
+fn a_backend_opens_a_tunnel_by_success_and_refuses_it_by_anything_else() {
+    for (status, told, passed) in [("204", "head", 200), ("403", "head", 403), ("101", "refused 502", 0)] {
+        let mut backend = Backend::settled(&[0, 8, 0, 0, 0, 1]);
+        backend.client.open(&websocket(), "a", false).unwrap();
+        backend.frames();
+        backend.send(&headers(1, &[(":status", status), ("sec-websocket-accept", "x")], false));
+        let Some((_, event)) = backend.client.next_event() else { panic!("{status}") };
+        assert_eq!(shape(&event), told, "{status}");
+        if let Event::Head { head, .. } = event {
+            assert_eq!(head.status, passed);
+            assert_eq!(head.fields.contains(Known::SecWebsocketAccept), status == "403");
+        }
+    }
 }

@@ -24,6 +24,9 @@ fn show_request(head: &RequestHead) -> String {
     if head.expect_continue {
         text += " expect";
     }
+    if let Some(Protocol::WebSocket { key }) = head.protocol {
+        text += if key.is_some() { " websocket with a key" } else { " websocket" };
+    }
     show_fields(text, &head.fields)
 }
 
@@ -80,6 +83,8 @@ fn run(version: WireVersion, input: &[&str]) -> String {
             status = rest.trim_start().parse().ok();
         } else if *text == "trailers" {
             kind = '~';
+        } else if *text == "tunnel" {
+            kind = 't';
         } else if *text == "clear" {
             scheme = Scheme::Http;
         } else if let Some(rest) = text.strip_prefix("to ") {
@@ -102,6 +107,23 @@ fn run(version: WireVersion, input: &[&str]) -> String {
             let limits = limits.unwrap_or(HeadLimits::RESPONSE);
             match response(version, status, slices(&fields), &method, &limits) {
                 Ok(head) => {
+                    let mut text = format!("ok {}", head.status);
+                    show_rest(&mut text, head.content_length, head.chunked);
+                    show_fields(text, &head.fields)
+                }
+                Err(fault) => {
+                    assert_eq!(fault.reason.status(), 502);
+                    fault.reason.token().to_owned()
+                }
+            }
+        }
+        't' => {
+            let limits = limits.unwrap_or(HeadLimits::RESPONSE);
+            // RFC 6455 §1.3.
+            let accept = version.is_h1().then_some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+            let mut head = ResponseHead::default();
+            match tunnel_response_into(version, status, slices(&fields), accept, &limits, &mut head) {
+                Ok(()) => {
                     let mut text = format!("ok {}", head.status);
                     show_rest(&mut text, head.content_length, head.chunked);
                     show_fields(text, &head.fields)

@@ -107,7 +107,8 @@ class Stream(Side):
 
     async def close(self):
         self.task.cancel()
-        self.writer.close()
+        # Not `close`, which waits for whoever does not read.
+        self.writer.transport.abort()
 
 
 async def read_head(reader):
