@@ -13,7 +13,7 @@ from support.tunnel import CLIENTS, Origin, over_h1, over_h2, over_h3
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 PAIRS = [(client, origin) for client in ("h1", "h2", "h3") for origin in ("h1", "h2")]
-# A nightly run sets 100.
+# The nightly run sets 100.
 MEBIBYTES = int(os.environ.get("SPOOKY_TUNNEL_MIB", "10"))
 
 
@@ -95,6 +95,20 @@ async def test_large_transfers_pass_both_ways_at_once(start, client, kind):
         await asyncio.gather(give(side), give(far), take(side), take(far))
         assert proxy.total("process_resident_memory_bytes") < 200 << 20
         await eventually(lambda: proxy.total("spooky_requests_active") == 0)
+        await side.close()
+
+
+@pytest.mark.parametrize(("client", "kind"), PAIRS)
+async def test_many_small_messages_are_no_flood(start, client, kind):
+    async with through(start, kind) as (proxy, _):
+        side = await CLIENTS[client](proxy, "/echo")
+        for _ in range(1500):
+            await side.send(b"x")
+            assert await side.receive(1) == b"x"
+        await side.end()
+        await side.finish()
+        assert side.ended and side.reset is None
+        assert proxy.total("floods_total") == 0
         await side.close()
 
 
