@@ -451,6 +451,8 @@ pub struct Timeouts {
     pub client_body_idle: Duration,
     /// For the client to take waiting response bytes.
     pub client_send: Duration,
+    /// Between any two bytes of a tunnel, in whichever direction.
+    pub tunnel_idle: Duration,
 }
 
 /// Sizes of one exchange, resolved route > upstream > performance. `None`: off.

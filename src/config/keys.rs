@@ -231,8 +231,10 @@ schema! {
         client_body_idle_timeout: optional Duration, 1..=86_400_000;
         /// Longest wait for a client that does not take its response.
         client_send_timeout: optional Duration, 1..=86_400_000;
+        /// How long nothing may pass through a tunnel (WebSocket); once it is open, no other time here applies to it.
+        tunnel_idle_timeout: optional Duration, 1..=604_800_000;
     }
-    later ["tunnel_idle_timeout"]
+    later []
 
     /// Limits of an upstream that differ from [performance].
     UpstreamLimits of "upstream" {
@@ -393,6 +395,8 @@ schema! {
         client_body_idle_timeout: default Duration = "30s", 1..=86_400_000;
         /// Longest wait for a client that does not take its response.
         client_send_timeout: default Duration = "30s", 1..=86_400_000;
+        /// How long nothing may pass through a tunnel (WebSocket); once it is open, no other time here applies to it.
+        tunnel_idle_timeout: default Duration = "1h", 1..=604_800_000;
         /// Largest request body, or "off"; counted while it streams, more is answered 413.
         max_request_body_bytes: default OrOff<Bytes> = "off", 0..=1_125_899_906_842_624;
         /// Largest response body, or "off"; counted while it streams.
@@ -410,7 +414,7 @@ schema! {
         /// How long a drain waits for running exchanges.
         shutdown_drain_timeout: default Duration = "30s", 0..=86_400_000;
     }
-    later ["tunnel_idle_timeout"]
+    later []
 
     /// What the program keeps to itself.
     Security of "process" {

@@ -1,7 +1,7 @@
 //! What may take how long: one deadline per exchange, derived from where it stands, never stored twice.
 //!
 //! A body's idle time runs only while the side that is waited for owes bytes: a client that may not send, or an
-//! origin whose bytes nobody can take, is not late.
+//! origin whose bytes nobody can take, is not late. A tunnel has one time for both.
 
 use super::{Attempt, Exchange, RequestState, ResponseState};
 use crate::config::Timeouts;
@@ -60,6 +60,9 @@ impl Exchange {
     /// The next moment at which something is late, with what it then is. `pending` is what the downstream protocol
     /// queues for the client, `unsent` what our socket queues for the origin.
     pub fn deadline(&self, pending: usize, unsent: usize) -> (Instant, Reason) {
+        if self.tunnel && !self.is_ended() {
+            return self.late_tunnel();
+        }
         let late = self.late(pending, unsent);
         match self.timeouts().and_then(|timeouts| timeouts.total) {
             Some(total) if self.moved.began + total < late.0 => (self.moved.began + total, Reason::RequestTimeout),
@@ -74,6 +77,19 @@ impl Exchange {
             && self.request == RequestState::Streaming
             && matches!(self.attempt, Attempt::Sent { .. });
         waits.then(|| self.moved.attempt + limits::CONTINUE_WAIT)
+    }
+
+    /// A tunnel may be silent in one direction for as long as it likes: only if nothing passes at all, it is late.
+    fn late_tunnel(&self) -> (Instant, Reason) {
+        let moved = self.moved.request.max(self.moved.response).max(self.moved.taken);
+        let idle = self.timeouts().map_or(LOOK_AGAIN, |timeouts| timeouts.tunnel_idle);
+        (moved + idle, Reason::TunnelIdle)
+    }
+
+    /// Whether both directions have ended; what is queued may still be on its way.
+    fn is_ended(&self) -> bool {
+        self.request != RequestState::Streaming
+            && matches!(self.response, ResponseState::Complete | ResponseState::Broken)
     }
 
     fn late(&self, pending: usize, unsent: usize) -> (Instant, Reason) {

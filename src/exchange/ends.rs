@@ -4,6 +4,7 @@
 use crate::h1::{self, Framing};
 use crate::h2;
 use crate::h3;
+use crate::http::websocket::Key;
 use crate::http::{Fields, Output, RequestHead, ResponseHead};
 use crate::limits;
 use spooky_uring::Chunk;
@@ -105,6 +106,19 @@ impl Downstream<'_> {
             Self::H1 { connection, out, .. } => connection.send_head(head, end, out),
             Self::H2 { connection, stream, .. } => connection.send_head(*stream, head, end),
         }
+    }
+
+    /// Sends the head that opens the tunnel which the request asked for. Returns the status that the client gets.
+    pub fn open_tunnel(&mut self, head: &ResponseHead) -> u16 {
+        match self {
+            Self::H3 { connection, stream } => connection.send_head(*stream, head, false),
+            Self::H1 { connection, out, .. } => {
+                connection.open_tunnel(head, out);
+                return 101;
+            }
+            Self::H2 { connection, stream, .. } => connection.send_head(*stream, head, false),
+        }
+        head.status
     }
 
     /// Sends an informational (1xx) head.
@@ -225,6 +239,14 @@ impl Upstream<'_> {
                 let end = matches!(framing, Framing::None | Framing::Length(0));
                 *stream = connection.open(head, host, end).unwrap_or(0);
             }
+        }
+    }
+
+    /// Sends the head of a request for a tunnel. `nonce` is what the key of HTTP/1.1 is made of.
+    pub fn ask_tunnel(&mut self, head: &RequestHead, host: &str, nonce: &[u8; 16]) {
+        match self {
+            Self::H1 { connection, out } => connection.ask_tunnel(head, Some(host.as_bytes()), Key::of(nonce), out),
+            Self::H2 { connection, stream } => *stream = connection.open(head, host, false).unwrap_or(0),
         }
     }
 

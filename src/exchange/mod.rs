@@ -10,6 +10,10 @@
 //!               └──reset/stop──▶ Abandoned                      │                  └──abort──▶ Broken
 //!                                                               └──our own answer──▶ Complete
 //! ```
+//! A tunnel is an exchange whose head asked for one and whose origin agreed ([`response`]): both bodies then go on at once,
+//! without limits on their length, and an end of one is passed on as an end of one. Until the origin agreed the client
+//! is granted nothing.
+//!
 //! The exchange is over once the request is not `Streaming` and the response is `Broken`, or `Complete` with nothing
 //! left in the protocol's queue but a short tail. An end in one direction says nothing of the other.
 
@@ -124,6 +128,8 @@ pub struct Exchange {
     pub permits: inflight::Permits,
     /// The client waits for 100 (Continue) before it sends its body.
     continue_owed: bool,
+    /// The tunnel that the request asked for is open.
+    tunnel: bool,
     /// Set once an origin-side stream of unbounded duration was recognised (event streams, gRPC).
     endless: bool,
     /// The deadline that the worker's wheel holds for this exchange, to re-arm it lazily.
@@ -162,6 +168,7 @@ impl Exchange {
             moved: deadline::Moved::new(now),
             permits: inflight::Permits::default(),
             continue_owed,
+            tunnel: false,
             endless: false,
             armed: None,
         }
@@ -201,6 +208,16 @@ impl Exchange {
         self.trail.attempts += 1;
         self.trail.backend = Some(backend);
         self.note_attempt(now);
+    }
+
+    /// Whether the exchange has become a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel
+    }
+
+    /// Whether the exchange asks for a tunnel, or has become one.
+    pub fn asks_tunnel(&self) -> bool {
+        self.head.protocol.is_some()
     }
 
     /// Whether the client may still send.

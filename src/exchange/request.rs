@@ -22,7 +22,11 @@ impl Exchange {
         now: Instant,
     ) {
         let policy = &self.snapshot.generation.upstream(backend.upstream).host_policy;
-        upstream.send_head(&self.head, policy.host(&self.head, &backend.authority), framing(&self.head, self.request));
+        let host = policy.host(&self.head, &backend.authority);
+        match self.asks_tunnel() {
+            true => upstream.ask_tunnel(&self.head, host, &self.trail.id),
+            false => upstream.send_head(&self.head, host, framing(&self.head, self.request)),
+        }
         self.attempt = Attempt::Sent { reused };
         self.note_attempt(now);
         self.trail.note_sent(reused, protocol, now);
@@ -40,6 +44,10 @@ impl Exchange {
     /// Allows the client as much as the origin's socket has room for; `unsent` bytes are queued there.
     pub fn allow_request(&mut self, downstream: &mut Downstream<'_>, unsent: usize, now: Instant) {
         if self.request != RequestState::Streaming || !matches!(self.attempt, Attempt::Sent { .. }) {
+            return;
+        }
+        // What a client sends before the origin agreed may be no message of its protocol.
+        if self.asks_tunnel() && !self.tunnel {
             return;
         }
         let room = limits::REQUEST_QUEUE_BYTES.saturating_sub(unsent);
@@ -78,6 +86,8 @@ impl Exchange {
                 }
                 Step::Continue
             }
+            // Nothing but bytes belongs into a tunnel (RFC 9113 §8.5); only the end counts that follows.
+            Event::Trailers(_) if self.tunnel => Step::Continue,
             Event::Trailers(fields) => {
                 if let Some(upstream) = upstream
                     && self.request == RequestState::Streaming
@@ -85,6 +95,11 @@ impl Exchange {
                     upstream.send_trailers(&fields);
                 }
                 Step::Continue
+            }
+            // It went before there was a tunnel to half-close.
+            Event::End if self.asks_tunnel() && !self.tunnel => {
+                self.blame(Reason::ClientAbort);
+                self.give_up(Abort::Cancelled, downstream)
             }
             Event::End => {
                 self.note_request(now);
@@ -104,7 +119,7 @@ impl Exchange {
                 self.fail_client(refusal.reason, downstream, turn)
             }
             // The response has begun: it is still wanted, only the rest of the request will not come.
-            Event::Reset(_) if self.response == ResponseState::Streaming => {
+            Event::Reset(_) if self.response == ResponseState::Streaming && !self.tunnel => {
                 self.request = RequestState::Abandoned;
                 Step::Continue
             }
@@ -137,7 +152,8 @@ impl Exchange {
             self.request = RequestState::Abandoned;
             downstream.stop(abort);
         }
-        if self.response != ResponseState::Complete || downstream.pending() > 0 {
+        // A tunnel whose one direction ended cleanly does not end so as a whole.
+        if self.tunnel || self.response != ResponseState::Complete || downstream.pending() > 0 {
             self.response = ResponseState::Broken;
             downstream.reset(abort);
         }
@@ -148,6 +164,9 @@ impl Exchange {
         let Some(plan) = self.plan else {
             return false;
         };
+        if self.tunnel {
+            return false;
+        }
         let most = self.snapshot.generation.route(plan.route).limits.max_request_body_bytes;
         most.is_some_and(|most| self.trail.request_bytes > most)
     }

@@ -30,6 +30,10 @@ impl Exchange {
     ) -> Step {
         let now = turn.now;
         match event {
+            // What the gate lets through as a success has opened the tunnel.
+            Event::Head { head, end } if self.asks_tunnel() && head.status == 200 => {
+                self.open_tunnel(head, end, downstream, turn)
+            }
             Event::Head { mut head, end } => {
                 self.trail.note_head(head.status, now);
                 self.note_response(now);
@@ -63,12 +67,15 @@ impl Exchange {
                 downstream.send_body(chunk);
                 Step::Continue
             }
+            // Only the end counts that follows.
+            Event::Trailers(_) if self.tunnel => Step::Continue,
             Event::Trailers(fields) => {
                 downstream.send_trailers(&fields);
                 self.complete(downstream)
             }
             Event::End => {
                 if self.response == ResponseState::Streaming {
+                    self.note_response(now);
                     downstream.end();
                     return self.complete(downstream);
                 }
@@ -76,6 +83,8 @@ impl Exchange {
             }
             Event::Reset(_) => self.fail(Reason::UpstreamReset, downstream, turn),
             Event::Refused(refusal) => self.fail(refusal.reason, downstream, turn),
+            // Half of a tunnel that nobody reads is broken.
+            Event::Stop(_) if self.tunnel => self.fail(Reason::UpstreamReset, downstream, turn),
             // The origin does not want the rest of the request; its response says why.
             Event::Stop(_) | Event::Room => Step::Continue,
         }
@@ -120,7 +129,45 @@ impl Exchange {
                 self.blame(reason);
                 self.give_up(Abort::Internal, downstream)
             }
+            ResponseState::Complete if self.tunnel => {
+                self.blame(reason);
+                self.give_up(Abort::Internal, downstream)
+            }
             ResponseState::Complete | ResponseState::Broken => Step::Discard,
+        }
+    }
+
+    /// The origin agreed: from now on bytes go both ways, and mean nothing to us.
+    fn open_tunnel(
+        &mut self,
+        mut head: ResponseHead,
+        end: bool,
+        downstream: &mut Downstream<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Step {
+        self.tunnel = true;
+        self.note_request(turn.now);
+        self.note_response(turn.now);
+        self.note_taken(turn.now);
+        forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
+        let status = downstream.open_tunnel(&head);
+        self.trail.note_head(status, turn.now);
+        turn.spare = Some(head);
+        self.response = ResponseState::Streaming;
+        self.allow_request(downstream, 0, turn.now);
+        if end {
+            downstream.end();
+            return self.complete(downstream);
+        }
+        Step::Continue
+    }
+
+    /// The origin's socket takes nothing more. While it may still answer, its own direction tells what became of it; where
+    /// that has ended, nothing is left.
+    pub fn tunnel_send_failed(&mut self, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        match self.response {
+            ResponseState::Complete => self.fail(Reason::UpstreamReset, downstream, turn),
+            _ => Step::Continue,
         }
     }
 
@@ -128,7 +175,8 @@ impl Exchange {
     fn complete(&mut self, downstream: &mut Downstream<'_>) -> Step {
         self.response = ResponseState::Complete;
         self.response_credit = 0;
-        if self.request != RequestState::Streaming {
+        // The client may go on in its direction of a tunnel.
+        if self.tunnel || self.request != RequestState::Streaming {
             return Step::Continue;
         }
         // An early final response: it is delivered whole, the rest of the request is not wanted (RFC 9114 §4.1),
@@ -142,6 +190,9 @@ impl Exchange {
         let Some(plan) = self.plan else {
             return false;
         };
+        if self.tunnel {
+            return false;
+        }
         let most = self.snapshot.generation.route(plan.route).limits.max_response_body_bytes;
         most.is_some_and(|most| bytes > most)
     }

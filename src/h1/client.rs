@@ -7,6 +7,9 @@
 //!                                  └─┘ 1xx               └─▶ Over
 //! ```
 //!
+//! A tunnel (RFC 6455) is an exchange whose two bodies are everything that is sent and received behind its heads, until FIN in
+//! either direction. It opens with a 101 that answers the key, and its connection carries nothing after it.
+//!
 //! The two directions are independent: a response may end before its request does (it is delivered whole, and the
 //! connection is not used again). Nothing is pipelined. Knows no socket, no pool and no clock.
 
@@ -18,6 +21,7 @@ use super::lines::{put_field, put_length};
 use super::outgoing::{LengthBroken, Outgoing};
 use super::parse::{self, Bad};
 use crate::http::normalize::{self, ResponseFault};
+use crate::http::websocket::Key;
 use crate::http::{Event, Fields, Known, Method, Output, Reason, RequestHead, ResponseHead, Target, WireVersion};
 use crate::limits;
 use spooky_uring::Chunk;
@@ -81,6 +85,10 @@ pub struct ClientConnection {
     keep: bool,
     /// Of the present exchange: HEAD and CONNECT change what a response means.
     method: Method,
+    /// The present exchange asks for a tunnel: the right answer to its key.
+    accept: Option<[u8; 28]>,
+    /// What is received and sent is a tunnel.
+    tunnel: bool,
     /// 1xx heads of the present exchange.
     informational: usize,
     /// Bytes of the present request given to the transport.
@@ -108,6 +116,8 @@ impl ClientConnection {
             sending: Outgoing::Ended,
             keep: true,
             method: Method::Get,
+            accept: None,
+            tunnel: false,
             informational: 0,
             written: 0,
             started: false,
@@ -142,6 +152,16 @@ impl ClientConnection {
         self.started
     }
 
+    /// Whether a tunnel was opened, in whatever state its directions are.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel
+    }
+
+    /// Whether our direction of a tunnel has ended: FIN is to be sent behind the output, also while the backend goes on.
+    pub fn ends_sending(&self) -> bool {
+        self.tunnel && self.sending == Outgoing::Ended
+    }
+
     /// Whether the socket should be read: false while more waits than may, and when nothing more can be understood.
     /// Bytes that still arrive are taken nevertheless.
     pub fn wants_read(&self) -> bool {
@@ -169,21 +189,53 @@ impl ClientConnection {
     ///
     /// Fields that concern one connection only, Host, and those of the framing are never taken from the head.
     pub fn send_head(&mut self, head: &RequestHead, host: Option<&[u8]>, framing: Framing, out: &mut Output) {
-        debug_assert!(self.is_reusable());
-        self.receiving = Receiving::Head;
-        self.method.clone_from(&head.method);
-        self.credit = 0;
-        self.informational = 0;
-        self.started = false;
-        self.answered = false;
+        self.begin(head);
         self.sending = match framing {
             Framing::None => Outgoing::Ended,
             Framing::Length(length) => Outgoing::length(length),
             Framing::Chunked => Outgoing::Chunked,
         };
         let before = out.len();
-        put_request(out.gather(), head, host, framing);
+        let to = out.gather();
+        put_request(to, head, host);
+        // RFC 9110 §10.1.4: who sends TE names it in Connection.
+        if head.fields.has_token(Known::Te, b"trailers") {
+            to.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
+        }
+        match framing {
+            Framing::None if head.method.expects_content() => put_length(to, 0),
+            Framing::None => {}
+            Framing::Length(length) => put_length(to, length),
+            Framing::Chunked => to.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        }
+        to.extend_from_slice(b"\r\n");
         self.written = (out.len() - before) as u64;
+    }
+
+    /// Asks for a tunnel; as [`Self::send_head`]. Nothing is to be sent on it before the head of its response says 200,
+    /// which is what the backend's 101 comes out as.
+    pub fn ask_tunnel(&mut self, head: &RequestHead, host: Option<&[u8]>, key: Key, out: &mut Output) {
+        self.begin(head);
+        self.sending = Outgoing::Close;
+        self.accept = Some(key.accept());
+        let before = out.len();
+        let to = out.gather();
+        put_request(to, head, host);
+        to.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        put_field(to, b"sec-websocket-key", key.as_bytes());
+        to.extend_from_slice(b"\r\n");
+        self.written = (out.len() - before) as u64;
+    }
+
+    fn begin(&mut self, head: &RequestHead) {
+        debug_assert!(self.is_reusable());
+        self.receiving = Receiving::Head;
+        self.method.clone_from(&head.method);
+        self.accept = None;
+        self.credit = 0;
+        self.informational = 0;
+        self.started = false;
+        self.answered = false;
     }
 
     /// Sends a piece of the request's body.
@@ -285,6 +337,8 @@ impl ClientConnection {
             return Err(self.failed(Reason::UpstreamUpgrade, "a tunnel that nobody can use"));
         }
         self.answered = true;
+        // Of such a request no other success passes the gate.
+        self.tunnel = self.accept.take().is_some() && head.status == 200;
         self.incoming = if !head.has_body(&self.method) {
             Incoming::Ended
         } else if head.chunked {
@@ -307,6 +361,7 @@ impl ClientConnection {
     fn parse_head(&mut self) -> Result<Option<ResponseHead>, Fault> {
         let limits = &self.limits.head;
         let (method, spare, keep) = (&self.method, &mut self.spare, &mut self.keep);
+        let accept = self.accept.as_ref();
         let section = self.input.section(limits.bytes, |bytes| {
             parse::response(bytes, limits.fields, |line, fields| {
                 let version = match line.minor {
@@ -315,7 +370,11 @@ impl ClientConnection {
                 };
                 super::reserve(&mut spare.fields, fields);
                 let fields = fields.iter().map(|field| (field.name.as_bytes(), field.value));
-                normalize::response_into(version, Some(line.status), fields, method, limits, spare)?;
+                let status = Some(line.status);
+                match accept {
+                    None => normalize::response_into(version, status, fields, method, limits, spare)?,
+                    accept => normalize::tunnel_response_into(version, status, fields, accept, limits, spare)?,
+                }
                 *keep &= super::keeps_alive(version, &spare.fields);
                 Ok(std::mem::take(spare))
             })
@@ -402,7 +461,10 @@ impl ClientConnection {
         if self.receiving == Receiving::Idle {
             assert_eq!(self.sending, Outgoing::Ended);
         }
-        assert!(!matches!(self.sending, Outgoing::Close | Outgoing::Withheld), "no request ends so");
+        assert_ne!(self.sending, Outgoing::Withheld, "no request ends so");
+        if self.tunnel {
+            assert!(self.answered && self.accept.is_none() && !self.is_reusable());
+        }
         if self.fault.is_some() {
             assert!(!self.is_reusable() && !self.wants_read());
         }
@@ -445,8 +507,8 @@ impl From<ResponseFault> for BadHead {
     }
 }
 
-/// Writes a request head into one buffer.
-fn put_request(to: &mut Vec<u8>, head: &RequestHead, host: Option<&[u8]>, framing: Framing) {
+/// Writes the request line and the fields, without the framing and the empty line.
+fn put_request(to: &mut Vec<u8>, head: &RequestHead, host: Option<&[u8]>) {
     let host = host.unwrap_or(head.authority.as_str().as_bytes());
     let target = match &head.target {
         Target::Path(path) => path.forwarded(),
@@ -454,7 +516,7 @@ fn put_request(to: &mut Vec<u8>, head: &RequestHead, host: Option<&[u8]>, framin
         Target::Authority => head.authority.as_str(),
     };
     // The fields' size counts 32 bytes more for each than ": " and the line end need: room for the other lines.
-    to.reserve(target.len() + host.len() + head.fields.bytes() + 128);
+    to.reserve(target.len() + host.len() + head.fields.bytes() + 160);
     to.extend_from_slice(head.method.as_str().as_bytes());
     to.push(b' ');
     to.extend_from_slice(target.as_bytes());
@@ -465,17 +527,6 @@ fn put_request(to: &mut Vec<u8>, head: &RequestHead, host: Option<&[u8]>, framin
             put_field(to, name.name, value);
         }
     }
-    // RFC 9110 §10.1.4: who sends TE names it in Connection.
-    if head.fields.has_token(Known::Te, b"trailers") {
-        to.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
-    }
-    match framing {
-        Framing::None if head.method.expects_content() => put_length(to, 0),
-        Framing::None => {}
-        Framing::Length(length) => put_length(to, length),
-        Framing::Chunked => to.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-    }
-    to.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

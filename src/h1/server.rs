@@ -7,6 +7,10 @@
 //! sending    Ready ──head──▶ Head ──send_head──▶ Body ──end──▶ Ready
 //! ```
 //!
+//! A request for a tunnel (RFC 6455) is one whose body is everything that follows, and its response one whose body is
+//! everything that is sent. [`ServerConnection::open_tunnel`] begins both; each ends by itself, with FIN, and the connection
+//! with the later one. Any other answer ends the connection behind it.
+//!
 //! A pipelined request waits, unread, until the one before it is answered; the bound on waiting bytes is the bound on
 //! pipelining. A request whose framing is in doubt is refused and ends the connection behind the answer. Knows no socket,
 //! no timer and no route.
@@ -20,7 +24,9 @@ use super::outgoing::{LengthBroken, Outgoing};
 use super::parse::{self, Bad};
 use crate::http::head::phrase;
 use crate::http::normalize::{self, RequestLine, WireRequest};
-use crate::http::{Event, Fields, Method, Output, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion};
+use crate::http::{
+    Event, Fields, Method, Output, Protocol, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion,
+};
 use crate::limits;
 use spooky_uring::Chunk;
 
@@ -80,6 +86,10 @@ pub struct ServerConnection {
     version: WireVersion,
     /// The client waits for 100 (Continue) and did not get it.
     continue_owed: bool,
+    /// The request asks for a tunnel: the right answer to its key.
+    accept: Option<[u8; 28]>,
+    /// What is received and sent is a tunnel.
+    tunnel: bool,
     /// Memory of an earlier head.
     spare: Option<Box<RequestHead>>,
     /// Once set, nothing more is read.
@@ -103,6 +113,8 @@ impl ServerConnection {
             head_only: false,
             version: WireVersion::H1_1,
             continue_owed: false,
+            accept: None,
+            tunnel: false,
             spare: None,
             fault: None,
         }
@@ -126,6 +138,16 @@ impl ServerConnection {
     /// Whether more of a request's body is awaited.
     pub fn is_receiving(&self) -> bool {
         self.receiving == Receiving::Body
+    }
+
+    /// Whether a tunnel was opened, in whatever state its directions are.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel
+    }
+
+    /// Whether our direction of a tunnel has ended: FIN is to be sent behind the output, also while the client goes on.
+    pub fn ends_sending(&self) -> bool {
+        self.tunnel && matches!(self.sending, Sending::Ready | Sending::Body(Outgoing::Ended))
     }
 
     /// Gives up on a head that is not whole; nothing more is read. The refusal wants an answer.
@@ -264,7 +286,12 @@ impl ServerConnection {
     fn receive_request(&mut self, head: Box<RequestHead>) -> Event<Box<RequestHead>> {
         self.credit = 0;
         self.keep &= super::keeps_alive(head.version, &head.fields);
+        self.accept = match head.protocol {
+            Some(Protocol::WebSocket { key }) => key.map(|key| key.accept()),
+            None => None,
+        };
         self.incoming = match head.content_length {
+            _ if self.accept.is_some() => Incoming::Close,
             _ if head.chunked => Incoming::chunked(),
             Some(length) => Incoming::length(length),
             None => Incoming::Ended,
@@ -311,6 +338,12 @@ impl ServerConnection {
             }
             // Held back for want of credit.
             Ok(Step::Wait) if !self.finished || self.input.waiting() > 0 => Ok(None),
+            Ok(Step::Wait) if self.tunnel => {
+                self.incoming = Incoming::Ended;
+                self.receiving = Receiving::Over;
+                self.finish();
+                Ok(Some(Event::End))
+            }
             Ok(Step::Wait) => match self.incoming.cut(&self.input, &self.limits.head) {
                 Some(broken) => Err(self.broken(broken)),
                 None => Err(self.failed(Reason::ClientGone, "closed within the body")),
@@ -346,7 +379,8 @@ impl ServerConnection {
         }
         // The rest of a body nobody wants may or may not come: what follows cannot be told from it.
         let unread = self.receiving == Receiving::Body;
-        if unread && (end || self.continue_owed || head.status >= 400) {
+        let refused = self.accept.take().is_some();
+        if unread && (refused || end || self.continue_owed || head.status >= 400) {
             self.keep = false;
         }
         let bodiless = matches!(head.status, 204 | 304) || self.head_only;
@@ -379,6 +413,23 @@ impl ServerConnection {
         if end {
             self.end(out);
         }
+    }
+
+    /// Sends the 101 that opens the tunnel which the request asked for; what says so is written here and not taken from the
+    /// head.
+    pub fn open_tunnel(&mut self, head: &ResponseHead, out: &mut Output) {
+        let (Sending::Head, Some(accept)) = (self.sending, self.accept.take()) else {
+            debug_assert!(false, "no tunnel was asked for");
+            return;
+        };
+        let to = out.gather();
+        put_fields(to, 101, head);
+        to.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        put_field(to, b"sec-websocket-accept", &accept);
+        to.extend_from_slice(b"\r\n");
+        self.sending = Sending::Body(Outgoing::Close);
+        self.tunnel = true;
+        self.keep = false;
     }
 
     /// Sends a piece of the response's body.
@@ -414,6 +465,10 @@ impl ServerConnection {
         if self.sending != Sending::Body(Outgoing::Ended) {
             return;
         }
+        // The client may go on for as long as it likes.
+        if self.tunnel && self.receiving == Receiving::Body {
+            return;
+        }
         self.sending = Sending::Ready;
         match self.receiving {
             Receiving::Over if self.keep => self.receiving = Receiving::Head,
@@ -440,6 +495,9 @@ impl ServerConnection {
         }
         if self.continue_owed {
             assert_eq!(self.receiving, Receiving::Body);
+        }
+        if self.tunnel {
+            assert!(!self.keep && self.accept.is_none());
         }
         if self.fault.is_some() {
             assert_eq!(self.receiving, Receiving::Shut);
@@ -480,11 +538,16 @@ impl From<Bad> for Refused {
 
 /// Writes the status line and the fields, without the framing and the empty line.
 fn put_head(to: &mut Vec<u8>, head: &ResponseHead) {
-    let phrase = phrase(head.status);
+    put_fields(to, head.status, head);
+}
+
+/// The same with another status.
+fn put_fields(to: &mut Vec<u8>, status: u16, head: &ResponseHead) {
+    let phrase = phrase(status);
     // The fields' size counts 32 bytes more for each than ": " and the line end need: room for the other lines.
-    to.reserve(head.fields.bytes() + phrase.len() + 96);
+    to.reserve(head.fields.bytes() + phrase.len() + 128);
     to.extend_from_slice(b"HTTP/1.1 ");
-    let digits = [head.status / 100 % 10, head.status / 10 % 10, head.status % 10];
+    let digits = [status / 100 % 10, status / 10 % 10, status % 10];
     to.extend(digits.map(|digit| b'0' + digit as u8));
     to.push(b' ');
     to.extend_from_slice(phrase.as_bytes());

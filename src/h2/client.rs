@@ -11,7 +11,7 @@ use super::pipe::{Payload, Transport};
 use super::settings::Settings;
 use super::streams::{Opening, Receiving, Sending, Stream};
 use super::{CloseCause, Closer, id};
-use crate::http::{Event, Fields, Method, Output, Reason, Refusal, RequestHead, ResponseHead, StreamRef};
+use crate::http::{Event, Fields, Output, Reason, Refusal, RequestHead, ResponseHead, StreamRef};
 use crate::limits::h2 as limits;
 use ::h2::client::{self, SendRequest};
 use ::h2::{Ping, PingPong};
@@ -41,6 +41,7 @@ pub struct ClientConnection {
     machine: Machine,
     /// `None`: closed.
     library: Option<Box<Library>>,
+    settled: bool,
     cause: Option<CloseCause>,
 }
 
@@ -55,7 +56,7 @@ impl ClientConnection {
             Poll::Ready(Err(_)) | Poll::Pending => None,
         };
         let cause = library.is_none().then_some(CloseCause { by: Closer::Us, code: code::INTERNAL_ERROR });
-        Self { machine, library, cause }
+        Self { machine, library, settled: false, cause }
     }
 
     /// Whether another exchange can be opened now. Before the backend's settings came it takes
@@ -71,9 +72,9 @@ impl ClientConnection {
         theirs.min(self.machine.settings.streams as usize)
     }
 
-    /// Whether the backend's settings came: what [`Self::most_streams`] says is its own word then.
+    /// Whether the backend's settings came and were read: what [`Self::most_streams`] says is its own word then.
     pub fn is_settled(&self) -> bool {
-        self.machine.settings_came
+        self.settled
     }
 
     /// Whether the backend offers extended CONNECT (RFC 8441). Known when [`Self::is_settled`].
@@ -110,7 +111,7 @@ impl ClientConnection {
         let id = response.stream_id().as_u32();
         let mut stream = Stream::new(Opening::Response(response), None, false);
         stream.receiving = Receiving::Open;
-        stream.tunnel = head.method == Method::Connect;
+        stream.tunnel = head.protocol.is_some();
         stream.sending = if end { Sending::Ending } else { Sending::Open };
         stream.send_left = if end { Some(0) } else { head.content_length };
         stream.out = Some(out);
@@ -295,6 +296,8 @@ impl ClientConnection {
             None => Poll::Pending,
         };
         self.machine.settle();
+        // Bytes that passed are not read yet while the library waits to write.
+        self.settled |= self.machine.settings_came && !self.machine.recheck;
         match polled {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => self.finish(CloseCause { by: Closer::Peer, code: code::NO_ERROR }),
@@ -320,7 +323,7 @@ impl ClientConnection {
 fn read_head(machine: &mut Machine, id: u32) -> Option<Event<ResponseHead>> {
     let limits = machine.settings.head;
     let stream = machine.streams.get_mut(&id)?;
-    let method = if stream.tunnel { Method::Connect } else { Method::Get };
+    let tunnel = stream.tunnel;
     let Opening::Response(response) = &mut stream.opening else {
         return None;
     };
@@ -332,7 +335,7 @@ fn read_head(machine: &mut Machine, id: u32) -> Option<Event<ResponseHead>> {
         Poll::Ready(Some(Ok(response))) => {
             stream.informational += 1;
             let enough = stream.informational > limits::INFORMATIONAL_MAX;
-            return Some(match heads::response_in(&response.into_parts().0, &method, &limits) {
+            return Some(match heads::response_in(&response.into_parts().0, tunnel, &limits) {
                 Ok(_) if enough => refuse(machine, id, Reason::UpstreamMalformed),
                 Ok(head) => Event::Informational(head),
                 Err(fault) => refuse(machine, id, fault.reason),
@@ -341,7 +344,7 @@ fn read_head(machine: &mut Machine, id: u32) -> Option<Event<ResponseHead>> {
         Poll::Ready(None) => match Pin::new(response).poll(&mut context) {
             Poll::Ready(Ok(response)) => {
                 let (parts, body) = response.into_parts();
-                let head = match heads::response_in(&parts, &method, &limits) {
+                let head = match heads::response_in(&parts, tunnel, &limits) {
                     Ok(head) => head,
                     Err(fault) => return Some(refuse(machine, id, fault.reason)),
                 };

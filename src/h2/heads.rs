@@ -5,7 +5,9 @@
 
 use crate::http::known::rule;
 use crate::http::normalize::{self, HeadLimits, ResponseFault, WireRequest};
-use crate::http::{FieldName, Fields, Known, Method, Refusal, RequestHead, ResponseHead, Scheme, Target, WireVersion};
+use crate::http::{
+    FieldName, Fields, Known, Method, Protocol, Refusal, RequestHead, ResponseHead, Scheme, Target, WireVersion,
+};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, uri};
@@ -43,13 +45,19 @@ fn protocol(parts: &http::request::Parts) -> Option<&str> {
     parts.extensions.get::<::h2::ext::Protocol>().map(::h2::ext::Protocol::as_str)
 }
 
-/// Takes a response in.
+/// Takes a response in; `tunnel`: its request asked for one.
 pub(super) fn response_in(
     parts: &http::response::Parts,
-    method: &Method,
+    tunnel: bool,
     limits: &HeadLimits,
 ) -> Result<ResponseHead, ResponseFault> {
-    normalize::response(WireVersion::H2, Some(parts.status.as_u16()), fields(&parts.headers), method, limits)
+    let (status, fields) = (Some(parts.status.as_u16()), fields(&parts.headers));
+    if !tunnel {
+        return normalize::response(WireVersion::H2, status, fields, &Method::Get, limits);
+    }
+    let mut head = ResponseHead::default();
+    normalize::tunnel_response_into(WireVersion::H2, status, fields, None, limits, &mut head)?;
+    Ok(head)
 }
 
 /// Takes trailers in.
@@ -77,7 +85,14 @@ pub(super) fn trailers_out(fields: &Fields) -> Result<HeaderMap, Unsendable> {
 /// Makes the library's form of a request head. `authority` replaces the request's own.
 pub(super) fn request_out(head: &RequestHead, authority: &str, scheme: Scheme) -> Result<Request<()>, Unsendable> {
     let mut request = Request::new(());
-    *request.method_mut() = method_out(&head.method)?;
+    *request.method_mut() = match head.protocol {
+        // RFC 8441 §4.
+        Some(Protocol::WebSocket { .. }) => {
+            request.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
+            http::Method::CONNECT
+        }
+        None => method_out(&head.method)?,
+    };
     let mut parts = uri::Parts::default();
     parts.authority = Some(authority.parse().map_err(|_| Unsendable)?);
     let path = match &head.target {
@@ -94,9 +109,6 @@ pub(super) fn request_out(head: &RequestHead, authority: &str, scheme: Scheme) -
     parts.path_and_query = path;
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Unsendable)?;
     *request.headers_mut() = map(&head.fields, head.content_length)?;
-    if let Some(protocol) = &head.protocol {
-        request.extensions_mut().insert(::h2::ext::Protocol::from(&**protocol));
-    }
     Ok(request)
 }
 

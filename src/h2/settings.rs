@@ -20,6 +20,8 @@ pub struct Settings {
     pub queue_bytes: usize,
     /// Bytes in pool memory one connection may hold before they are copied.
     pub pooled_bytes: usize,
+    /// Whether clients are offered extended CONNECT (RFC 8441).
+    pub extended_connect: bool,
 }
 
 impl Settings {
@@ -32,6 +34,7 @@ impl Settings {
         connection_window: limits::CONNECTION_WINDOW,
         queue_bytes: limits::QUEUE_BYTES,
         pooled_bytes: limits::POOLED_BYTES,
+        extended_connect: true,
     };
 
     /// The defaults towards backends.
@@ -43,6 +46,7 @@ impl Settings {
         connection_window: limits::CLIENT_CONNECTION_WINDOW,
         queue_bytes: limits::QUEUE_BYTES,
         pooled_bytes: limits::POOLED_BYTES,
+        extended_connect: false,
     };
 
     /// Above this the library answers for itself; between our limit and this one we do.
@@ -62,7 +66,7 @@ impl Settings {
             .max_pending_accept_reset_streams(limits::RESETS_UNSEEN)
             // The library's count never falls; ours leaks.
             .max_local_error_reset_streams(None);
-        if self.head.extended_connect {
+        if self.extended_connect {
             builder.enable_connect_protocol();
         }
         builder

@@ -46,7 +46,7 @@ pub(super) struct Stream {
 
     /// The other side's end passed by: a reset behind it takes nothing of its message back.
     pub(super) ended: bool,
-    /// A client's: the request was CONNECT.
+    /// A client's: the request asks for a tunnel.
     pub(super) tunnel: bool,
 
     /// Where body bytes come from.

@@ -199,6 +199,8 @@ pub(super) fn http(settings: &QuicSettings) -> Result<quiche::h3::Config, StartE
     let mut config = quiche::h3::Config::new().map_err(|error| StartError::Transport(error.to_string()))?;
     // Above this the library closes the whole connection; between our limit and this one we answer 431.
     config.set_max_field_section_size(2 * settings.head.bytes as u64);
+    // RFC 9220: what `:protocol` asks for is the gate's to judge.
+    config.enable_extended_connect(true);
     Ok(config)
 }
 

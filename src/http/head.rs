@@ -8,6 +8,7 @@
 use super::authority::Authority;
 use super::fields::Fields;
 use super::path::PathPair;
+use super::websocket;
 
 /// A request method. Methods are case-sensitive (RFC 9110 §9.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -188,6 +189,16 @@ impl Target {
     }
 }
 
+/// What a request asks to turn its stream into: bytes both ways that are no messages of HTTP any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// WebSocket: RFC 6455 on HTTP/1.1, RFC 8441 on HTTP/2, RFC 9220 on HTTP/3.
+    WebSocket {
+        /// What the client's answer is computed from; only HTTP/1.1 has one.
+        key: Option<websocket::Key>,
+    },
+}
+
 /// A request head that passed the gate.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
@@ -201,8 +212,6 @@ pub struct RequestHead {
     pub authority: Authority,
     /// What it is about.
     pub target: Target,
-    /// What an extended CONNECT asks for (RFC 8441 §4, RFC 9220); its target is a path then. `None` on HTTP/1.
-    pub protocol: Option<Box<str>>,
     /// Every field but pseudo-headers, Host, Content-Length and Transfer-Encoding.
     pub fields: Fields,
     /// The length that the client announced.
@@ -211,6 +220,8 @@ pub struct RequestHead {
     pub chunked: bool,
     /// The client waits for 100 (Continue) before it sends the body; the Expect field is kept. Never from HTTP/1.0.
     pub expect_continue: bool,
+    /// The request asks for a tunnel. Its method is GET then, whatever the version said, and it has no body.
+    pub protocol: Option<Protocol>,
 }
 
 impl RequestHead {
@@ -230,11 +241,11 @@ impl RequestHead {
             Target::Path(path) => path.clear(),
             Target::Asterisk | Target::Authority => self.target = Target::default(),
         }
-        self.protocol = None;
         self.fields.clear();
         self.content_length = None;
         self.chunked = false;
         self.expect_continue = false;
+        self.protocol = None;
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! It knows no connection, no socket and no clock. Read in this order: [`fields`], [`head`], [`path`], [`normalize`]
 //! (wire → head, the only gate), [`forward`] (what changes between the client's head and the backend's), [`reason`] and
-//! [`respond`] (our own answers), [`contract`] (what the protocol machines say), [`buckets`] (what is too often), [`output`]
+//! [`respond`] (our own answers), [`websocket`] (what opens a tunnel), [`contract`] (what the protocol machines say), [`buckets`] (what is too often), [`output`]
 //! (what they send).
 
 pub mod authority;
@@ -25,12 +25,13 @@ pub mod syntax;
 #[cfg(test)]
 mod testing;
 pub mod trace;
+pub mod websocket;
 
 pub use authority::Authority;
 pub use buckets::Buckets;
 pub use contract::{Event, NO_OWNER, StreamRef};
 pub use fields::{FieldName, Fields};
-pub use head::{Method, RequestHead, ResponseHead, Scheme, Target, WireVersion};
+pub use head::{Method, Protocol, RequestHead, ResponseHead, Scheme, Target, WireVersion};
 pub use known::Known;
 pub use normalize::{HeadLimits, RequestLine, ResponseFault, WireRequest};
 pub use output::Output;

@@ -9,23 +9,22 @@
 //! - A repeated Content-Length is refused even if all values agree (RFC 9110 §8.6 permits either).
 //! - An absolute-form target and a Host that disagree are refused instead of Host being ignored (RFC 9112 §3.2.2).
 //! - A scheme other than the connection's is refused.
+//! - A request for WebSocket that breaks the rules of its handshake is refused instead of its Upgrade being ignored.
 //! - Spaces around values are trimmed on HTTP/1 and malformed on HTTP/2 and HTTP/3 (RFC 9113 §8.2.1).
 //! - Fields that may not stand in trailers are dropped, not merged and not an error (RFC 9110 §6.5.1).
 
 use super::authority::Authority;
 use super::fields::{Fields, OVERHEAD};
-use super::head::{Method, RequestHead, ResponseHead, Scheme, Target, WireVersion};
+use super::head::{Method, Protocol, RequestHead, ResponseHead, Scheme, Target, WireVersion};
 use super::known::{Known, rule};
 use super::list;
 use super::path::PathPair;
 use super::reason::{Reason, Refusal};
 use super::syntax;
+use super::websocket;
 
 /// Connection options that one head may have: each costs a walk over the fields.
 pub const CONNECTION_OPTIONS_MAX: usize = 32;
-
-/// The longest `:protocol` taken: `websocket` has 9 bytes.
-const PROTOCOL_BYTES_MAX: usize = 64;
 
 /// Bounds on one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +37,14 @@ pub struct HeadLimits {
     pub target: usize,
     /// Whether CONNECT passes.
     pub connect: bool,
-    /// Whether extended CONNECT passes: only where the peer was told so (RFC 8441 §3).
-    pub extended_connect: bool,
 }
 
 impl HeadLimits {
     /// The defaults for requests: 128 fields, 16 KiB, a target of 8 KiB, no CONNECT.
-    pub const REQUEST: Self =
-        Self { fields: 128, bytes: 16 << 10, target: 8 << 10, connect: false, extended_connect: false };
+    pub const REQUEST: Self = Self { fields: 128, bytes: 16 << 10, target: 8 << 10, connect: false };
 
     /// The defaults for responses: 256 fields, 64 KiB.
-    pub const RESPONSE: Self =
-        Self { fields: 256, bytes: 64 << 10, target: 0, connect: false, extended_connect: false };
+    pub const RESPONSE: Self = Self { fields: 256, bytes: 64 << 10, target: 0, connect: false };
 }
 
 /// The request line of HTTP/1.
@@ -141,9 +136,6 @@ where
             if section.fields > 0 {
                 return Err(Reason::PseudoField);
             }
-            if name == b":protocol" && !limits.extended_connect {
-                return Err(Reason::PseudoField);
-            }
             pseudo.take(name, value)?;
             continue;
         }
@@ -187,11 +179,40 @@ where
     let framing = section.framing.finish()?;
     head.content_length = framing.length;
     head.chunked = framing.chunked;
+    ask_tunnel(pseudo.protocol, head)?;
     match head.method {
         Method::Trace => Err(Reason::MethodRefused),
-        Method::Connect if head.protocol.is_none() && !limits.connect => Err(Reason::MethodRefused),
+        Method::Connect if !limits.connect => Err(Reason::MethodRefused),
         _ => Ok(()),
     }
+}
+
+/// Sees whether a request asks for a tunnel. Routes and policies see the same GET from every version.
+fn ask_tunnel(protocol: Option<&[u8]>, head: &mut RequestHead) -> Result<(), Reason> {
+    let key = if let Some(protocol) = protocol {
+        if !protocol.eq_ignore_ascii_case(websocket::NAME) {
+            return Err(Reason::Protocol);
+        }
+        head.fields.remove(Known::SecWebsocketKey);
+        None
+    } else {
+        let may_ask = head.version == WireVersion::H1_1 && head.method == Method::Get;
+        if !may_ask || !websocket::is_asked_by(&head.fields) {
+            return Ok(());
+        }
+        Some(websocket::take_key(&mut head.fields)?)
+    };
+    websocket::check_version(&head.fields)?;
+    // What looks like a body to one reader would be frames to another.
+    if head.chunked || head.content_length.is_some_and(|length| length > 0) {
+        return Err(Reason::WebSocket);
+    }
+    head.content_length = None;
+    if std::mem::take(&mut head.expect_continue) {
+        head.fields.remove(Known::Expect);
+    }
+    head.protocol = Some(Protocol::WebSocket { key });
+    Ok(())
 }
 
 /// Pseudo-headers of a request; on HTTP/1 the request line stands here.
@@ -227,19 +248,18 @@ fn pseudo_fields(pseudo: &Pseudo<'_>, host: Option<&[u8]>, head: &mut RequestHea
     let method = pseudo.method.ok_or(Reason::PseudoField)?;
     head.method = Method::parse(method).ok_or(Reason::Method)?;
 
-    if let Some(protocol) = pseudo.protocol {
-        // RFC 8441 §4: with CONNECT only, which then names scheme and path like any other request.
-        let token = protocol.len() <= PROTOCOL_BYTES_MAX && syntax::is_token(protocol);
-        if head.method != Method::Connect || !token {
-            return Err(Reason::PseudoField);
+    match (&head.method, pseudo.protocol) {
+        (Method::Connect, None) => {
+            if pseudo.scheme.is_some() || pseudo.path.is_some() {
+                return Err(Reason::PseudoField);
+            }
+            let authority = pseudo.authority.ok_or(Reason::PseudoField)?;
+            return connect_target(authority, host, head);
         }
-        head.protocol = str::from_utf8(protocol).ok().map(Into::into);
-    } else if head.method == Method::Connect {
-        if pseudo.scheme.is_some() || pseudo.path.is_some() {
-            return Err(Reason::PseudoField);
-        }
-        let authority = pseudo.authority.ok_or(Reason::PseudoField)?;
-        return connect_target(authority, host, head);
+        // RFC 8441 §4: a request about a path like any other, which names its authority itself.
+        (Method::Connect, Some(_)) if pseudo.authority.is_some() => head.method = Method::Get,
+        (_, Some(_)) => return Err(Reason::PseudoField),
+        (_, None) => {}
     }
 
     let (Some(scheme), Some(path)) = (pseudo.scheme, pseudo.path) else {
@@ -396,22 +416,56 @@ where
     I: IntoIterator<Item = (&'a [u8], &'a [u8])>,
 {
     head.clear();
-    take_response(version, status, fields, request_method, limits, head).map_err(|reason| ResponseFault {
-        reason: match reason {
+    take_response(version, status, fields, Asked::Method(request_method), limits, head).map_err(ResponseFault::of)
+}
+
+/// Takes the head of a response to a request for a tunnel in, into memory already held. `accept` is the right answer to the
+/// key that was sent; `None` on HTTP/2 and HTTP/3, which know none. What opens the tunnel comes out as 200, from every
+/// version; no other success comes out.
+///
+/// # Errors
+/// Why it is not valid, or that it claims to open a tunnel and does not; the head is not to be used then.
+pub fn tunnel_response_into<'a, I>(
+    version: WireVersion,
+    status: Option<u16>,
+    fields: I,
+    accept: Option<&[u8; 28]>,
+    limits: &HeadLimits,
+    head: &mut ResponseHead,
+) -> Result<(), ResponseFault>
+where
+    I: IntoIterator<Item = (&'a [u8], &'a [u8])>,
+{
+    head.clear();
+    take_response(version, status, fields, Asked::Tunnel(accept), limits, head).map_err(ResponseFault::of)
+}
+
+impl ResponseFault {
+    fn of(reason: Reason) -> Self {
+        let reason = match reason {
             Reason::HeadTooLarge | Reason::TooManyFields => Reason::UpstreamHeadTooLarge,
             Reason::ContentLength | Reason::LengthConflict => Reason::UpstreamLength,
             Reason::TransferCoding => Reason::UpstreamCoding,
             Reason::UpstreamUpgrade => reason,
             _ => Reason::UpstreamMalformed,
-        },
-    })
+        };
+        Self { reason }
+    }
+}
+
+/// What a response answers, as far as that changes its meaning.
+#[derive(Clone, Copy)]
+enum Asked<'r> {
+    Method(&'r Method),
+    /// A tunnel, with the right answer to its key where there is one.
+    Tunnel(Option<&'r [u8; 28]>),
 }
 
 fn take_response<'a, I>(
     version: WireVersion,
     status: Option<u16>,
     fields: I,
-    request_method: &Method,
+    asked: Asked<'_>,
     limits: &HeadLimits,
     head: &mut ResponseHead,
 ) -> Result<(), Reason>
@@ -440,19 +494,36 @@ where
     }
     head.status = status.ok_or(Reason::PseudoField)?;
     match head.status {
-        // Upgrade is never forwarded, so nobody asked.
+        101 if opens_tunnel(version, asked, head) => head.status = 200,
+        // Nobody asked, or not for this.
         101 => return Err(Reason::UpstreamUpgrade),
+        // On HTTP/1.1 the switch is the only success; and one without an end of its own would be taken for it elsewhere.
+        200..=299 if version.is_h1() && matches!(asked, Asked::Tunnel(_)) => return Err(Reason::UpstreamUpgrade),
         100..=999 => {}
         _ => return Err(Reason::PseudoField),
     }
     let framing = section.framing.finish()?;
     // RFC 9110 §8.6 and RFC 9112 §6.1: neither field means anything here.
-    let tunnel = *request_method == Method::Connect && (200..300).contains(&head.status);
+    let connects = matches!(asked, Asked::Tunnel(_) | Asked::Method(Method::Connect));
+    let tunnel = connects && (200..300).contains(&head.status);
+    if tunnel {
+        head.status = 200;
+        // It answers our key; a client has one of its own, or none.
+        head.fields.remove(Known::SecWebsocketAccept);
+    }
     if !(head.is_informational() || head.status == 204 || tunnel) {
         head.content_length = framing.length;
         head.chunked = framing.chunked;
     }
     Ok(())
+}
+
+/// Whether a 101 switches to what was asked for (RFC 6455 §4.1). HTTP/2 and HTTP/3 have no 101 (RFC 9113 §8.6).
+fn opens_tunnel(version: WireVersion, asked: Asked<'_>, head: &ResponseHead) -> bool {
+    match asked {
+        Asked::Tunnel(Some(accept)) if version == WireVersion::H1_1 => websocket::is_answered_by(&head.fields, accept),
+        _ => false,
+    }
 }
 
 fn three_digits(value: &[u8]) -> Option<u16> {

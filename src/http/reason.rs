@@ -79,6 +79,7 @@ reasons! {
     Syntax "syntax" 400 "http_request_error" Client malformed "The request head does not parse";
     BodyFraming "body_framing" 400 "http_request_error" Client malformed "The chunked framing of the request body is broken";
     LengthMismatch "length_mismatch" 400 "http_request_error" Client malformed "The request body is shorter or longer than its Content-Length";
+    WebSocket "websocket" 400 "http_request_error" Client answered "A request for WebSocket has no valid key (HTTP/1.1), a version other than 13, or a body";
     Target "target" 400 "http_request_error" Client answered "The request target has control bytes, a backslash, a fragment, a broken escape or a dot segment with parameters";
     TargetForm "target_form" 400 "http_request_error" Client answered "The form of the request target does not fit the method";
     Scheme "scheme" 400 "http_request_error" Client answered "The scheme is not that of the connection";
@@ -92,6 +93,7 @@ reasons! {
     Misdirected "misdirected" 421 "http_request_denied" Policy answered "The authority belongs to another identity or client-certificate policy than this connection's";
     Expectation "expectation" 417 "http_request_denied" Client answered "Expect holds something other than 100-continue";
     TransferCoding "transfer_coding" 501 "http_request_error" Client answered "Transfer-Encoding holds a coding other than chunked";
+    Protocol "protocol" 501 "http_request_error" Client answered "Extended CONNECT asks for a protocol other than websocket";
     Version "version" 505 "http_request_error" Client answered "The HTTP version is not supported";
     TooEarly "too_early" 425 "http_request_denied" Policy answered "The request came in early data and may not";
 
@@ -99,6 +101,7 @@ reasons! {
     ClientHeadTimeout "client_head_timeout" 408 "http_request_error" Client answered "The request head did not arrive in time";
     ClientBodyIdle "client_body_idle" 408 "http_request_error" Client answered "The client sent no body bytes for too long";
     ClientSendTimeout "client_send_timeout" 408 "http_request_error" Client answered "The client took no response bytes for too long";
+    TunnelIdle "tunnel_idle" 504 "connection_timeout" Policy answered "Nothing passed through a tunnel for too long";
     RequestTimeout "request_timeout" 504 "http_response_timeout" Policy answered "The exchange reached its total time limit";
     BodyTooLarge "body_too_large" 413 "http_request_denied" Policy answered "The request body is over max_request_body_bytes";
     TargetTooLong "target_too_long" 414 "http_request_denied" Policy answered "The request target is too long";
@@ -131,7 +134,8 @@ reasons! {
     UpstreamMalformed "upstream_malformed" 502 "http_protocol_error" Upstream answered "The response head is not valid HTTP";
     UpstreamLength "upstream_length" 502 "http_protocol_error" Upstream answered "The response has two lengths: Content-Length doubled, or with Transfer-Encoding";
     UpstreamCoding "upstream_coding" 502 "http_response_transfer_coding" Upstream answered "The response has a Transfer-Encoding other than chunked";
-    UpstreamUpgrade "upstream_upgrade" 502 "http_upgrade_failed" Upstream answered "The backend switched protocols without being asked";
+    UpstreamUpgrade "upstream_upgrade" 502 "http_upgrade_failed" Upstream answered "The backend switched protocols without being asked, or answered a request for WebSocket with a success that opens no tunnel";
+    UpstreamNoTunnel "upstream_no_tunnel" 502 "http_upgrade_failed" Upstream answered "The backend speaks HTTP/2 and does not offer extended CONNECT";
     UpstreamHeadTooLarge "upstream_head_too_large" 502 "http_response_header_section_size" Upstream answered "The response head is over max_response_header_bytes";
     UpstreamBodyTooLarge "upstream_body_too_large" 502 "http_response_body_size" Upstream answered "The response body is over max_response_body_bytes";
     UpstreamFraming "upstream_framing" 502 "http_protocol_error" Upstream answered "The chunked framing of the response body is broken";

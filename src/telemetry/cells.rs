@@ -286,6 +286,10 @@ pub struct WorkerCells {
     pub exchanges_started: PerProtocol,
     /// Exchanges under way.
     pub exchanges_active: Gauge,
+    /// Exchanges that became tunnels, by downstream protocol.
+    pub tunnels_opened: PerProtocol,
+    /// Tunnels that are open.
+    pub tunnels_active: Gauge,
     /// Exchanges that ended, by the final status the client was sent.
     pub finished: Statuses,
     /// 1xx responses relayed.
@@ -431,6 +435,13 @@ impl WorkerCells {
     pub fn exchange_started(&self, protocol: Protocol) {
         self.exchanges_started.count(protocol);
         self.exchanges_active.enter();
+    }
+
+    /// An exchange became a tunnel; it leaves [`Self::tunnels_active`] when it ends.
+    #[inline]
+    pub fn tunnel_opened(&self, protocol: Protocol) {
+        self.tunnels_opened.count(protocol);
+        self.tunnels_active.enter();
     }
 
     /// An exchange ended.

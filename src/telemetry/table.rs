@@ -86,6 +86,12 @@ metrics! {
     Gauge "spooky_requests_active" WORKER,
         "Requests under way, until the last byte of their response.",
         |s, out| workers(s, out, |c| c.exchanges_active.get());
+    Counter "spooky_tunnels_opened_total" &["worker", "protocol"],
+        "Requests that became tunnels (WebSocket), by the client's protocol.",
+        |s, out| kinds(s, out, Protocol::ALL, Protocol::word, |c, k| c.tunnels_opened.get(k));
+    Gauge "spooky_tunnels_active" WORKER,
+        "Tunnels open; each is one of the active requests too.",
+        |s, out| workers(s, out, |c| c.tunnels_active.get());
     Counter "spooky_informational_responses_total" &["worker", "status"],
         "1xx responses relayed to clients.",
         |s, out| statuses(s, out, |c| &c.informational);

@@ -77,7 +77,12 @@ impl<I: Io> Worker<I> {
             return;
         }
         let served = self.clients.serves(key, head.host());
-        let decided = if served { plan(generation, &head) } else { Err(Reason::Misdirected.into()) };
+        let decided = match served {
+            // A tunnel whose one direction has ended before it is open is none.
+            true if end && head.protocol.is_some() => Err(Reason::WebSocket.into()),
+            true => plan(generation, &head),
+            false => Err(Reason::Misdirected.into()),
+        };
         let (planned, refused) = match decided {
             Ok(plan) => match self.inflight.admit(generation, plan.upstream) {
                 Ok(taken) => {
@@ -123,7 +128,7 @@ impl<I: Io> Worker<I> {
 
     fn add(&mut self, key: Downkey, stream: u64, exchange: Exchange) -> u32 {
         self.cells.exchange_started(self.clients.kind(key));
-        let slot = self.exchanges.insert(Running { exchange, downkey: key, stream }) as u32;
+        let slot = self.exchanges.insert(Running { exchange, downkey: key, stream, tunnel: false }) as u32;
         self.clients.set_owner(key, stream, slot, self.now);
         slot
     }

@@ -5,7 +5,7 @@ use super::origin::{Origin, Speech};
 use super::origins::h2_settings;
 use super::record::connect_failure;
 use crate::config::{BackendId, BackendScheme};
-use crate::exchange::Upkey;
+use crate::exchange::{Exchange, Upkey};
 use crate::h1;
 use crate::h2;
 use crate::http::{HeadLimits, Reason};
@@ -193,8 +193,15 @@ impl<I: Io> Worker<I> {
     /// The origin takes no more of the request. What it has answered already, or still answers, is delivered: the
     /// other direction tells (RFC 9112 §9.5).
     pub(super) fn origin_send_failed(&mut self, slot: u32) {
-        if self.origins.get(slot).is_some_and(|origin| origin.resting) {
+        let Some(origin) = self.origins.get(slot) else {
+            return;
+        };
+        if origin.resting {
             self.close_idle(slot, UpstreamClose::Idle);
+        } else if origin.is_tunnel()
+            && let Some(exchange) = origin.exchange
+        {
+            self.step(exchange, Exchange::tunnel_send_failed);
         }
     }
 
@@ -225,6 +232,18 @@ impl<I: Io> Worker<I> {
         };
         while let Some(chunk) = out.pop() {
             self.io.send(origin.stream, chunk);
+        }
+        if let Speech::H1(connection) = &origin.speech
+            && connection.ends_sending()
+            && !std::mem::replace(&mut origin.said_end, true)
+        {
+            if let Some(session) = &mut origin.tls {
+                session.close_notify(&mut origin.sealed);
+                while let Some(chunk) = origin.sealed.pop() {
+                    self.io.send(origin.stream, chunk);
+                }
+            }
+            self.io.shutdown(origin.stream);
         }
     }
 
@@ -314,8 +333,13 @@ impl<I: Io> Worker<I> {
                     self.close_busy(key.origin, UpstreamClose::NotReusable);
                 }
             }
+            // FIN would say that the client has come to its end.
+            Speech::H1(connection) if connection.is_tunnel() => {
+                self.end_busy(key.origin, UpstreamClose::NotReusable, true);
+            }
             Speech::H1(_) => self.close_busy(key.origin, UpstreamClose::NotReusable),
             Speech::H2(connection) => {
+                origin.waiting.retain(|waiting| *waiting != exchange);
                 connection.reset(key.stream, h2::code::CANCEL);
                 self.disown_stream(key);
                 self.mark_unsent(key.origin);
@@ -349,13 +373,19 @@ impl<I: Io> Worker<I> {
 
     /// Closes a connection that is not in a pool now.
     pub(super) fn close_busy(&mut self, slot: u32, why: UpstreamClose) {
+        self.end_busy(slot, why, false);
+    }
+
+    fn end_busy(&mut self, slot: u32, why: UpstreamClose, abort: bool) {
         let raced = self.end_dial(slot, false);
         if let Some(origin) = self.origins.remove(slot) {
             let cells = self.cells.backend(origin.backend.0 as usize);
             cells.closes.count(why);
             cells.connections_active.leave();
-            if !raced {
-                self.io.close(origin.stream);
+            match abort {
+                _ if raced => {}
+                true => self.io.abort(origin.stream),
+                false => self.io.close(origin.stream),
             }
         }
     }

@@ -85,6 +85,8 @@ struct Running {
     exchange: Exchange,
     downkey: Downkey,
     stream: u64,
+    /// It was counted as a tunnel.
+    tunnel: bool,
 }
 
 /// One reactor thread's world. Generic over the machine below it, and over nothing else.

@@ -62,7 +62,8 @@ pub struct Origin {
     pub speech: Speech,
     /// What came before it was settled: no more than one turn brings.
     pub early: Vec<Chunk>,
-    /// Exchanges that wait for it to be made.
+    /// Exchanges that wait for it to be made, or want a tunnel and wait for HTTP/2 to say whether it takes one. Each exchange
+    /// waits in one place.
     pub waiting: VecDeque<u32>,
     /// The exchange that has it, if it is one of HTTP/1.1.
     pub exchange: Option<u32>,
@@ -70,6 +71,8 @@ pub struct Origin {
     pub resting: bool,
     /// Whether it carried an exchange before the one it has.
     pub reused: bool,
+    /// Whether FIN was sent, because one direction of a tunnel has ended.
+    pub said_end: bool,
     /// Whether receiving is paused, because nobody takes what arrived.
     pub paused: bool,
     /// When connecting began.
@@ -99,6 +102,7 @@ impl Origin {
             exchange: None,
             resting: false,
             reused: false,
+            said_end: false,
             paused: false,
             began: now,
             stuck: false,
@@ -122,8 +126,15 @@ impl Origin {
         match &self.speech {
             Speech::Unsettled => false,
             Speech::H1(_) => self.exchange.is_none(),
-            Speech::H2(connection) => connection.streams_open() == 0 && !connection.is_draining(),
+            Speech::H2(connection) => {
+                connection.streams_open() == 0 && !connection.is_draining() && self.waiting.is_empty()
+            }
         }
+    }
+
+    /// Whether it is a tunnel: nothing else will ever go over it.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(&self.speech, Speech::H1(connection) if connection.is_tunnel())
     }
 
     /// Takes what arrived.

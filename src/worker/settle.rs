@@ -42,15 +42,19 @@ impl<I: Io> Worker<I> {
     /// Gives the connection back once both directions are through it, ends the exchange once nothing is left, and
     /// keeps its timer right until then.
     fn settle(&mut self, slot: u32) {
+        let unsent = self.last_words(slot);
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
-        let origin = match running.exchange.is_done_upstream() {
+        if running.exchange.is_tunnel() && !std::mem::replace(&mut running.tunnel, true) {
+            self.cells.tunnel_opened(self.clients.kind(running.downkey));
+        }
+        let origin = match running.exchange.is_done_upstream() && !unsent {
             true => running.exchange.upstream.take(),
             false => None,
         };
         let pending = self.clients.pending(running.downkey, running.stream);
-        let over = running.exchange.is_over(pending);
+        let over = running.exchange.is_over(pending) && !unsent;
         if let Some(origin) = origin {
             self.give_back(origin);
         }
@@ -59,6 +63,17 @@ impl<I: Io> Worker<I> {
         } else {
             self.arm_exchange(slot);
         }
+    }
+
+    /// Whether a tunnel is over but for bytes that its origin's socket has not taken: closing it would drop them.
+    fn last_words(&self, slot: u32) -> bool {
+        let Some(running) = self.exchanges.get(slot as usize) else {
+            return false;
+        };
+        let over = running.exchange.is_tunnel() && running.exchange.is_done_upstream();
+        let key = running.exchange.upstream.filter(|_| over);
+        key.and_then(|key| self.origins.get(key.origin))
+            .is_some_and(|origin| origin.is_tunnel() && self.io.queued(origin.stream) > 0)
     }
 
     /// Closes the connection of the running attempt, if there is one.
@@ -81,6 +96,9 @@ impl<I: Io> Worker<I> {
         }
         self.inflight.release(std::mem::take(&mut running.exchange.permits));
         self.clients.set_owner(running.downkey, running.stream, NO_OWNER, self.now);
+        if running.tunnel {
+            self.cells.tunnels_active.leave();
+        }
         if let Downkey::Tcp(_) = running.downkey {
             // Its next request may have come already, or it is to be closed.
             self.touch(running.downkey);

@@ -50,6 +50,7 @@ impl<I: Io> Worker<I> {
                 self.shared_event(slot, at, event);
             }
         }
+        self.start_tunnels(slot);
         if let Some(origin) = self.origins.get_mut(slot) {
             origin.stuck = false;
             if left == 0 {
@@ -58,6 +59,50 @@ impl<I: Io> Worker<I> {
             self.pace_origin(slot);
             // Windows open by what was taken, and questions are answered.
             self.mark_unsent(slot);
+        }
+    }
+
+    /// An exchange that wants a tunnel needs to know whether the origin takes one (RFC 8441 §3). Whether it goes on now; if
+    /// not, it waits for the origin's settings, or goes elsewhere.
+    pub(super) fn may_ask_tunnel(&mut self, slot: u32, exchange: u32) -> bool {
+        let Some(Origin { speech: Speech::H2(connection), waiting, .. }) = self.origins.get_mut(slot) else {
+            return true;
+        };
+        if !connection.is_settled() {
+            waiting.push_back(exchange);
+            self.arm_exchange(exchange);
+            return false;
+        }
+        if connection.takes_extended_connect() {
+            return true;
+        }
+        let reason = Reason::UpstreamNoTunnel;
+        self.step(exchange, |exchange, downstream, turn| exchange.fail(reason, downstream, turn));
+        false
+    }
+
+    /// Lets those go on that waited for the origin's settings, once these came or will not come.
+    fn start_tunnels(&mut self, slot: u32) {
+        let Some(Origin { speech: Speech::H2(connection), waiting, backend, .. }) = self.origins.get_mut(slot) else {
+            return;
+        };
+        let ended = connection.is_draining();
+        if waiting.is_empty() || !(connection.is_settled() || ended) {
+            return;
+        }
+        let (waiting, backend) = (std::mem::take(waiting), *backend);
+        for exchange in waiting {
+            if ended {
+                let reason = Reason::UpstreamClosed;
+                count_attempt_failure(&self.cells, backend.0 as usize, reason);
+                self.step(exchange, |exchange, downstream, turn| exchange.fail(reason, downstream, turn));
+            } else if self.shared(slot).is_some_and(|connection| connection.can_open()) {
+                self.start(exchange, slot);
+            } else {
+                // It takes no more now: there is another one, or one is made.
+                self.exchanges[exchange as usize].exchange.upstream = None;
+                self.acquire(exchange, backend);
+            }
         }
     }
 
@@ -113,6 +158,13 @@ impl<I: Io> Worker<I> {
         if connection.streams_open() > 0 {
             return;
         }
+        if self.origins.get(slot).is_some_and(|origin| !origin.waiting.is_empty()) {
+            // They are told when it runs, and their deadlines bound the wait.
+            return;
+        }
+        let Some(connection) = self.shared(slot) else {
+            return;
+        };
         if connection.is_draining() || connection.is_closed() {
             if connection.is_closed() || queued == 0 {
                 self.close_ended(slot);

@@ -110,6 +110,10 @@ impl<I: Io> Worker<I> {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
+        if running.exchange.asks_tunnel() && !self.may_ask_tunnel(origin_slot, slot) {
+            return;
+        }
+        let running = &mut self.exchanges[slot as usize];
         let key = running.downkey;
         let Some(origin) = self.origins.get(origin_slot) else {
             return;
@@ -157,8 +161,10 @@ impl<I: Io> Worker<I> {
             // What waits in it may go on; who waits for that hears of it then.
             Speech::H2(_) => self.mark_unsent(slot),
             Speech::H1(_) => {
+                // A tunnel may wait for nothing but this.
+                let tunnel = origin.is_tunnel();
                 if let Some(exchange) = origin.exchange
-                    && running_is_open(&self.exchanges, exchange)
+                    && (tunnel || running_is_open(&self.exchanges, exchange))
                 {
                     self.step(exchange, |exchange, downstream, turn| {
                         exchange.allow_request(downstream, queued, turn.now);

@@ -18,10 +18,17 @@ pub fn as_asked(seen: &Seen) -> Reaction {
     let framing = match words.next() {
         Some("chunked") => Framing::Chunked,
         Some("close") => Framing::Close,
+        Some("tunnel") => return Reaction::Answer(tunnel(words.next())),
         _ => Framing::Length,
     };
     let length = words.next().and_then(|length| length.parse().ok()).unwrap_or(0);
     Reaction::Answer(Reply::ok(length).framed(framing))
+}
+
+/// A tunnel with so many bytes, from now on.
+fn tunnel(length: Option<&str>) -> Reply {
+    let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+    Reply { status: 101, early: true, ..Reply::ok(length).framed(Framing::Tunnel) }
 }
 
 /// Everything that can be drawn of a path.

@@ -261,8 +261,12 @@ impl Client {
                 h3::Header::new(b"x-pattern", own.to_string().as_bytes()),
                 h3::Header::new(b"x-answer", answer.to_string().as_bytes()),
             ];
-            fields
-                .extend(request.fields.iter().map(|(name, value)| h3::Header::new(name.as_bytes(), value.as_bytes())));
+            // Pseudo-headers come first.
+            let asked = request.fields.iter().filter(|(name, _)| name.starts_with(':'));
+            let asked = asked.map(|(name, value)| h3::Header::new(name.as_bytes(), value.as_bytes()));
+            fields.splice(4..4, asked);
+            let more = request.fields.iter().filter(|(name, _)| !name.starts_with(':'));
+            fields.extend(more.map(|(name, value)| h3::Header::new(name.as_bytes(), value.as_bytes())));
             if let (Some(length), true) = (request.body, request.announced) {
                 fields.push(h3::Header::new(b"content-length", length.to_string().as_bytes()));
             }

@@ -22,3 +22,4 @@ mod pattern;
 mod sabotage;
 mod scene;
 mod seeds;
+mod tunnels;

@@ -1,6 +1,7 @@
 //! A scripted HTTP/1.1 origin: what it answers is a function of the request, and it remembers all it saw.
 
 use crate::pattern::{Pattern, spoil};
+use spooky::http::websocket::Key;
 use spooky_uring::simulation::{Connect, Line, Origin, Session};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ pub enum Framing {
     Length,
     Chunked,
     Close,
+    /// There is no body but a tunnel, which was asked for; closed behind the client's end.
+    Tunnel,
 }
 
 /// What follows the last byte that is written.
@@ -85,7 +88,7 @@ impl Reply {
 
     /// The same with its body delimited so; a body that ends with the connection closes it.
     pub fn framed(self, framing: Framing) -> Self {
-        let then = if framing == Framing::Close { Then::Close } else { self.then };
+        let then = if matches!(framing, Framing::Close | Framing::Tunnel) { Then::Close } else { self.then };
         Self { framing, then, ..self }
     }
 }
@@ -150,6 +153,8 @@ impl Origin for Scripted {
             reading: Reading::Head,
             answering: VecDeque::new(),
             at: None,
+            key: None,
+            finished: false,
         }))
     }
 }
@@ -163,6 +168,8 @@ enum Reading {
     Chunk(u64),
     ChunkEnd,
     Trailers,
+    /// Everything is of the tunnel.
+    Tunnel,
 }
 
 /// An answer under way.
@@ -182,6 +189,10 @@ struct Server {
     answering: VecDeque<Answer>,
     /// When the first answer may begin.
     at: Option<Instant>,
+    /// Of a request for a tunnel.
+    key: Option<Key>,
+    /// The other side has ended its direction.
+    finished: bool,
 }
 
 /// The number of a body's pattern, as the test's client writes it in every request.
@@ -233,6 +244,15 @@ impl Server {
                     _ => Reading::Length(left),
                 };
             }
+            Reading::Tunnel => {
+                let bytes: Vec<u8> = self.input.drain(..).collect();
+                self.with_last(|seen| {
+                    let pattern = Pattern::of(pattern_of(&seen.head, "x-pattern:"));
+                    seen.intact &= pattern.matches(seen.body, &bytes);
+                    seen.body += bytes.len() as u64;
+                });
+                return false;
+            }
             Reading::ChunkSize => {
                 let Some(size) = self.take_line() else { return false };
                 let size = u64::from_str_radix(&size, 16).expect("chunk sizes are hexadecimal");
@@ -270,7 +290,10 @@ impl Server {
         let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
         let chunked = lower.contains("transfer-encoding: chunked");
         assert!(!(chunked && length.is_some()), "two framings:\n{head}");
+        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: "));
+        self.key = key.map(|key| Key::parse(key.as_bytes()).expect("a key"));
         self.reading = match length {
+            _ if self.key.is_some() => Reading::Tunnel,
             Some(length) => Reading::Length(length.trim().parse().expect("a length is a number")),
             None if chunked => Reading::ChunkSize,
             None => Reading::Length(0),
@@ -313,6 +336,12 @@ impl Server {
                 Framing::Length => head += &format!("Content-Length: {}\r\n", reply.length),
                 Framing::Chunked => head += "Transfer-Encoding: chunked\r\n",
                 Framing::Close => head += "Connection: close\r\n",
+                Framing::Tunnel => {
+                    let accept = self.key.expect("a tunnel was asked for").accept();
+                    let accept = str::from_utf8(&accept).expect("base64");
+                    head += "Connection: upgrade\r\nUpgrade: websocket\r\n";
+                    head += &format!("Sec-WebSocket-Accept: {accept}\r\n");
+                }
             }
             line.write(head + "\r\n");
             answer.written = Some(0);
@@ -336,6 +365,9 @@ impl Server {
                 self.at = Some(line.now() + pause);
                 line.wake_at(line.now() + pause);
             }
+            return;
+        }
+        if reply.framing == Framing::Tunnel && reply.then == Then::Close && !self.finished {
             return;
         }
         if reply.framing == Framing::Chunked && reply.sent == reply.length {
@@ -363,7 +395,15 @@ impl Session for Server {
     }
 
     fn fin(&mut self, line: &mut Line) {
-        line.close();
+        if self.reading != Reading::Tunnel {
+            line.close();
+            return;
+        }
+        self.with_last(|seen| seen.complete = true);
+        self.finished = true;
+        if self.answering.front().is_some_and(|answer| answer.written == Some(answer.reply.sent)) {
+            self.write(line);
+        }
     }
 
     fn closed(&mut self, reset: bool, now: Instant) {

@@ -29,6 +29,7 @@ pub(super) fn resolve(
         total: resolve!(total_request_timeout, performance, route, upstream).0,
         client_body_idle: resolve!(client_body_idle_timeout, performance, route, upstream),
         client_send: resolve!(client_send_timeout, performance, route, upstream),
+        tunnel_idle: resolve!(tunnel_idle_timeout, performance, route, upstream),
     }
 }
 

@@ -302,8 +302,113 @@ fn informational_heads_are_bounded() {
     }
 }
 
+/// A connection that asked for a tunnel with the key of RFC 6455 §1.3, and the request it wrote.
+fn asked_for_a_tunnel() -> (ClientConnection, String) {
+    let mut connection = ClientConnection::new(Limits::CLIENT);
+    let mut head = request(GET, "/chat");
+    head.fields.push(b"sec-websocket-version", b"13");
+    head.fields.push(b"te", b"trailers");
+    let mut out = Output::new();
+    connection.ask_tunnel(&head, None, Key::of(b"the sample nonce"), &mut out);
+    (connection, sent(&mut out))
+}
+
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
 #[test]
-fn a_tunnel_is_never_opened() {
+fn a_request_for_a_tunnel_asks_for_the_switch() {
+    let (_, request) = asked_for_a_tunnel();
+    assert_eq!(
+        request,
+        "GET /chat HTTP/1.1\r\nhost: example.com\r\naccept: */*\r\nsec-websocket-version: 13\r\n\
+         connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+}
+
+#[test]
+fn a_tunnel_carries_everything_both_ways_until_each_end() {
+    let input = format!("{SWITCH}first words\0\r\n\r\n");
+    every_cut(input.as_bytes(), |pieces| {
+        let (mut connection, _) = asked_for_a_tunnel();
+        let (mut story, mut out) = (Story::default(), Output::new());
+        connection.grant(usize::MAX);
+        for piece in pieces {
+            connection.receive(text(piece));
+            listen(&mut connection, &mut story);
+        }
+        assert!(connection.is_tunnel() && !connection.ends_sending() && !connection.is_reusable());
+        connection.send_body(text(b"GET / HTTP/1.1"), &mut out);
+        connection.receive_end();
+        listen(&mut connection, &mut story);
+        // The backend has ended; we have not.
+        assert!(!connection.ends_sending());
+        connection.send_body(text(b" and more"), &mut out);
+        connection.end(&mut out);
+        assert!(connection.ends_sending() && connection.is_idle() && !connection.is_reusable());
+        assert_eq!(sent(&mut out), "GET / HTTP/1.1 and more");
+        let head = "head 200 upgrade=websocket connection=Upgrade";
+        assert_eq!(story.lines, [head, "body first words\\x00\\r\\n\\r\\n", "end"]);
+    });
+}
+
+#[test]
+fn what_a_tunnel_brings_waits_for_credit() {
+    let (mut connection, _) = asked_for_a_tunnel();
+    let mut story = Story::default();
+    connection.receive(text(SWITCH.as_bytes()));
+    connection.receive(text(b"0123456789"));
+    connection.receive_end();
+    listen(&mut connection, &mut story);
+    assert_eq!(story.lines.len(), 1, "the head alone: {story:?}");
+    connection.grant(4);
+    listen(&mut connection, &mut story);
+    connection.grant(6);
+    listen(&mut connection, &mut story);
+    assert_eq!(story.lines[1..], ["body 0123456789", "end"]);
+}
+
+#[test]
+fn a_tunnel_that_breaks_does_not_end() {
+    let (mut connection, _) = asked_for_a_tunnel();
+    let mut story = Story::default();
+    connection.grant(usize::MAX);
+    connection.receive(text(SWITCH.as_bytes()));
+    connection.receive(text(b"half"));
+    connection.receive_reset();
+    listen(&mut connection, &mut story);
+    assert_eq!(story.lines[1..], ["body half", "fault upstream_reset Reset"]);
+}
+
+#[test]
+fn a_tunnel_needs_the_right_answer() {
+    let wrong = SWITCH.replace("s3pPLM", "S3pPLM");
+    let hints = format!("HTTP/1.1 103 x\r\n\r\n{SWITCH}");
+    for (input, lines) in [
+        (wrong.as_str(), &["fault upstream_upgrade Respond"][..]),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", &["fault upstream_upgrade Respond"]),
+        ("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno", &["head 403 length 2", "body no", "end"]),
+        (&hints, &["informational 103", "head 200 upgrade=websocket connection=Upgrade"]),
+    ] {
+        let (mut connection, _) = asked_for_a_tunnel();
+        let mut story = Story::default();
+        connection.grant(usize::MAX);
+        connection.receive(text(input.as_bytes()));
+        listen(&mut connection, &mut story);
+        assert_eq!(story.lines, lines);
+        assert_eq!(connection.is_tunnel(), input == hints);
+        assert!(!connection.is_reusable(), "whatever became of it");
+    }
+}
+
+#[test]
+fn a_switch_that_nobody_asked_for_is_refused() {
+    let (lines, _) = answers(GET, SWITCH, Then::Open);
+    assert_eq!(lines, ["fault upstream_upgrade Respond"]);
+}
+
+#[test]
+fn connect_is_never_a_tunnel() {
     let (lines, _) = answers(b"CONNECT", "HTTP/1.1 200 OK\r\n\r\n", Then::Open);
     assert_eq!(lines, ["fault upstream_upgrade Respond"]);
     let (lines, _) = answers(b"CONNECT", "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", Then::Open);

@@ -519,3 +519,105 @@ fn small_pieces_pause_reading_by_their_number() {
     }
     assert!(!connection.wants_read());
 }
+
+const ASKING: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// A connection that asked for a tunnel, with what came behind the head.
+fn asking(behind: &str) -> ServerConnection {
+    let mut connection = accepted();
+    connection.receive(text(format!("{ASKING}{behind}").as_bytes()));
+    let Ok(Some(Event::Head { head, end: false })) = connection.next_event() else {
+        panic!("a head with more to come")
+    };
+    assert!(head.protocol.is_some());
+    connection
+}
+
+fn opened(behind: &str) -> (ServerConnection, Output) {
+    let (mut connection, mut out) = (asking(behind), Output::new());
+    let mut head = answer(200, None);
+    head.fields.push(b"sec-websocket-protocol", b"chat");
+    head.fields.push(b"connection", b"close");
+    connection.open_tunnel(&head, &mut out);
+    (connection, out)
+}
+
+#[test]
+fn a_tunnel_opens_with_the_answer_to_the_client_s_own_key() {
+    let (connection, mut out) = opened("");
+    assert_eq!(
+        sent(&mut out),
+        "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-protocol: chat\r\nconnection: upgrade\r\n\
+         upgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    );
+    assert!(connection.is_tunnel() && !connection.ends_sending());
+    assert_eq!(connection.closing(), Closing::No);
+}
+
+#[test]
+fn what_the_client_sent_early_waits_until_the_tunnel_is_open() {
+    let mut connection = asking("GET /smuggled HTTP/1.1\r\n\r\n");
+    assert!(matches!(connection.next_event(), Ok(None)));
+    connection.open_tunnel(&answer(200, None), &mut Output::new());
+    connection.grant(100);
+    let Ok(Some(Event::Body(body))) = connection.next_event() else { panic!("its bytes") };
+    assert_eq!(&*body, b"GET /smuggled HTTP/1.1\r\n\r\n");
+    connection.check_invariants();
+}
+
+#[test]
+fn each_direction_of_a_tunnel_ends_by_itself() {
+    // The client first.
+    let (mut connection, mut out) = opened("question");
+    sent(&mut out);
+    connection.grant(100);
+    connection.receive_end();
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Body(_)))));
+    assert!(matches!(connection.next_event(), Ok(Some(Event::End))));
+    assert!(matches!(connection.next_event(), Ok(None)));
+    connection.check_invariants();
+    assert!(!connection.ends_sending());
+    connection.send_body(text(b"answer"), &mut out);
+    connection.end(&mut out);
+    assert_eq!(sent(&mut out), "answer");
+    assert!(connection.ends_sending());
+    assert_eq!(connection.closing(), Closing::Now);
+    connection.check_invariants();
+
+    // We first.
+    let (mut connection, mut out) = opened("");
+    connection.end(&mut out);
+    assert!(connection.ends_sending());
+    assert_eq!(connection.closing(), Closing::No, "the client may go on");
+    connection.receive(text(b"still here"));
+    connection.grant(100);
+    assert!(matches!(connection.next_event(), Ok(Some(Event::Body(_)))));
+    connection.receive_end();
+    assert!(matches!(connection.next_event(), Ok(Some(Event::End))));
+    assert_eq!(connection.closing(), Closing::Now);
+    connection.check_invariants();
+}
+
+#[test]
+fn a_request_for_a_tunnel_that_is_answered_otherwise_ends_the_connection() {
+    for status in [200, 302, 403] {
+        let (mut connection, mut out) = (asking("not a request"), Output::new());
+        connection.send_head(&answer(status, Some(2)), false, &mut out);
+        connection.send_body(text(b"no"), &mut out);
+        connection.end(&mut out);
+        let text = sent(&mut out);
+        assert!(text.contains("connection: close\r\n") && text.ends_with("no"), "{text}");
+        assert_eq!(connection.closing(), Closing::Linger);
+        assert!(matches!(connection.next_event(), Ok(None)), "nothing behind it is read");
+        connection.check_invariants();
+    }
+}
+
+#[test]
+fn a_client_that_leaves_before_the_tunnel_opens_is_gone() {
+    let mut connection = asking("");
+    connection.receive_end();
+    let fault = connection.next_event().unwrap_err();
+    assert_eq!((fault.reason(), fault.next), (Some(Reason::ClientGone), Next::Close));
+}

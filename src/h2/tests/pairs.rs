@@ -3,7 +3,7 @@
 use super::super::{ClientConnection, Closer, NotOpened, ServerConnection, Settings, code};
 use super::support::*;
 use crate::http::{
-    Authority, Event, Fields, HeadLimits, Method, Output, PathPair, Reason, RequestHead, ResponseHead, StreamRef,
+    Authority, Event, Fields, Known, Method, Output, PathPair, Protocol, Reason, RequestHead, ResponseHead, StreamRef,
     Target,
 };
 use spooky_uring::Chunk;
@@ -352,41 +352,6 @@ fn a_sign_of_life_is_answered() {
     assert!(pair.client.ping());
 }
 
-#[test]
-fn extended_connect_opens_a_stream_both_ways_where_it_is_offered() {
-    let mut head = request(Method::Connect, "/chat");
-    head.protocol = Some("websocket".into());
-    let mut pair = Pair::new();
-    pair.run();
-    assert!(!pair.client.takes_extended_connect());
-    assert_eq!(pair.client.open(&head, "a", false), Err(NotOpened::Unsendable));
-
-    let offering = HeadLimits { extended_connect: true, ..HeadLimits::REQUEST };
-    let mut pair = Pair::with(Settings::CLIENT, Settings { head: offering, ..Settings::SERVER }, 1);
-    pair.run();
-    assert!(pair.client.takes_extended_connect());
-    let stream = pair.client.open(&head, "a", false).unwrap();
-    let (server, _) = pair.run();
-    let (_, Event::Head { head: got, end: false }) = &server[0] else { panic!("{server:?}") };
-    assert_eq!((&got.method, got.protocol.as_deref()), (&Method::Connect, Some("websocket")));
-    assert_eq!(got.target.matched(), Some("/chat"));
-    pair.server.send_head(stream, &ResponseHead::new(200), false);
-    pair.server.grant(stream, 100);
-    pair.client.grant(stream, 100);
-    assert_eq!(said(&pair.run().1), ["1: head"]);
-    pair.client.send_body(stream, Chunk::copy_from(b"ping"));
-    pair.server.send_body(stream, Chunk::copy_from(b"pong!"));
-    let (server, client) = pair.run();
-    assert_eq!((shapes(&server), said(&client)), (vec!["1: body 4".to_owned()], vec!["1: body 5".to_owned()]));
-    // Half closed: the server speaks on.
-    pair.client.end(stream);
-    assert_eq!(shapes(&pair.run().0), ["1: end"]);
-    pair.server.send_body(stream, Chunk::copy_from(b"last"));
-    pair.server.end(stream);
-    assert_eq!(said(&pair.run().1), ["1: body 4", "1: end"]);
-    assert_eq!((pair.client.streams_open(), pair.server.streams_open()), (0, 0));
-}
-
 /// A client of ours whose backend is the test.
 struct Backend {
     client: ClientConnection,
@@ -578,4 +543,69 @@ fn a_flood_of_the_backend_ends_its_connection() {
     let frames = backend.frames();
     assert_eq!(frames.last().map(|last| (last.kind, last.code())), Some((kind::GOAWAY, code::ENHANCE_YOUR_CALM)));
     assert!(backend.client.is_closed());
+}
+
+/// A request for a tunnel.
+fn websocket() -> RequestHead {
+    let mut head = request(Method::Get, "/chat");
+    head.protocol = Some(Protocol::WebSocket { key: None });
+    head.fields.push(b"sec-websocket-version", b"13");
+    head
+}
+
+#[test]
+fn a_tunnel_passes_from_one_side_to_the_other() {
+    let mut pair = Pair::new();
+    while pair.carry() {}
+    assert!(!pair.client.is_settled(), "its settings came, but nobody read them");
+    assert!(pair.client.next_event().is_none());
+    assert!(pair.client.is_settled() && pair.client.takes_extended_connect());
+    let stream = pair.client.open(&websocket(), "example.org", false).unwrap();
+    while pair.carry() {}
+    let Some((at, Event::Head { head, end: false })) = pair.server.next_event() else { panic!("a head") };
+    assert_eq!((head.protocol, head.method), (Some(Protocol::WebSocket { key: None }), Method::Get));
+    assert_eq!(head.target.path().map(PathPair::forwarded), Some("/chat"));
+    pair.server.send_head(at.stream, &ResponseHead::new(200), false);
+    pair.server.grant(at.stream, 100);
+    while pair.carry() {}
+    let Some((_, Event::Head { head, end: false })) = pair.client.next_event() else { panic!("a head") };
+    assert_eq!(head.status, 200);
+    pair.client.send_body(stream, Chunk::copy_from(b"up"));
+    pair.client.end(stream);
+    while pair.carry() {}
+    assert!(matches!(pair.server.next_event(), Some((_, Event::Body(body))) if &*body == b"up"));
+    assert!(matches!(pair.server.next_event(), Some((_, Event::End))));
+    pair.server.send_body(at.stream, Chunk::copy_from(b"down"));
+    pair.server.end(at.stream);
+    pair.client.grant(stream, 100);
+    while pair.carry() {}
+    assert!(matches!(pair.client.next_event(), Some((_, Event::Body(body))) if &*body == b"down"));
+    assert!(matches!(pair.client.next_event(), Some((_, Event::End))));
+    assert!(pair.client.next_event().is_none());
+    assert_eq!((pair.client.streams_open(), pair.server.streams_open()), (0, 0));
+}
+
+#[test]
+fn a_backend_that_does_not_offer_tunnels_is_not_asked() {
+    let mut backend = Backend::settled(&[]);
+    assert!(!backend.client.takes_extended_connect());
+    assert_eq!(backend.client.open(&websocket(), "a", false), Err(NotOpened::Unsendable));
+    assert!(backend.frames().is_empty());
+    assert!(backend.client.open(&get(), "a", true).is_ok());
+}
+
+#[test]
+fn a_backend_opens_a_tunnel_by_success_and_refuses_it_by_anything_else() {
+    for (status, told, passed) in [("204", "head", 200), ("403", "head", 403), ("101", "refused 502", 0)] {
+        let mut backend = Backend::settled(&[0, 8, 0, 0, 0, 1]);
+        backend.client.open(&websocket(), "a", false).unwrap();
+        backend.frames();
+        backend.send(&headers(1, &[(":status", status), ("sec-websocket-accept", "x")], false));
+        let Some((_, event)) = backend.client.next_event() else { panic!("{status}") };
+        assert_eq!(shape(&event), told, "{status}");
+        if let Event::Head { head, .. } = event {
+            assert_eq!(head.status, passed);
+            assert_eq!(head.fields.contains(Known::SecWebsocketAccept), status == "403");
+        }
+    }
 }

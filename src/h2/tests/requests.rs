@@ -39,7 +39,7 @@ fn settings_leave_before_the_client_says_anything() {
     assert!(settings.contains(&(3, 128)), "MAX_CONCURRENT_STREAMS");
     assert!(settings.contains(&(4, 256 << 10)), "INITIAL_WINDOW_SIZE");
     assert!(settings.contains(&(6, 32 << 10)), "MAX_HEADER_LIST_SIZE");
-    assert!(!settings.iter().any(|&(id, _)| id == 8), "ENABLE_CONNECT_PROTOCOL");
+    assert!(settings.contains(&(8, 1)), "ENABLE_CONNECT_PROTOCOL");
 }
 
 #[test]
@@ -416,4 +416,31 @@ fn a_fragment_never_reaches_us_and_a_huge_head_is_answered_by_the_library() {
     assert_eq!(server.connection.close_cause(), None);
     server.send(&headers(5, &GET, true));
     assert_eq!(shapes(&server.events()), ["5: head end"]);
+}
+
+const WEBSOCKET: [(&str, &str); 6] = [
+    (":method", "CONNECT"),
+    (":protocol", "websocket"),
+    (":scheme", "https"),
+    (":authority", "example.org"),
+    (":path", "/chat"),
+    ("sec-websocket-version", "13"),
+];
+
+#[test]
+fn a_tunnel_is_a_stream_whose_directions_end_by_themselves() {
+    let mut server = Server::new();
+    server.send(&headers(1, &WEBSOCKET, false));
+    let Event::Head { head, end: false } = server.event() else { panic!("a head with more to come") };
+    assert_eq!((head.method, head.protocol.is_some()), (Method::Get, true));
+    server.connection.send_head(1, &ResponseHead::new(200), false);
+    server.connection.send_body(1, Chunk::copy_from(b"greeting"));
+    server.connection.end(1);
+    assert_eq!(server.shapes(), [(kind::HEADERS, END_HEADERS, 1), (kind::DATA, END_STREAM, 1)]);
+    // Ours has ended; the client's goes on.
+    server.connection.grant(1, 100);
+    server.send(&data(1, b"still here", false));
+    server.send(&data(1, b"", true));
+    assert_eq!(shapes(&server.events()), ["1: body 10", "1: end"]);
+    assert_eq!(server.connection.streams_open(), 0);
 }

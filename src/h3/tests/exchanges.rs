@@ -382,3 +382,21 @@ fn commands_about_unknown_streams_do_nothing() {
         assert!(connection.next_event().is_none());
     });
 }
+
+#[test]
+fn a_tunnel_is_a_stream_whose_directions_end_by_themselves() {
+    let mut world = World::ready();
+    world.settle();
+    let http = world.client.http.as_ref().expect("handshake done");
+    assert!(http.extended_connect_enabled_by_peer(), "RFC 9220 §3");
+    let asking = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
+    let stream = world.client.request(&Client::head("CONNECT", "/bytes/5000", &asking), false);
+    // Our direction ends at once; the client's has not begun.
+    world.run(|world| world.client.answers.get(&stream).is_some_and(Answer::is_over));
+    let answer = &world.client.answers[&stream];
+    assert_eq!((answer.status(), answer.len, answer.finished), ("200", 5000, true));
+    world.client.upload(stream, 9000, true);
+    world.run(|world| world.origin.tasks[&stream].ended);
+    let task = &world.origin.tasks[&stream];
+    assert_eq!((task.received, task.intact, task.reset), (9000, true, None));
+}

@@ -24,6 +24,9 @@ fn show_request(head: &RequestHead) -> String {
     if head.expect_continue {
         text += " expect";
     }
+    if let Some(Protocol::WebSocket { key }) = head.protocol {
+        text += if key.is_some() { " websocket with a key" } else { " websocket" };
+    }
     show_fields(text, &head.fields)
 }
 
@@ -80,14 +83,15 @@ fn run(version: WireVersion, input: &[&str]) -> String {
             status = rest.trim_start().parse().ok();
         } else if *text == "trailers" {
             kind = '~';
+        } else if *text == "tunnel" {
+            kind = 't';
         } else if *text == "clear" {
             scheme = Scheme::Http;
         } else if let Some(rest) = text.strip_prefix("to ") {
             method = Method::parse(rest.as_bytes()).expect(rest);
         } else if let Some(rest) = text.strip_prefix("limits ") {
             let numbers: Vec<usize> = rest.split(' ').map(|one| one.parse().expect(rest)).collect();
-            limits =
-                Some(HeadLimits { fields: numbers[0], bytes: numbers[1], target: numbers[2], ..HeadLimits::REQUEST });
+            limits = Some(HeadLimits { fields: numbers[0], bytes: numbers[1], target: numbers[2], connect: false });
         } else if *text == "connect" {
             limits = Some(HeadLimits { connect: true, ..HeadLimits::REQUEST });
         } else {
@@ -103,6 +107,23 @@ fn run(version: WireVersion, input: &[&str]) -> String {
             let limits = limits.unwrap_or(HeadLimits::RESPONSE);
             match response(version, status, slices(&fields), &method, &limits) {
                 Ok(head) => {
+                    let mut text = format!("ok {}", head.status);
+                    show_rest(&mut text, head.content_length, head.chunked);
+                    show_fields(text, &head.fields)
+                }
+                Err(fault) => {
+                    assert_eq!(fault.reason.status(), 502);
+                    fault.reason.token().to_owned()
+                }
+            }
+        }
+        't' => {
+            let limits = limits.unwrap_or(HeadLimits::RESPONSE);
+            // RFC 6455 §1.3.
+            let accept = version.is_h1().then_some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+            let mut head = ResponseHead::default();
+            match tunnel_response_into(version, status, slices(&fields), accept, &limits, &mut head) {
+                Ok(()) => {
                     let mut text = format!("ok {}", head.status);
                     show_rest(&mut text, head.content_length, head.chunked);
                     show_fields(text, &head.fields)
@@ -464,47 +485,4 @@ fn any_response_and_any_trailers_are_read_without_a_panic() {
         }
     }
     assert!(passed > 3_000, "{passed}");
-}
-
-#[test]
-fn extended_connect_passes_only_where_it_was_offered_and_whole() {
-    let whole = [
-        (":method", "CONNECT"),
-        (":protocol", "websocket"),
-        (":scheme", "https"),
-        (":authority", "example.org"),
-        (":path", "/chat?a=1"),
-    ];
-    let take = |fields: &[(&str, &str)], limits: &HeadLimits| {
-        let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect::<Vec<_>>();
-        request(WireVersion::H2, WireRequest { scheme: Scheme::Https, line: None, fields }, limits)
-            .map_err(|refusal| refusal.reason)
-    };
-    let offered = HeadLimits { extended_connect: true, ..HeadLimits::REQUEST };
-    let head = take(&whole, &offered).unwrap();
-    assert_eq!((head.method, head.protocol.as_deref()), (Method::Connect, Some("websocket")));
-    assert_eq!(head.target.matched(), Some("/chat"));
-    assert_eq!(take(&whole, &HeadLimits::REQUEST).err(), Some(Reason::PseudoField));
-    let plain = [whole[0], (":authority", "example.org:443")];
-    assert_eq!(take(&plain, &offered).err(), Some(Reason::MethodRefused), "plain CONNECT is not offered");
-
-    let without = |at: usize| {
-        let mut fields = whole.to_vec();
-        fields.remove(at);
-        take(&fields, &offered).err()
-    };
-    assert_eq!((without(0), without(2), without(3), without(4)), {
-        let pseudo = Some(Reason::PseudoField);
-        (pseudo, pseudo, Some(Reason::Authority), pseudo)
-    });
-    let with = |at: usize, value: &'static str| {
-        let mut fields = whole;
-        fields[at].1 = value;
-        take(&fields, &offered).err()
-    };
-    assert_eq!(with(0, "GET"), Some(Reason::PseudoField));
-    assert_eq!(with(1, "web socket"), Some(Reason::PseudoField));
-    assert_eq!(with(1, ""), Some(Reason::PseudoField));
-    let twice = [&whole[..], &[(":protocol", "websocket")]].concat();
-    assert_eq!(take(&twice, &offered).err(), Some(Reason::PseudoField));
 }

@@ -53,8 +53,9 @@ impl H1 {
         }
         match self.connection.next_event() {
             Ok(Some(event)) => Some(Told::Event(at, event)),
-            // Whoever closes while a response is due has gone: a client that means to read it does not say that it ends.
-            Ok(None) if gone && self.owner != NO_OWNER && !self.connection.is_receiving() => {
+            // Whoever closes while a response is due has gone: a client that means to read it does not say that it ends. In
+            // a tunnel it may.
+            Ok(None) if gone && self.owner != NO_OWNER && !self.waits_for_client() => {
                 Some(Told::Gone(self.owner, Reason::ClientGone))
             }
             Ok(None) => None,
@@ -67,6 +68,12 @@ impl H1 {
                 (_, reason) => Some(Told::Gone(self.owner, reason.unwrap_or(Reason::ClientGone))),
             },
         }
+    }
+}
+
+impl H1 {
+    fn waits_for_client(&self) -> bool {
+        self.connection.is_receiving() || self.connection.is_tunnel()
     }
 }
 
@@ -169,6 +176,11 @@ impl Protocol {
             connection.set_pool_free(free);
             connection.transmit(out);
         }
+    }
+
+    /// Whether nothing more will be sent although the client may go on: the end of our direction of a tunnel.
+    pub(super) fn ends_sending(&self) -> bool {
+        matches!(self, Self::H1(h1) if h1.connection.ends_sending())
     }
 
     /// Whether a response was begun that will not be whole, which only a reset of the connection can tell.

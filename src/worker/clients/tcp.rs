@@ -306,17 +306,26 @@ impl Tcp {
                 self.protocol.transmit(&mut self.output, self.queued, free_bytes(io));
             }
         }
-        let output = match &mut self.tls {
-            None => &mut self.output,
-            Some(tls) => {
-                // An error is one of the library: there is nothing that could be said of it.
-                if tls.send(&mut self.output, &mut self.sealed).is_err() {
-                    self.life = Life::Cut;
-                    return;
-                }
-                &mut self.sealed
+        if let Some(tls) = &mut self.tls
+            // An error is one of the library: there is nothing that could be said of it.
+            && tls.send(&mut self.output, &mut self.sealed).is_err()
+        {
+            self.life = Life::Cut;
+            return;
+        }
+        self.queue(io);
+        if self.protocol.ends_sending() && !std::mem::replace(&mut self.said_goodbye, true) {
+            if let Some(tls) = &mut self.tls {
+                tls.close_notify(&mut self.sealed);
             }
-        };
+            self.queue(io);
+            io.shutdown(self.stream);
+        }
+    }
+
+    /// Puts what is ready into the socket's queue.
+    fn queue(&mut self, io: &mut impl Io) {
+        let output = if self.tls.is_some() { &mut self.sealed } else { &mut self.output };
         while let Some(chunk) = output.pop() {
             // Copy: a client that takes nothing must not hold the worker's receive pool.
             let chunk = match chunk.is_pooled() && self.queued + chunk.len() > free_bytes(io) / 2 {
