@@ -7,7 +7,8 @@ use crate::source;
 use std::collections::BTreeSet;
 
 /// Sections of the page whose tables name tests in backticks.
-const SECTIONS: [&str; 2] = ["## Clients that we did not write", "## What the RFCs ask, and what proves it"];
+const SECTIONS: [&str; 3] =
+    ["## Clients that we did not write", "## Every pair of protocols", "## What the RFCs ask, and what proves it"];
 
 /// The names of all tests: Rust functions behind `#[test]`, Python functions that pytest collects.
 fn tests() -> BTreeSet<String> {

@@ -13,6 +13,7 @@ from support import curl, nginx
 from support.h3 import Client
 from support.origins import Origins
 from support.pairs import Pairs
+from support.process import until
 from support.proxy import Proxy, Upstream
 from support.relay import Relay
 
@@ -151,6 +152,8 @@ def pairs(shared_pairs):
     """A proxy that speaks everything before an origin that does; after the test it must still live."""
     yield shared_pairs
     assert shared_pairs.proxy.child.alive(), f"the proxy died:\n{shared_pairs.proxy.child.log()}"
+    # Whatever a test did to its connections, no exchange outlives them.
+    until(lambda: shared_pairs.proxy.total("^spooky_requests_active") == 0, 10)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import subprocess
 import pytest
 from support import content, curl
 from support.pairs import BACKENDS, every_backend, every_client, every_pair, of_pairs
+from support.process import until
 from support.proxy import tool
 from support.streams import connect
 
@@ -195,7 +196,7 @@ def growth_of(pairs, down, up, size):
     pairs.proxy.child.forget_peak()
     response = pairs.fetch(down, up, f"bytes?n={size}", **options)
     assert (response.error, response.status, response.sha256) == (None, 200, content.sha256(size))
-    response = pairs.fetch(down, up, "inspect", method="POST", body=content.pieces(size), length=size, **options)
+    response = pairs.fetch(down, up, "inspect", method="POST", body=content.pieces(size), length=size, timeout=500)
     assert (response.error, response.status, json.loads(response.body)["sha256"]) == (None, 200, content.sha256(size))
     return pairs.proxy.child.peak() - before
 
@@ -206,6 +207,18 @@ def test_large_bodies_in_bounded_memory(pairs, down, up, record_property):
     growth = growth_of(pairs, down, up, LARGE)
     record_property("growth", growth)
     assert growth < GROWTH, f"{growth:,}"
+
+
+@pytest.mark.parametrize("up", ["h2", "h2c"])
+def test_idle_connections_of_http2_are_counted_once(pairs, up):
+    for _ in range(5):
+        assert pairs.fetch("h2", up, "bytes?n=10").status == 200
+
+    def counts():
+        kinds = ("active", "idle")
+        return [pairs.proxy.total(rf'^spooky_backend_connections_{kind}\{{upstream="{up}"') for kind in kinds]
+
+    until(lambda: counts()[0] == counts()[1] > 0, 5)
 
 
 @every_client

@@ -193,3 +193,11 @@ async def test_malformed_request_is_counted_the_same(refusing, down, reason):
             assert (stream.status, client.terminated) == (0, None), stream
             assert (1 if down == "h2" else 0x10E) in (stream.reset, stream.stopped), stream
     await asyncio.to_thread(until, lambda: refusing.counted(reason) == before + 1, 5)
+
+
+async def test_connect_is_refused_over_http2(refusing):
+    async with connect("h2", refusing.proxy, raw=True) as client:
+        before = refusing.counted("method_refused")
+        stream = await client.send_fields([(":method", "CONNECT"), (":authority", "a.test:443")]).finish()
+        assert (stream.status, stream.ended) == (405, True), stream
+        await asyncio.to_thread(until, lambda: refusing.counted("method_refused") == before + 1, 5)
