@@ -119,7 +119,6 @@ impl Origins {
         };
         // The first that has room: streams gather on few connections, and the others age out.
         if let Some(slot) = pool.shared.iter().copied().find(can_open) {
-            self.rouse(slot);
             return Some(Found::Shared(slot));
         }
         let has_room = |slot: &u32| {

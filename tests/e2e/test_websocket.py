@@ -365,6 +365,17 @@ async def test_over_tls_on_both_sides_each_direction_ends_by_itself(start, certi
         await side.close()
 
 
+async def test_an_http2_connection_goes_back_to_the_pool_behind_a_tunnel(start):
+    async with through(start, "h2") as (proxy, _):
+        for _ in range(3):
+            side = await over_h1(proxy, "/echo")
+            await side.end()
+            await side.finish()
+            await side.close()
+            await eventually(lambda: proxy.total("spooky_backend_connections_idle") > 0)
+        assert proxy.total("spooky_backend_connections_idle") == proxy.total("spooky_backend_connections_active") == 1
+
+
 async def test_plain_connect_stays_refused(start):
     async with through(start, "h1") as (proxy, origin):
         side = await over_h1(proxy, "/", raw=b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n")
