@@ -108,12 +108,17 @@ impl Downstream<'_> {
         }
     }
 
-    /// Sends the head that opens the tunnel which the request asked for. Returns the status that the client gets.
-    pub fn open_tunnel(&mut self, head: &ResponseHead) -> u16 {
+    /// Sends the head that opens the tunnel which the request asked for, with its key if HTTP/1.1 brought one. Returns the
+    /// status that the client gets.
+    pub fn open_tunnel(&mut self, head: &ResponseHead, key: Option<Key>) -> u16 {
         match self {
             Self::H3 { connection, stream } => connection.send_head(*stream, head, false),
-            Self::H1 { connection, out, .. } => {
-                connection.open_tunnel(head, out);
+            Self::H1 { connection, out, cut, .. } => {
+                match key {
+                    Some(key) => connection.open_tunnel(head, &key, out),
+                    // The gate lets no such request through.
+                    None => **cut = true,
+                }
                 return 101;
             }
             Self::H2 { connection, stream, .. } => connection.send_head(*stream, head, false),

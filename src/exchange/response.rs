@@ -2,7 +2,7 @@
 
 use super::request::is_endless;
 use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
-use crate::http::{Event, Known, Reason, ResponseHead, forward};
+use crate::http::{Event, Known, Protocol, Reason, ResponseHead, forward};
 use std::time::Instant;
 
 impl Exchange {
@@ -150,7 +150,8 @@ impl Exchange {
         self.note_response(turn.now);
         self.note_taken(turn.now);
         forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
-        let status = downstream.open_tunnel(&head);
+        let key = self.head.protocol.and_then(|Protocol::WebSocket { key }| key);
+        let status = downstream.open_tunnel(&head, key);
         self.trail.note_head(status, turn.now);
         turn.spare = Some(head);
         self.response = ResponseState::Streaming;

@@ -24,9 +24,8 @@ use super::outgoing::{LengthBroken, Outgoing};
 use super::parse::{self, Bad};
 use crate::http::head::phrase;
 use crate::http::normalize::{self, RequestLine, WireRequest};
-use crate::http::{
-    Event, Fields, Method, Output, Protocol, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion,
-};
+use crate::http::websocket::Key;
+use crate::http::{Event, Fields, Method, Output, Reason, Refusal, RequestHead, ResponseHead, Scheme, WireVersion};
 use crate::limits;
 use spooky_uring::Chunk;
 
@@ -64,6 +63,15 @@ enum Sending {
     Body(Outgoing),
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tunnel {
+    No,
+    /// It was asked for, and no answer was given.
+    Asked,
+    /// What is received and sent is a tunnel.
+    Open,
+}
+
 /// One connection from a client.
 #[derive(Debug)]
 pub struct ServerConnection {
@@ -86,10 +94,8 @@ pub struct ServerConnection {
     version: WireVersion,
     /// The client waits for 100 (Continue) and did not get it.
     continue_owed: bool,
-    /// The request asks for a tunnel: the right answer to its key.
-    accept: Option<[u8; 28]>,
-    /// What is received and sent is a tunnel.
-    tunnel: bool,
+    /// Whether the present request asks for a tunnel.
+    tunnel: Tunnel,
     /// Memory of an earlier head.
     spare: Option<Box<RequestHead>>,
     /// Once set, nothing more is read.
@@ -113,8 +119,7 @@ impl ServerConnection {
             head_only: false,
             version: WireVersion::H1_1,
             continue_owed: false,
-            accept: None,
-            tunnel: false,
+            tunnel: Tunnel::No,
             spare: None,
             fault: None,
         }
@@ -142,12 +147,12 @@ impl ServerConnection {
 
     /// Whether a tunnel was opened, in whatever state its directions are.
     pub fn is_tunnel(&self) -> bool {
-        self.tunnel
+        self.tunnel == Tunnel::Open
     }
 
     /// Whether our direction of a tunnel has ended: FIN is to be sent behind the output, also while the client goes on.
     pub fn ends_sending(&self) -> bool {
-        self.tunnel && matches!(self.sending, Sending::Ready | Sending::Body(Outgoing::Ended))
+        self.is_tunnel() && matches!(self.sending, Sending::Ready | Sending::Body(Outgoing::Ended))
     }
 
     /// Gives up on a head that is not whole; nothing more is read. The refusal wants an answer.
@@ -286,12 +291,9 @@ impl ServerConnection {
     fn receive_request(&mut self, head: Box<RequestHead>) -> Event<Box<RequestHead>> {
         self.credit = 0;
         self.keep &= super::keeps_alive(head.version, &head.fields);
-        self.accept = match head.protocol {
-            Some(Protocol::WebSocket { key }) => key.map(|key| key.accept()),
-            None => None,
-        };
+        self.tunnel = if head.protocol.is_some() { Tunnel::Asked } else { Tunnel::No };
         self.incoming = match head.content_length {
-            _ if self.accept.is_some() => Incoming::Close,
+            _ if self.tunnel == Tunnel::Asked => Incoming::Close,
             _ if head.chunked => Incoming::chunked(),
             Some(length) => Incoming::length(length),
             None => Incoming::Ended,
@@ -338,7 +340,7 @@ impl ServerConnection {
             }
             // Held back for want of credit.
             Ok(Step::Wait) if !self.finished || self.input.waiting() > 0 => Ok(None),
-            Ok(Step::Wait) if self.tunnel => {
+            Ok(Step::Wait) if self.is_tunnel() => {
                 self.incoming = Incoming::Ended;
                 self.receiving = Receiving::Over;
                 self.finish();
@@ -379,7 +381,7 @@ impl ServerConnection {
         }
         // The rest of a body nobody wants may or may not come: what follows cannot be told from it.
         let unread = self.receiving == Receiving::Body;
-        let refused = self.accept.take().is_some();
+        let refused = std::mem::replace(&mut self.tunnel, Tunnel::No) == Tunnel::Asked;
         if unread && (refused || end || self.continue_owed || head.status >= 400) {
             self.keep = false;
         }
@@ -416,19 +418,19 @@ impl ServerConnection {
     }
 
     /// Sends the 101 that opens the tunnel which the request asked for; what says so is written here and not taken from the
-    /// head.
-    pub fn open_tunnel(&mut self, head: &ResponseHead, out: &mut Output) {
-        let (Sending::Head, Some(accept)) = (self.sending, self.accept.take()) else {
+    /// head. `key` is the request's.
+    pub fn open_tunnel(&mut self, head: &ResponseHead, key: &Key, out: &mut Output) {
+        if self.sending != Sending::Head || self.tunnel != Tunnel::Asked {
             debug_assert!(false, "no tunnel was asked for");
             return;
-        };
+        }
         let to = out.gather();
         put_fields(to, 101, head);
         to.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
-        put_field(to, b"sec-websocket-accept", &accept);
+        put_field(to, b"sec-websocket-accept", &key.accept());
         to.extend_from_slice(b"\r\n");
         self.sending = Sending::Body(Outgoing::Close);
-        self.tunnel = true;
+        self.tunnel = Tunnel::Open;
         self.keep = false;
     }
 
@@ -466,7 +468,7 @@ impl ServerConnection {
             return;
         }
         // The client may go on for as long as it likes.
-        if self.tunnel && self.receiving == Receiving::Body {
+        if self.is_tunnel() && self.receiving == Receiving::Body {
             return;
         }
         self.sending = Sending::Ready;
@@ -496,8 +498,8 @@ impl ServerConnection {
         if self.continue_owed {
             assert_eq!(self.receiving, Receiving::Body);
         }
-        if self.tunnel {
-            assert!(!self.keep && self.accept.is_none());
+        if self.is_tunnel() {
+            assert!(!self.keep);
         }
         if self.fault.is_some() {
             assert_eq!(self.receiving, Receiving::Shut);

@@ -52,8 +52,8 @@ impl<I: Io> Worker<I> {
                 let holds = self.origins.get(key.origin).is_some_and(|origin| match &origin.speech {
                     Speech::Unsettled => origin.waiting.contains(&(slot as u32)),
                     Speech::H1(_) => origin.exchange == Some(slot as u32),
-                    // Its streams know their owners.
-                    Speech::H2(_) => key.stream != 0,
+                    // Its streams know their owners; without one it waits for the origin's settings.
+                    Speech::H2(_) => (key.stream != 0) != origin.waiting.contains(&(slot as u32)),
                 });
                 assert!(holds, "exchange {slot} and its connection {} point at each other", key.origin);
             }

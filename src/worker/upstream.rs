@@ -75,6 +75,10 @@ impl<I: Io> Worker<I> {
             }
             Some(Found::Shared(origin_slot)) => {
                 cells.reuses.add(1);
+                // At once, so that it does not age out while the exchange waits for its settings.
+                if self.origins.rouse(origin_slot) {
+                    cells.connections_idle.leave();
+                }
                 exchange.upstream = Some(Upkey { origin: origin_slot, stream: 0 });
                 self.start(slot, origin_slot);
                 return;

@@ -18,12 +18,12 @@ MEBIBYTES = int(os.environ.get("SPOOKY_TUNNEL_MIB", "10"))
 
 
 @contextlib.asynccontextmanager
-async def through(start, kind, performance=None, others=(), **options):
+async def through(start, kind, performance=None, others=(), upstream=None, **options):
     """An origin and a proxy before it."""
     async with Origin(kind, **options) as origin:
         addresses = [*(one.address for one in others), origin.address]
         timeouts = {"backend_timeout": "5s", "backend_connect_timeout": "2s", **(performance or {})}
-        proxy = start(Upstream("main", *addresses), performance=timeouts, cleartext="serve")
+        proxy = start(Upstream("main", *addresses, **(upstream or {})), performance=timeouts, cleartext="serve")
         yield proxy, origin
 
 
@@ -144,8 +144,8 @@ async def test_an_end_of_one_direction_is_passed_on_and_the_other_goes_on(start,
         await second.end()
         await far.finish()
         assert far.ended and far.reset is None
-        await eventually(lambda: proxy.total("spooky_requests_active") == 0)
-        assert all(line.get("reason") is None for line in proxy.access())
+        await eventually(lambda: len(proxy.access()) == 2)
+        assert [line.get("reason") for line in proxy.access()] == [None, None]
         await side.close()
         await second.close()
 
@@ -342,20 +342,38 @@ async def test_a_drain_ends_tunnels_at_its_bound(start, client):
         await side.close()
 
 
-async def test_over_tls_the_tunnel_is_the_same(start):
-    async with through(start, "h1") as (proxy, origin):
+@pytest.mark.parametrize("first", ["client", "origin"])
+async def test_over_tls_on_both_sides_each_direction_ends_by_itself(start, certificate, first):
+    tls = {"tls": {"verify_certificates": False}}
+    async with through(start, "h1", upstream=tls, certificate=certificate) as (proxy, origin):
         side = await over_h1(proxy, "/hold", secure=True)
         assert side.status == 101
         far = await origin.accepted()
-        await side.send(b"x" * 300_000)
-        assert await far.receive(300_000) == b"x" * 300_000
-        await far.send(b"y" * 300_000)
-        await far.end()
-        assert await side.receive(300_000) == b"y" * 300_000
-        await side.finish()
-        assert side.ended
+        one, other = (side, far) if first == "client" else (far, side)
+        await one.send(b"x" * 300_000)
+        await one.end()
+        assert await other.receive(300_000) == b"x" * 300_000
+        await other.finish()
+        assert other.ended and other.reset is None and not one.over
+        await other.send(b"y" * 300_000)
+        await other.end()
+        assert await one.receive(300_000) == b"y" * 300_000
+        await one.finish()
+        assert one.ended and one.reset is None
+        await eventually(proxy.access)
+        assert [line.get("reason") for line in proxy.access()] == [None]
         await side.close()
-        await far.finish()
+
+
+async def test_an_http2_connection_goes_back_to_the_pool_behind_a_tunnel(start):
+    async with through(start, "h2") as (proxy, _):
+        for _ in range(3):
+            side = await over_h1(proxy, "/echo")
+            await side.end()
+            await side.finish()
+            await side.close()
+            await eventually(lambda: proxy.total("spooky_backend_connections_idle") > 0)
+        assert proxy.total("spooky_backend_connections_idle") == proxy.total("spooky_backend_connections_active") == 1
 
 
 async def test_plain_connect_stays_refused(start):

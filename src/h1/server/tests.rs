@@ -1,6 +1,6 @@
 use super::*;
 use crate::h1::testing::{Random, Story, corpus, every_cut, sent};
-use crate::http::Known;
+use crate::http::{Known, Protocol};
 use crate::limits;
 
 fn accepted() -> ServerConnection {
@@ -530,7 +530,7 @@ fn asking(behind: &str) -> ServerConnection {
     let Ok(Some(Event::Head { head, end: false })) = connection.next_event() else {
         panic!("a head with more to come")
     };
-    assert!(head.protocol.is_some());
+    assert_eq!(head.protocol, Some(Protocol::WebSocket { key: Some(Key::of(b"the sample nonce")) }));
     connection
 }
 
@@ -539,7 +539,7 @@ fn opened(behind: &str) -> (ServerConnection, Output) {
     let mut head = answer(200, None);
     head.fields.push(b"sec-websocket-protocol", b"chat");
     head.fields.push(b"connection", b"close");
-    connection.open_tunnel(&head, &mut out);
+    connection.open_tunnel(&head, &Key::of(b"the sample nonce"), &mut out);
     (connection, out)
 }
 
@@ -559,7 +559,7 @@ fn a_tunnel_opens_with_the_answer_to_the_client_s_own_key() {
 fn what_the_client_sent_early_waits_until_the_tunnel_is_open() {
     let mut connection = asking("GET /smuggled HTTP/1.1\r\n\r\n");
     assert!(matches!(connection.next_event(), Ok(None)));
-    connection.open_tunnel(&answer(200, None), &mut Output::new());
+    connection.open_tunnel(&answer(200, None), &Key::of(b"the sample nonce"), &mut Output::new());
     connection.grant(100);
     let Ok(Some(Event::Body(body))) = connection.next_event() else { panic!("its bytes") };
     assert_eq!(&*body, b"GET /smuggled HTTP/1.1\r\n\r\n");

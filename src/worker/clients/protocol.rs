@@ -16,7 +16,7 @@ use std::time::Instant;
 /// One of the two.
 pub(super) enum Protocol {
     /// HTTP/1.1 or 1.0.
-    H1(H1),
+    H1(Box<H1>),
     /// HTTP/2.
     H2(Box<h2::ServerConnection>),
 }
@@ -163,7 +163,10 @@ impl Protocol {
         alt_svc: Option<&'a [u8]>,
     ) -> Downstream<'a> {
         match self {
-            Self::H1(H1 { connection, cut, .. }) => Downstream::H1 { connection, out, queued, cut, alt_svc },
+            Self::H1(h1) => {
+                let H1 { connection, cut, .. } = &mut **h1;
+                Downstream::H1 { connection, out, queued, cut, alt_svc }
+            }
             Self::H2(connection) => Downstream::H2 { connection, stream, alt_svc },
         }
     }

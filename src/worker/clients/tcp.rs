@@ -113,7 +113,7 @@ impl Tcp {
             client: Client::default(),
             alt_svc: door.alt_svc.clone(),
             tls: door.acceptor.as_ref().map(|acceptor| Box::new(ServerSession::new(acceptor))),
-            protocol: Protocol::H1(H1::new(ServerConnection::new(scheme, bounds.h1))),
+            protocol: Protocol::H1(Box::new(H1::new(ServerConnection::new(scheme, bounds.h1)))),
             output: Output::new(),
             sealed: Output::new(),
             queued: 0,

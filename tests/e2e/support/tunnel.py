@@ -111,6 +111,58 @@ class Stream(Side):
         self.writer.transport.abort()
 
 
+class Tls:
+    """TLS over a connection, as the reader and the writer of one: asyncio's own knows no half-close."""
+
+    def __init__(self, reader, writer, context, **options):
+        self.reader, self.writer, self.transport = reader, writer, writer.transport
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, **options)
+
+    async def step(self, act):
+        while True:
+            try:
+                return act()
+            except ssl.SSLWantReadError:
+                self.flush()
+                if data := await self.reader.read(PIECE):
+                    self.incoming.write(data)
+                else:
+                    self.incoming.write_eof()
+            except ssl.SSLZeroReturnError:
+                return b""
+            finally:
+                self.flush()
+
+    def flush(self):
+        if data := self.outgoing.read():
+            self.writer.write(data)
+
+    async def handshake(self):
+        await self.step(self.tls.do_handshake)
+        return self
+
+    async def read(self, size):
+        return await self.step(lambda: self.tls.read(size))
+
+    def write(self, data):
+        self.tls.write(data)
+        self.flush()
+
+    async def drain(self):
+        await self.writer.drain()
+
+    def write_eof(self):
+        # It says close_notify, and does not wait for the other side's.
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        self.flush()
+        self.writer.write_eof()
+
+    def close(self):
+        self.writer.close()
+
+
 async def read_head(reader):
     """The bytes of a head, and what came behind them."""
     data = b""
@@ -134,9 +186,9 @@ async def over_h1(proxy, path, *fields, secure=False, raw=None):
     if secure:
         context = ssl.create_default_context(cafile=str(proxy.certificate.cert))
         context.set_alpn_protocols(["http/1.1"])
-    port = proxy.port if secure else proxy.plain_port
-    name = "localhost" if secure else None
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name)
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port if secure else proxy.plain_port)
+    if secure:
+        reader = writer = await Tls(reader, writer, context, server_hostname="localhost").handshake()
     agent = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
     offered = [part.strip() for name, value in fields if name == "sec-websocket-protocol" for part in value.split(",")]
     extra = [(name.encode(), value.encode()) for name, value in fields if name != "sec-websocket-protocol"]
@@ -360,11 +412,12 @@ CLIENTS = {"h1": over_h1, "h2": over_h2, "h3": over_h3}
 
 
 class Origin:
-    """An origin of WebSocket, over HTTP/1.1 or HTTP/2 without TLS. The first segment of the path says how it answers; the ends
+    """An origin of WebSocket: HTTP/1.1, with TLS if it has a certificate, or HTTP/2 without. The first segment of the path says how it answers; the ends
     of the tunnels it opened are waited for with `accepted`."""
 
-    def __init__(self, kind, offers=True, slow_settings=None):
+    def __init__(self, kind, offers=True, slow_settings=None, certificate=None):
         self.kind, self.offers, self.sides, self.asked = kind, offers, asyncio.Queue(), []
+        self.certificate = certificate
         self.settings_may_go, self.open = slow_settings, []
 
     async def __aenter__(self):
@@ -380,7 +433,8 @@ class Origin:
 
     @property
     def address(self):
-        return f"{'http' if self.kind == 'h1' else 'h2c'}://127.0.0.1:{self.port}"
+        scheme = "https" if self.certificate else {"h1": "http", "h2": "h2c"}[self.kind]
+        return f"{scheme}://127.0.0.1:{self.port}"
 
     async def accepted(self):
         return await asyncio.wait_for(self.sides.get(), PATIENCE)
@@ -391,6 +445,10 @@ class Origin:
         self.sides.put_nowait(side)
 
     async def h1(self, reader, writer):
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(str(self.certificate.cert), str(self.certificate.key))
+            reader = writer = await Tls(reader, writer, context, server_side=True).handshake()
         head, rest = await read_head(reader)
         if not head:
             writer.close()
