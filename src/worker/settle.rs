@@ -2,7 +2,7 @@
 
 use super::{Downkey, Worker};
 use crate::exchange::{Downstream, Exchange, Step, Turn};
-use crate::http::NO_OWNER;
+use crate::http::{NO_OWNER, Reason};
 use spooky_uring::Io;
 
 impl<I: Io> Worker<I> {
@@ -17,12 +17,21 @@ impl<I: Io> Worker<I> {
         };
         let key = running.downkey;
         let Some(mut downstream) = self.clients.end(key, running.stream) else {
+            self.orphan(slot);
             return;
         };
         let mut turn = Turn { now: self.now, date: &self.date, spare: None };
         let step = act(&mut running.exchange, &mut downstream, &mut turn);
         self.touch(key);
         self.apply(slot, step);
+    }
+
+    /// The client's connection is gone without a word to the exchange, which ends here: there is nobody to answer.
+    pub(super) fn orphan(&mut self, slot: u32) {
+        if let Some(running) = self.exchanges.get_mut(slot as usize) {
+            running.exchange.blame(Reason::ClientGone);
+            self.finish(slot);
+        }
     }
 
     /// Does what a step says, then sees whether the exchange is over.

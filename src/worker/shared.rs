@@ -148,6 +148,8 @@ impl<I: Io> Worker<I> {
     /// After a connection has sent: it may have news, be unused, or have come to its end.
     pub(super) fn look_after_shared(&mut self, slot: u32) {
         let queued = self.origins.get(slot).map_or(0, |origin| self.io.queued(origin.stream));
+        // What could not be read before may be now.
+        self.pace_origin(slot);
         let Some(connection) = self.shared(slot) else {
             return;
         };

@@ -3,7 +3,7 @@
 use super::clients::table;
 use super::clients::tcp::Verdict;
 use super::record;
-use super::{Downkey, Worker};
+use super::{Downkey, Running, Worker};
 use crate::h3;
 use crate::limits;
 use crate::telemetry::kinds::HandshakeFailure;
@@ -91,6 +91,13 @@ impl<I: Io> Worker<I> {
         };
         if let Some((_, timer)) = tcp.client.armed {
             self.wheel.cancel(timer);
+        }
+        if tcp.exchanges > 0 {
+            // Their streams ended before they heard of it, in the turn in which the connection did.
+            let mine =
+                |(slot, running): (usize, &Running)| (running.downkey == Downkey::Tcp(key)).then_some(slot as u32);
+            let orphans: Vec<u32> = self.exchanges.iter().filter_map(mine).collect();
+            orphans.into_iter().for_each(|slot| self.orphan(slot));
         }
         if let Some(glitch) = tcp.flood() {
             self.cells.http2_floods.count(record::http2_flood_kind(glitch));

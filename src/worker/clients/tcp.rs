@@ -65,6 +65,8 @@ pub(in crate::worker) struct Tcp {
     pub listener: u16,
     /// The other side.
     pub peer: SocketAddr,
+    /// Exchanges that are not over.
+    pub exchanges: u32,
     /// What was charged for it.
     pub(super) charged: Option<AddressKey>,
     /// What is kept for every connection.
@@ -109,6 +111,7 @@ impl Tcp {
             stream,
             listener: door.listener,
             peer,
+            exchanges: 0,
             charged: None,
             client: Client::default(),
             alt_svc: door.alt_svc.clone(),
@@ -259,6 +262,10 @@ impl Tcp {
 
     /// Says whose a stream is; an exchange began or is over.
     pub(in crate::worker) fn set_owner(&mut self, stream: u64, owner: u32, now: Instant) {
+        match owner {
+            NO_OWNER => self.exchanges = self.exchanges.saturating_sub(1),
+            _ => self.exchanges += 1,
+        }
         self.protocol.set_owner(stream, owner);
         if owner == NO_OWNER {
             self.since = now;

@@ -1,9 +1,9 @@
 //! HTTP/1.1 from both ends: requests into the server machine, responses and chunked bodies into the client machine.
 
 use crate::pieces;
-use spooky::h1::{ClientConnection, Framing, Limits, Next, Output, ServerConnection};
+use spooky::h1::{ClientConnection, Framing, Limits, Next, ServerConnection};
 use spooky::http::{
-    Event, Fields, Method, RequestHead, RequestLine, ResponseHead, Scheme, WireRequest, WireVersion, normalize,
+    Event, Fields, Method, Output, RequestHead, RequestLine, ResponseHead, Scheme, WireRequest, WireVersion, normalize,
 };
 use spooky_uring::Chunk;
 use std::fmt::Write;
