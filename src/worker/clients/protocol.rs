@@ -69,9 +69,7 @@ impl H1 {
             },
         }
     }
-}
 
-impl H1 {
     fn waits_for_client(&self) -> bool {
         self.connection.is_receiving() || self.connection.is_tunnel()
     }
