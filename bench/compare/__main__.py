@@ -1,4 +1,4 @@
-"""Compares reverse proxies over HTTP/3 on one machine: see docs/PERFORMANCE.md for the method.
+"""Compares reverse proxies on one machine: see docs/PERFORMANCE.md for the method.
 
 Starts an origin and one proxy at a time, drives it with `spooky-bench load`, in interleaved rounds, and prints for each
 case a Markdown table of medians. Only the standard library is used, and nothing leaves 127.0.0.1.
@@ -19,13 +19,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import h2load                                                              # noqa: E402
 from cases import CASES, GIB, KIB, MIB                                     # noqa: E402
 from machine import Process, describe, enter_namespace, wait_until         # noqa: E402
 from peers import PEERS, fill, known_peers, peer_from_command_line         # noqa: E402
 from table import render                                                   # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NAME, PORT, ORIGIN_PORT, SINK_PORT, RELAY_PORT = "bench.test", 18443, 18081, 18082, 18444
+NAME, PORT, RELAY_PORT = "bench.test", 18443, 18444
+ORIGIN_PORT, SINK_PORT, ORIGIN_H2_PORT = 18081, 18082, 18083
 
 
 class Bench:
@@ -48,11 +50,12 @@ class Bench:
              "-keyout", self.key, "-out", self.cert], check=True, capture_output=True)
         self.origins = []
 
-    def values(self, directory, unix=False, port=ORIGIN_PORT):
-        origin = f"unix:{self.origin_socket}" if unix else f"http://127.0.0.1:{port}"
-        return {"DIR": directory, "CERT": self.cert, "KEY": self.key, "PORT": PORT, "ORIGIN": origin,
-                "ORIGIN_PORT": port, "SOCKET": self.origin_socket, "FILES": self.files,
-                "USER": getpass.getuser()}
+    def values(self, directory, unix=False, port=ORIGIN_PORT, back="h1"):
+        origin = f"{'h2c' if back == 'h2' else 'http'}://127.0.0.1:{port}"
+        return {"DIR": directory, "CERT": self.cert, "KEY": self.key, "PORT": PORT,
+                "ORIGIN": f"unix:{self.origin_socket}" if unix else origin,
+                "ORIGIN_PORT": port, "ORIGIN_H2_PORT": ORIGIN_H2_PORT, "SOCKET": self.origin_socket,
+                "FILES": self.files, "USER": getpass.getuser()}
 
     def start_origins(self):
         directory = self.work / "origin"
@@ -79,7 +82,8 @@ class Bench:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         directory.chmod(0o777)
-        values = self.values(directory, case.unix, SINK_PORT if case.sink else ORIGIN_PORT)
+        port = SINK_PORT if case.sink else ORIGIN_H2_PORT if case.back == "h2" else ORIGIN_PORT
+        values = self.values(directory, case.unix, port, case.back) | {"BACK": peer.back[case.back]}
         if peer.template:
             conf = directory / ("conf" + peer.template.suffix)
             values["CONF"] = conf
@@ -91,13 +95,14 @@ class Bench:
             if not process.is_alive():
                 return True
             probe = "/bytes/1024" if case.sink else "/1k"
-            report = self.generate(probe, ["--requests", 1, "--timeout", "1s", "--expect-bytes", KIB], limit=5)
+            report = self.generate(probe, ["--protocol", case.front, "--requests", 1, "--timeout", "1s",
+                                           "--expect-bytes", KIB], limit=5)
             return report["succeeded"] == 1
         wait_until(answers, 15)
         if process.is_alive() and answers():
             return process
         process.stop()
-        raise RuntimeError(" ".join(process.tail().split())[-200:] or "no answer over HTTP/3")
+        raise RuntimeError(" ".join(process.tail().split())[-200:] or f"no answer over {case.front}")
 
     def start_relay(self, case):
         """The bad network before a proxy, pinned beside the origin; `None` where the case has none."""
@@ -122,8 +127,8 @@ class Bench:
 
     def measure(self, peer, case):
         """One run with a fresh proxy: figures, or why there are none."""
-        if case.unix and not peer.unix:
-            return {"error": "no unix-socket origin for this peer"}
+        if why := peer.refuses(case) or (h2load.refuses(case) if self.args.h2load else ""):
+            return {"error": why}
         try:
             process = self.start(peer, case)
         except RuntimeError as error:
@@ -133,7 +138,11 @@ class Bench:
             arguments = case.generator_arguments(self.args.seconds, self.args.warmup)
             arguments += ["--watch", process.pid, "--watch-cpu", self.args.proxy_cores[0]]
             limit = self.args.seconds + self.args.warmup + 60
-            report = self.generate(case.path, arguments, limit, RELAY_PORT if relay else PORT)
+            if self.args.h2load:
+                report = h2load.run(case, NAME, PORT, self.args.seconds, self.args.load_cores[-1], process.pid,
+                                    self.args.proxy_cores[0])
+            else:
+                report = self.generate(case.path, arguments, limit, RELAY_PORT if relay else PORT)
             if not process.is_alive():
                 return {"error": f"ended during the run: {' '.join(process.tail().split())[-200:]}"}
         finally:
@@ -232,6 +241,8 @@ def parse_arguments():
     parser.add_argument("--generator", default=f"{target}/release/spooky-bench")
     parser.add_argument("--generator-option", action="append", default=[], metavar="OPTION",
                         help="passed on to `spooky-bench load`, e.g. --generator-option=--no-gro")
+    parser.add_argument("--h2load", action="store_true",
+                        help="load over TCP by nghttp2's h2load instead of our own generator")
     parser.add_argument("--mtu", type=int, default=1500)
     parser.add_argument("--json", type=Path, help="write all runs here")
     parser.add_argument("--markdown", type=Path, help="write the tables here too")

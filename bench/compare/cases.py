@@ -14,6 +14,8 @@ class Case:
     connections: int
     streams: int
     kind: str = "load"         # load, upload, churn, idle or hold
+    front: str = "h3"          # what the client speaks, with TLS: h3, h2 or h1
+    back: str = "h1"           # what the origin speaks, in clear: h1 or h2
     unix: bool = False         # the origin is reached over its unix socket
     sink: bool = False         # the origin is `spooky-bench origin`, not nginx
     extra: tuple = ()          # further options of the generator
@@ -21,7 +23,7 @@ class Case:
 
     def generator_arguments(self, seconds, warmup):
         """The options of `spooky-bench load` that make this case."""
-        out = ["--connections", self.connections, "--streams", self.streams, *self.extra]
+        out = ["--protocol", self.front, "--connections", self.connections, "--streams", self.streams, *self.extra]
         if self.kind == "idle":
             # 400 a second is what the slowest peers can take; five seconds are past any delayed clean-up.
             return out + ["--connect-rate", 400, "--idle", "5s", "--expect-bytes", self.size]
@@ -54,4 +56,11 @@ CASES = {case.name: case for case in (
     Case("hold-up", "1 GiB sent to an origin that reads nothing", "/sink", GIB, 4, 1, kind="hold", sink=True,
          extra=("--body", GIB)),
     Case("latency1", "GET 1 KiB, one at a time", "/1k", KIB, 1, 1),
+    Case("h2-h1-1k", "GET 1 KiB, HTTP/2 to HTTP/1.1", "/1k", KIB, 64, 10, front="h2"),
+    Case("h1-h1-1k", "GET 1 KiB, HTTP/1.1 to HTTP/1.1", "/1k", KIB, 256, 1, front="h1"),
+    Case("h3-h2-1k", "GET 1 KiB, HTTP/3 to HTTP/2", "/1k", KIB, 64, 10, back="h2"),
+    Case("h2-h2-1k", "GET 1 KiB, HTTP/2 to HTTP/2", "/1k", KIB, 64, 10, front="h2", back="h2"),
+    Case("h2-1m", "GET 1 MiB, HTTP/2 to HTTP/1.1", "/1m", MIB, 16, 2, front="h2"),
+    Case("h1-idle", "idle connections of HTTP/1.1", "/1k", KIB, 2000, 1, kind="idle", front="h1"),
+    Case("h2-idle", "idle connections of HTTP/2", "/1k", KIB, 2000, 1, kind="idle", front="h2"),
 )}

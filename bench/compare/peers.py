@@ -19,6 +19,17 @@ class Peer:
     environment: dict = field(default_factory=dict)
     unix: bool = False
     binary: str = ""
+    front: tuple = ("h3", "h2", "h1")
+    # What the origin can speak, and how this peer's configuration says it.
+    back: dict = field(default_factory=lambda: {"h1": "h1", "h2": "h2"})
+
+    def refuses(self, case):
+        """Why this peer has no part in a case; an empty string if it has."""
+        if case.unix and not self.unix:
+            return "no unix-socket origin for this peer"
+        if case.front not in self.front:
+            return f"does not speak {case.front} to clients"
+        return "" if case.back in self.back else f"does not speak {case.back} to origins"
 
     def version(self):
         """What the binary says it is; an empty string if it does not."""
@@ -50,6 +61,8 @@ def known_peers(target):
             template = PEERS / entry["template"] if "template" in entry else None
             peers[name] = Peer(name, [part.replace("@BIN@", binary) for part in entry["command"]], template,
                                entry.get("environment", {}), entry.get("unix", False), binary)
+            peers[name].front = entry.get("front", peers[name].front)
+            peers[name].back = entry.get("back", peers[name].back)
     return peers
 
 

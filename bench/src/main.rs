@@ -30,9 +30,9 @@ enum Bench {
     Flood(flood::Options),
     /// The least that a proxy can do on this platform, to measure the real one against
     Floor(floor::Options),
-    /// Drives an HTTP/3 server and reports rate, latency, errors and drops
+    /// Drives a server over HTTP/3, HTTP/2 or HTTP/1.1 and reports rate, latency, errors and drops
     Load(Box<load::Options>),
-    /// Serves HTTP/1.1 as the paths say: dribbles, lies, resets, sinks
+    /// Serves HTTP/1.1 and HTTP/2 as the paths say: dribbles, lies, resets, sinks
     Origin(origin::Options),
     /// Passes UDP on with loss, delay and reordering, by a seed
     Relay(relay::Options),

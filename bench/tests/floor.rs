@@ -1,85 +1,36 @@
 //! The generator, the floor, the relay and the origin together: bodies of any size arrive whole, on clean and on bad
 //! networks, and every bad end is told as one.
 
+mod support;
+
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-
-const BENCH: &str = env!("CARGO_BIN_EXE_spooky-bench");
-
-/// A tool that runs until dropped; it prints its address as the second word.
-struct Tool {
-    child: Child,
-    address: String,
-}
-
-impl Tool {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child =
-            Command::new(BENCH).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
-        assert!(!address.is_empty(), "{arguments:?} did not start");
-        Self { child, address }
-    }
-}
-
-impl Drop for Tool {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Certificate, Tool, assert_all_succeed, faults, text};
 
 /// An origin with the floor before it.
 struct Setup {
     _origin: Tool,
     floor: Tool,
-    directory: PathBuf,
+    _certificate: Certificate,
 }
 
 impl Setup {
     fn new(name: &str) -> Self {
-        let directory = std::env::temp_dir().join(format!("spooky-bench-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let identity = rcgen::generate_simple_self_signed(["bench.test".to_owned()]).unwrap();
-        let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
-        std::fs::write(&cert, identity.cert.pem()).unwrap();
-        std::fs::write(&key, identity.signing_key.serialize_pem()).unwrap();
+        let certificate = Certificate::new(name);
         let origin = Tool::start(&["origin"]);
         let at = format!("http://{}", origin.address);
-        let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
-        let floor = Tool::start(&["floor", "--listen", "127.0.0.1:0", "--origin", &at, "--cert", cert, "--key", key]);
-        Self { _origin: origin, floor, directory }
+        let (cert, key) = (certificate.cert(), certificate.key());
+        let files = ["--cert", text(&cert), "--key", text(&key)];
+        let floor = Tool::start(&[&["floor", "--listen", "127.0.0.1:0", "--origin", &at], &files[..]].concat());
+        Self { _origin: origin, floor, _certificate: certificate }
     }
 
     fn load(&self, path: &str, arguments: &[&str]) -> Value {
-        load(&self.floor.address, path, arguments)
+        get(&self.floor.address, path, arguments)
     }
 }
 
-impl Drop for Setup {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn load(address: &str, path: &str, arguments: &[&str]) -> Value {
-    let url = format!("https://bench.test{path}");
-    let patience: &[&str] = if arguments.contains(&"--timeout") { &[] } else { &["--timeout", "60s"] };
-    let done = Command::new(BENCH)
-        .args(["load", &url, "--connect", address, "--insecure", "--format", "json"])
-        .args(patience)
-        .args(arguments)
-        .output()
-        .unwrap();
-    serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{path}: {error}: {done:?}"))
-}
-
-fn assert_all_succeed(report: &Value, count: u64) {
-    assert_eq!((report["succeeded"].as_u64(), report["failed"].as_u64()), (Some(count), Some(0)), "{report:#}");
+fn get(address: &str, path: &str, arguments: &[&str]) -> Value {
+    support::load(address, &format!("https://bench.test{path}"), &[&["--insecure"], arguments].concat())
 }
 
 #[test]
@@ -114,9 +65,9 @@ fn ten_mebibytes_survive_a_bad_network_both_ways() {
             "--seed",
             "11",
         ]);
-        let down = load(&relay.address, "/bytes/10485760", &["-n", "1", "--expect-bytes", "10MiB"]);
+        let down = get(&relay.address, "/bytes/10485760", &["-n", "1", "--expect-bytes", "10MiB"]);
         assert_all_succeed(&down, 1);
-        let up = load(&relay.address, "/upload", &["-n", "1", "--body", "10MiB", "--expect-bytes", "8"]);
+        let up = get(&relay.address, "/upload", &["-n", "1", "--body", "10MiB", "--expect-bytes", "8"]);
         assert_all_succeed(&up, 1);
         assert!(up["packets_lost"].as_u64() > Some(0), "the relay loses packets: {up:#}");
     }
@@ -128,8 +79,7 @@ fn bad_ends_are_told_as_what_they_are() {
     let fault = |path: &str, arguments: &[&str]| {
         let report = setup.load(path, &[&["-n", "2"], arguments].concat());
         assert_eq!(report["succeeded"].as_u64(), Some(0), "{path}: {report:#}");
-        let faults = report["faults"].as_object().unwrap().clone();
-        faults.into_iter().filter(|(_, count)| count.as_u64() != Some(0)).map(|(name, _)| name).collect::<Vec<_>>()
+        faults(&report)
     };
     for path in ["/short/1000000", "/reset/1000000"] {
         // A reset, or 502 where the end came before the head was on its way.

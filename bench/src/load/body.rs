@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quiche::{BufFactory, BufSplit};
+use spooky_uring::Chunk;
 
 /// Bytes of the pattern; also the largest piece handed to QUIC at once.
 pub const PATTERN_BYTES: usize = 65_536;
@@ -65,6 +66,14 @@ impl BufFactory for Buffers {
     fn dgram_buf_from_slice(bytes: &[u8]) -> Vec<u8> {
         bytes.to_vec()
     }
+}
+
+/// The body's bytes from `sent` on for the protocols over TCP: `left` of them, or as many as the pattern holds from there.
+pub fn chunk(sent: u64, left: u64) -> Chunk {
+    // In range: the remainder of a division by 65,536.
+    let at = (sent % PATTERN_BYTES as u64) as usize;
+    let len = usize::try_from(left).unwrap_or(usize::MAX).min(PATTERN_BYTES - at);
+    Chunk::from_static(&PATTERN[at..at + len])
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! The generator's loop: sockets, connections and timers on one thread.
 //!
 //! One turn: open what is wanted, start what is due, let each connection with news act once and flush it, wait, take
-//! all datagrams in. What counts as due is the [`Schedule`]'s business.
+//! in all that arrived. What counts as due is the [`Schedule`]'s business.
 
 use super::body::Buffers;
-use super::client::{Client, Run};
-use super::plan::{Pace, Plan};
+use super::client::{Client, Wire};
+use super::exchange::Run;
+use super::h3::Quic;
+use super::plan::{Pace, Plan, Protocol};
 use super::schedule::Schedule;
 use super::tally::{Fault, Tally};
+use super::tcp::{Dialer, Tcp};
 use crate::machine::Failure;
 use crate::udp::{BUFFER_BYTES, Socket};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -30,6 +33,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const RECEIVES_PER_TURN: usize = 16;
 /// Length of the connection IDs we choose: slot and serial, four bytes each.
 const ID_BYTES: usize = 8;
+/// In what epoll tells: the rest is a connection over TCP, not a UDP socket.
+const OVER_TCP: u64 = 1 << 63;
 
 struct Endpoint {
     socket: Socket,
@@ -49,6 +54,8 @@ pub struct Engine {
     pub schedule: Schedule,
     quic: quiche::Config,
     h3: h3::Config,
+    /// Makes connections over TCP, if the plan is about those.
+    dialer: Option<Dialer>,
     epoll: Epoll,
     endpoints: Slab<Endpoint>,
     clients: Slab<Box<Client>>,
@@ -75,12 +82,14 @@ impl Engine {
     /// Prepares a run; nothing is sent yet.
     pub fn new(plan: Plan, now: Instant) -> Result<Self, Failure> {
         let quic = transport(&plan)?;
+        let dialer = if plan.protocol == Protocol::H3 { None } else { Some(Dialer::new(&plan)?) };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut engine = Self {
             schedule: Schedule::new(&plan, now),
             tally: Tally::new(),
             quic,
             h3: h3::Config::new()?,
+            dialer,
             epoll,
             endpoints: Slab::new(),
             clients: Slab::new(),
@@ -100,7 +109,7 @@ impl Engine {
             scratch: vec![0; BUFFER_BYTES].into(),
             plan,
         };
-        for _ in 0..engine.plan.options.sockets.unwrap_or(0) {
+        for _ in 0..engine.plan.options.sockets.filter(|_| engine.dialer.is_none()).unwrap_or(0) {
             engine.add_endpoint()?;
         }
         Ok(engine)
@@ -141,7 +150,7 @@ impl Engine {
         self.clients.iter().fold(self.lost_before, |sum, (_, client)| sum.wrapping_add(client.packets_lost()))
     }
 
-    /// Connections that speak HTTP/3 now.
+    /// Connections that can send requests now.
     pub fn ready_connections(&self) -> u64 {
         self.clients.iter().filter(|(_, client)| client.is_ready()).count() as u64
     }
@@ -190,12 +199,7 @@ impl Engine {
     }
 
     fn open(&mut self, now: Instant) -> Result<(), Failure> {
-        let wanted = self.plan.options.connections;
-        while self.clients.len() < wanted
-            && now >= self.open_at
-            && !(matches!(self.plan.pace, Pace::Idle { .. }) && self.all_opened())
-            && self.schedule.wants_more(self.tally.succeeded + self.tally.failed())
-        {
+        while now >= self.open_at && self.wants_connections() {
             let since = self.open_at.max(now - self.plan.connect_interval);
             self.open_at = since + self.plan.connect_interval;
             self.open_one(now)?;
@@ -203,14 +207,39 @@ impl Engine {
         Ok(())
     }
 
+    fn wants_connections(&self) -> bool {
+        self.clients.len() < self.plan.options.connections
+            && !(matches!(self.plan.pace, Pace::Idle { .. }) && self.all_opened())
+            && self.schedule.wants_more(self.tally.succeeded + self.tally.failed())
+    }
+
     fn open_one(&mut self, now: Instant) -> Result<(), Failure> {
-        let shared = self.plan.options.sockets;
-        let endpoint = match shared {
-            Some(count) => (self.opened % count as u64) as usize,
-            None => self.add_endpoint()?,
-        };
         let key = self.clients.vacant_key();
         self.serial = self.serial.wrapping_add(1);
+        let client = match &self.dialer {
+            Some(dialer) => {
+                let tcp = Box::new(Tcp::connect(dialer)?);
+                // Both directions, once and for all: edge-triggered, a connection asks until it is told to wait.
+                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+                self.epoll.add(tcp.socket(), EpollEvent::new(flags, OVER_TCP | key as u64))?;
+                Client::new(Wire::Tcp(tcp), None, self.serial, now)
+            }
+            None => {
+                let endpoint = match self.plan.options.sockets {
+                    Some(count) => (self.opened % count as u64) as usize,
+                    None => self.add_endpoint()?,
+                };
+                let quic = self.connect_quic(key, endpoint)?;
+                Client::new(Wire::Quic(Box::new(quic)), Some(endpoint), self.serial, now)
+            }
+        };
+        self.opened += 1;
+        self.clients.insert(Box::new(client));
+        list(&mut self.listed, key, &mut self.clients[key]);
+        Ok(())
+    }
+
+    fn connect_quic(&mut self, key: usize, endpoint: usize) -> Result<Quic, Failure> {
         let mut id = [0; ID_BYTES];
         // Slots are far fewer than 2^32: each has a file descriptor or at least 8 KiB of memory.
         id[..4].copy_from_slice(&(key as u32).to_be_bytes());
@@ -227,12 +256,8 @@ impl Engine {
             quic.set_session(ticket)?;
         }
         entry.users += 1;
-        entry.only = shared.is_none().then_some(key);
-        self.opened += 1;
-        let client = Box::new(Client::new(quic, endpoint, self.serial, now));
-        self.clients.insert(client);
-        list(&mut self.listed, key, &mut self.clients[key]);
-        Ok(())
+        entry.only = self.plan.options.sockets.is_none().then_some(key);
+        Ok(Quic::new(quic))
     }
 
     /// Open loop: gives due requests to connections with room, in turn.
@@ -333,6 +358,9 @@ impl Engine {
                 self.remove(key, Some(fault), now);
                 continue;
             }
+            if client.is_eager() {
+                list(&mut self.listed, key, client);
+            }
             self.arm(key);
         }
         // Whoever was listed meanwhile has its turn next time; keep the larger allocation.
@@ -343,8 +371,8 @@ impl Engine {
     /// Sends what a connection has; false: nobody listens there.
     fn flush(&mut self, key: usize) -> bool {
         let client = &mut self.clients[key];
-        let endpoint = &mut self.endpoints[client.socket];
-        client.flush(&mut endpoint.socket, &mut self.output).is_ok()
+        let socket = client.endpoint.map(|endpoint| &mut self.endpoints[endpoint].socket);
+        client.flush(socket, &mut self.output).is_ok()
     }
 
     fn arm(&mut self, key: usize) {
@@ -395,10 +423,13 @@ impl Engine {
             client.abandon(fault, &mut run);
             self.open_at = self.open_at.max(now + RETRY_PAUSE);
         }
-        let endpoint = &mut self.endpoints[client.socket];
+        let Some(key) = client.endpoint else {
+            return;
+        };
+        let endpoint = &mut self.endpoints[key];
         endpoint.users -= 1;
         if endpoint.only.is_some() {
-            let endpoint = self.endpoints.remove(client.socket);
+            let endpoint = self.endpoints.remove(key);
             // Closing the descriptor takes it out of the epoll set.
             self.dropped_before = self.dropped_before.wrapping_add(u64::from(endpoint.socket.dropped));
         }
@@ -418,8 +449,8 @@ impl Engine {
         if self.plan.options.read_rate.is_some() {
             deadline = deadline.min(self.helping_at);
         }
-        if self.clients.len() < self.plan.options.connections && self.open_at > now {
-            deadline = deadline.min(self.open_at);
+        if self.wants_connections() {
+            deadline = deadline.min(self.open_at.max(now));
         }
         deadline
     }
@@ -441,8 +472,18 @@ impl Engine {
             Err(error) => return Err(error.into()),
         };
         for event in &ready[..count] {
-            // Keys are slab indices, put there by `add_endpoint`.
-            self.receive(event.data() as usize);
+            if event.data() & OVER_TCP == 0 {
+                // Keys are slab indices, put there by `add_endpoint`.
+                self.receive(event.data() as usize);
+            } else if let Some(client) = self.clients.get_mut((event.data() & !OVER_TCP) as usize)
+                && let Wire::Tcp(tcp) = &mut client.wire
+            {
+                // The event of a connection that is gone, told to another in its slot, makes that one look in vain.
+                let flags = event.events();
+                let gone = flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP);
+                tcp.wake(flags.contains(EpollFlags::EPOLLIN), flags.contains(EpollFlags::EPOLLOUT), gone);
+                list(&mut self.listed, (event.data() & !OVER_TCP) as usize, client);
+            }
         }
         Ok(())
     }
@@ -473,8 +514,10 @@ impl Engine {
                 let Some(owner) = endpoint.only.or_else(|| addressee(packet, &self.clients)) else {
                     continue;
                 };
-                if let Some(client) = self.clients.get_mut(owner) {
-                    client.receive(packet, self.plan.to, local);
+                if let Some(client) = self.clients.get_mut(owner)
+                    && let Wire::Quic(quic) = &mut client.wire
+                {
+                    quic.receive(packet, self.plan.to, local);
                     list(&mut self.listed, owner, client);
                 }
             }

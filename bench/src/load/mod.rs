@@ -1,16 +1,19 @@
-//! The HTTP/3 load generator: many connections on one thread, driving any HTTP/3 server.
+//! The load generator: many connections on one thread, driving any server of HTTP/3, HTTP/2 or HTTP/1.1.
 //!
-//! [`plan`] is what was asked, [`engine`] the loop, [`client`] one connection, [`schedule`] when requests start,
-//! [`tally`] what is counted, [`watch`] the look at the server's process, [`report`] the result.
-//! It refuses to know which server it drives. Start reading at [`run`].
+//! [`plan`] is what was asked, [`engine`] the loop, [`client`] one connection, [`h3`] and [`tcp`] what carries its requests,
+//! [`exchange`] one of them, [`schedule`] when requests start, [`tally`] what is counted, [`watch`] the look at the server's
+//! process, [`report`] the result. It refuses to know which server it drives. Start reading at [`run`].
 
 mod body;
 mod client;
 mod engine;
+mod exchange;
+mod h3;
 mod plan;
 mod report;
 mod schedule;
 mod tally;
+mod tcp;
 mod watch;
 
 pub use plan::Options;
@@ -146,6 +149,7 @@ fn conclude(engine: &Engine, beginning: &Beginning, watch: Option<Watch>, idle: 
     // The kernel counts a dropped batch once: assume it held as many datagrams as those that came through.
     let lost = dropped as f64 * tally.datagrams as f64 / tally.receives.max(1) as f64;
     Report {
+        protocol: engine.plan.protocol,
         seconds,
         succeeded: tally.succeeded,
         failed: tally.failed(),

@@ -2,6 +2,7 @@
 
 use crate::machine::{Failure, parse_duration, parse_size};
 use crate::udp;
+use serde::Serialize;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +10,11 @@ use std::time::Duration;
 /// Options of `load`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// What to fetch: https://host[:port]/path
+    /// What to fetch: https://host[:port]/path, or without TLS http://host[:port]/path
     pub url: String,
+    /// What to speak (default: HTTP/3, or HTTP/1.1 for http://). HTTP/2 without TLS begins without asking
+    #[arg(long, value_enum)]
+    pub protocol: Option<Protocol>,
     /// Send here, whatever the URL's host resolves to
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub connect: Option<SocketAddr>,
@@ -30,7 +34,7 @@ pub struct Options {
     /// Connections kept open
     #[arg(long, short = 'c', default_value_t = 1)]
     pub connections: usize,
-    /// Requests in flight on each connection
+    /// Requests in flight on each connection; HTTP/1.1 has one
     #[arg(long, short = 'm', default_value_t = 1)]
     pub streams: usize,
     /// Measure this many requests (started after the warm-up)
@@ -85,19 +89,19 @@ pub struct Options {
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub timeout: Duration,
 
-    /// Share this many UDP sockets among the connections (default: one for each, as real clients have)
+    /// HTTP/3: share this many UDP sockets among the connections (default: one for each, as real clients have)
     #[arg(long)]
     pub sockets: Option<usize>,
-    /// Receive buffer of each socket as the kernel counts it (default: the system's, usually 208 KiB)
+    /// HTTP/3: receive buffer of each socket as the kernel counts it (default: the system's, usually 208 KiB)
     #[arg(long, value_parser = parse_size)]
     pub receive_buffer: Option<u64>,
-    /// Take datagrams one by one
+    /// HTTP/3: take datagrams one by one
     #[arg(long)]
     pub no_gro: bool,
-    /// Send datagrams one by one
+    /// HTTP/3: send datagrams one by one
     #[arg(long)]
     pub no_gso: bool,
-    /// Largest UDP payload sent
+    /// HTTP/3: largest UDP payload sent
     #[arg(long, default_value_t = 1350)]
     pub payload: usize,
     /// Receive window of a stream (default: that of Chromium)
@@ -106,7 +110,7 @@ pub struct Options {
     /// Receive window of a connection (default: that of Chromium)
     #[arg(long, default_value = "15MiB", value_parser = parse_size)]
     pub connection_window: u64,
-    /// Congestion control of uploads: cubic or reno
+    /// HTTP/3: congestion control of uploads: cubic or reno
     #[arg(long, default_value = "cubic")]
     pub congestion: String,
 
@@ -122,6 +126,18 @@ pub struct Options {
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/3 over QUIC.
+    H3,
+    /// HTTP/2 over TCP.
+    H2,
+    /// HTTP/1.1 over TCP.
+    H1,
 }
 
 /// How the result is printed.
@@ -165,6 +181,10 @@ pub type Field = (Vec<u8>, Vec<u8>);
 /// A checked plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// With TLS.
+    pub secure: bool,
     /// The server.
     pub to: SocketAddr,
     /// Name in the TLS handshake.
@@ -188,13 +208,23 @@ pub struct Plan {
 impl Plan {
     /// Checks the options.
     pub fn new(options: Options) -> Result<Self, Failure> {
-        let rest = options
-            .url
-            .strip_prefix("https://")
-            .ok_or_else(|| format!("`{}` does not begin with https://", options.url))?;
+        let (secure, rest) = match (options.url.strip_prefix("https://"), options.url.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return Err(format!("`{}` begins with neither https:// nor http://", options.url).into()),
+        };
+        let protocol = options.protocol.unwrap_or(if secure { Protocol::H3 } else { Protocol::H1 });
+        if protocol == Protocol::H3 && !secure {
+            return Err("HTTP/3 has TLS always: use https://".into());
+        }
+        if protocol == Protocol::H1 && options.streams > 1 {
+            return Err(
+                "HTTP/1.1 has one request at a time on each connection: more of them take more connections".into()
+            );
+        }
         let slash = rest.find('/').unwrap_or(rest.len());
         let (authority, path) = (&rest[..slash], &rest[slash..]);
-        let (host, port) = split_port(authority)?;
+        let (host, port) = split_port(authority, if secure { 443 } else { 80 })?;
         let to = match options.connect {
             Some(address) => address,
             None => (host, port)
@@ -212,9 +242,11 @@ impl Plan {
             (None, None) => Pace::Closed,
         };
         Ok(Self {
+            protocol,
+            secure,
             to,
             sni: options.sni.clone().unwrap_or_else(|| host.to_owned()),
-            fields: request_fields(&options, authority, path)?,
+            fields: request_fields(&options, secure, authority, path)?,
             body: options.body.unwrap_or(0),
             pace,
             until: options
@@ -239,15 +271,15 @@ fn interval_of(rate: f64) -> Result<Duration, Failure> {
     }
 }
 
-/// Splits `host:port`; IPv6 literals stand in brackets; the port defaults to 443.
-fn split_port(authority: &str) -> Result<(&str, u16), Failure> {
+/// Splits `host:port`; IPv6 literals stand in brackets; the port defaults to the scheme's.
+fn split_port(authority: &str, default: u16) -> Result<(&str, u16), Failure> {
     let after_bracket = authority.rfind(']').map_or(0, |at| at + 1);
     let (host, port) = match authority[after_bracket..].rfind(':') {
         Some(at) => (
             &authority[..after_bracket + at],
             authority[after_bracket + at + 1..].parse().map_err(|_| format!("`{authority}` has no valid port"))?,
         ),
-        None => (authority, 443),
+        None => (authority, default),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() {
@@ -256,11 +288,11 @@ fn split_port(authority: &str) -> Result<(&str, u16), Failure> {
     Ok((host, port))
 }
 
-fn request_fields(options: &Options, authority: &str, path: &str) -> Result<Vec<Field>, Failure> {
+fn request_fields(options: &Options, secure: bool, authority: &str, path: &str) -> Result<Vec<Field>, Failure> {
     let default_method = if options.body.is_some() { "POST" } else { "GET" };
     let mut fields: Vec<Field> = [
         (":method", options.method.as_deref().unwrap_or(default_method)),
-        (":scheme", "https"),
+        (":scheme", if secure { "https" } else { "http" }),
         (":authority", options.authority.as_deref().unwrap_or(authority)),
         (":path", if path.is_empty() { "/" } else { path }),
         ("user-agent", "spooky-bench"),
@@ -284,11 +316,11 @@ mod tests {
 
     #[test]
     fn authorities_are_split_with_and_without_port_and_brackets() {
-        assert_eq!(split_port("a.test:8443").unwrap(), ("a.test", 8443));
-        assert_eq!(split_port("a.test").unwrap(), ("a.test", 443));
-        assert_eq!(split_port("[::1]:9").unwrap(), ("::1", 9));
-        assert_eq!(split_port("[::1]").unwrap(), ("::1", 443));
-        assert!(split_port("a.test:http").is_err());
-        assert!(split_port("").is_err());
+        assert_eq!(split_port("a.test:8443", 443).unwrap(), ("a.test", 8443));
+        assert_eq!(split_port("a.test", 443).unwrap(), ("a.test", 443));
+        assert_eq!(split_port("[::1]:9", 443).unwrap(), ("::1", 9));
+        assert_eq!(split_port("[::1]", 443).unwrap(), ("::1", 443));
+        assert!(split_port("a.test:http", 443).is_err());
+        assert!(split_port("", 443).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The result of a run, for people and as JSON.
 
-use super::plan::Format;
+use super::plan::{Format, Protocol};
 use super::tally::{Faults, Quantiles};
 use super::watch::Watched;
 use serde::Serialize;
@@ -9,6 +9,8 @@ use std::fmt::Write;
 /// Everything a run found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// What was spoken.
+    pub protocol: Protocol,
     /// Measured seconds.
     pub seconds: f64,
     /// Requests answered as expected.
@@ -33,11 +35,11 @@ pub struct Report {
     pub latency_ms: Option<Quantiles>,
     /// Milliseconds from start (open loop: due time) to the response head.
     pub first_byte_ms: Option<Quantiles>,
-    /// Milliseconds from the first datagram to the established connection.
+    /// Milliseconds from the first datagram or segment to the established connection.
     pub handshake_ms: Option<Quantiles>,
     /// Open loop: requests that were due but could not be sent before the end.
     pub unsent: u64,
-    /// Datagrams received.
+    /// Datagrams received; over TCP there are none.
     pub datagrams: u64,
     /// Receive calls that brought them.
     pub receives: u64,
@@ -113,15 +115,17 @@ impl Report {
             "{} connections ({} resumed), {} bytes down, {} up, {} unsent",
             self.connections, self.resumed, self.bytes_down, self.bytes_up, self.unsent
         );
-        let _ = writeln!(
-            out,
-            "{} datagrams in {} receives, {} dropped at our sockets ({:.3} %), {} packets lost on the way up",
-            self.datagrams,
-            self.receives,
-            self.dropped,
-            self.dropped_share * 100.0,
-            self.packets_lost
-        );
+        if self.protocol == Protocol::H3 {
+            let _ = writeln!(
+                out,
+                "{} datagrams in {} receives, {} dropped at our sockets ({:.3} %), {} packets lost on the way up",
+                self.datagrams,
+                self.receives,
+                self.dropped,
+                self.dropped_share * 100.0,
+                self.packets_lost
+            );
+        }
         let _ = writeln!(out, "own CPU {:.2} s", self.own_cpu_s);
         if let Some(watched) = &self.watched {
             let _ = writeln!(out, "watched: {watched:?}");

@@ -22,7 +22,7 @@ pub enum Fault {
     Status,
     /// The body's size is not what content-length or `--expect-bytes` says.
     Length,
-    /// The response breaks HTTP/3.
+    /// The response breaks HTTP.
     Protocol,
 }
 
@@ -87,7 +87,7 @@ pub struct Tally {
     pub latency: Latency,
     /// From start (or due time) to the response head.
     pub first_byte: Latency,
-    /// From the first datagram to the established connection.
+    /// From the first datagram or segment to the established connection.
     pub handshake: Latency,
     /// Connections established.
     pub connections: u64,
@@ -95,11 +95,11 @@ pub struct Tally {
     pub resumed: u64,
     /// Response body bytes.
     pub bytes_down: u64,
-    /// Request body bytes given to QUIC.
+    /// Request body bytes given to the connections.
     pub bytes_up: u64,
     /// Datagrams received.
     pub datagrams: u64,
-    /// Receive calls that brought them.
+    /// Receive calls that brought them, or a stream's bytes.
     pub receives: u64,
     /// SHA-256 of response bodies, each different one once, at most four.
     pub digests: Vec<String>,

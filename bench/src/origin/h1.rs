@@ -1,51 +1,13 @@
-//! A small HTTP/1.1 origin that behaves as its paths say: sized, chunked and dribbling bodies, lies about the length,
-//! resets, and a sink that never reads. For scenarios that a good origin cannot play.
-//!
-//! One thread for each connection: it is a tool for tens of connections, not for load (nginx does that).
-//!
-//! | path | answer |
-//! |---|---|
-//! | `/bytes/N` | N bytes with content-length |
-//! | `/chunked/N` | N bytes in chunks of 16 KiB |
-//! | `/dribble/N/MS` | N chunks of one byte, MS milliseconds apart |
-//! | `/short/N` | announces N bytes, sends half of them, closes |
-//! | `/reset/N` | announces N bytes, sends half of them, resets |
-//! | `/status/S` | status S without body |
-//! | `/wait/MS` | an empty 200 after MS milliseconds |
-//! | `/upload` | reads the whole request body, then says how many bytes there were |
-//! | `/sink` | reads nothing of the request body and says nothing |
-//! | `/early` | 413 before the request body is read |
+//! Answers over HTTP/1.1, one after another.
 
-use crate::machine::Failure;
+use super::PIECE;
+use super::action::Action;
+use super::link::Link;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
-const PIECE: [u8; 16 << 10] = [b'x'; 16 << 10];
 const HEAD_LINES_MAX: usize = 200;
-
-/// Options of `origin`.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Options {
-    /// Where to listen (port 0: any; the address is printed)
-    #[arg(long, default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
-}
-
-/// Serves until it is killed.
-pub fn run(options: &Options) -> Result<(), Failure> {
-    let listener =
-        TcpListener::bind(options.listen).map_err(|error| format!("cannot listen on {}: {error}", options.listen))?;
-    println!("origin {}", listener.local_addr()?);
-    for stream in listener.incoming() {
-        let stream = stream?;
-        // The end of a connection, clean or not, is the end of its thread and nobody else's business.
-        thread::spawn(move || serve(stream));
-    }
-    Ok(())
-}
 
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,19 +30,19 @@ enum Then {
     Reset,
 }
 
-fn serve(stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut writer = stream;
-    while let Some(request) = read_head(&mut reader)? {
-        match answer(&request, &mut reader, &mut writer)? {
+/// Serves until the client goes, or an answer ends the connection.
+pub fn serve(link: Link) -> io::Result<()> {
+    let mut link = BufReader::new(link);
+    while let Some(request) = read_head(&mut link)? {
+        match answer(&request, &mut link)? {
             Then::Next => {}
             Then::Close => return Ok(()),
             Then::Reset => {
                 // Lingering for no time at all: close sends a reset.
-                let mut linger = getsockopt(&writer, sockopt::Linger)?;
+                let socket = &link.get_ref().socket;
+                let mut linger = getsockopt(socket, sockopt::Linger)?;
                 (linger.l_onoff, linger.l_linger) = (1, 0);
-                setsockopt(&writer, sockopt::Linger, &linger)?;
+                setsockopt(socket, sockopt::Linger, &linger)?;
                 return Ok(());
             }
         }
@@ -111,45 +73,40 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
-fn answer(request: &Request, reader: &mut impl BufRead, writer: &mut TcpStream) -> io::Result<Then> {
-    let mut parts = request.path.trim_start_matches('/').split('/');
-    let action = parts.next().unwrap_or("");
-    let mut number = || {
-        let text = parts.next().unwrap_or("");
-        text.split('?').next().unwrap_or("").parse::<u64>().unwrap_or(0)
-    };
-    let (first, second) = (number(), number());
+fn answer(request: &Request, link: &mut BufReader<Link>) -> io::Result<Then> {
+    let action = Action::of(&request.path);
     match action {
-        "sink" => loop {
+        Action::Sink => loop {
             thread::park();
         },
-        "early" => {
-            writer.write_all(
+        Action::Early => {
+            link.get_mut().write_all(
                 b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 9\r\nconnection: close\r\n\r\ntoo large",
             )?;
             // Not read, but not thrown in the client's face either: a reset could overtake the answer.
-            io::copy(reader, &mut io::sink())?;
+            io::copy(link, &mut io::sink())?;
             return Ok(Then::Close);
         }
         _ => {}
     }
     if request.expects_continue {
-        writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        link.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let uploaded = skip_body(reader, request.body)?;
+    let uploaded = skip_body(link, request.body)?;
+    let writer = link.get_mut();
     match action {
-        "bytes" => {
-            announce(writer, first)?;
-            send(writer, first)?;
+        Action::Bytes(bytes) => {
+            announce(writer, bytes)?;
+            send(writer, bytes)?;
         }
-        "short" | "reset" => {
-            announce(writer, first)?;
-            send(writer, first / 2)?;
-            return Ok(if action == "short" { Then::Close } else { Then::Reset });
+        Action::Short(bytes) | Action::Reset(bytes) => {
+            announce(writer, bytes)?;
+            send(writer, bytes / 2)?;
+            return Ok(if matches!(action, Action::Short(_)) { Then::Close } else { Then::Reset });
         }
-        "chunked" => {
+        Action::Chunked(bytes) => {
             begin_chunks(writer)?;
-            let mut left = first;
+            let mut left = bytes;
             while left > 0 {
                 let len = left.min(PIECE.len() as u64);
                 write!(writer, "{len:x}\r\n")?;
@@ -159,40 +116,41 @@ fn answer(request: &Request, reader: &mut impl BufRead, writer: &mut TcpStream) 
             }
             writer.write_all(b"0\r\n\r\n")?;
         }
-        "dribble" => {
+        Action::Dribble(bytes, pause) => {
             begin_chunks(writer)?;
-            for _ in 0..first {
+            for _ in 0..bytes {
                 writer.write_all(b"1\r\nx\r\n")?;
-                thread::sleep(Duration::from_millis(second));
+                thread::sleep(pause);
             }
             writer.write_all(b"0\r\n\r\n")?;
         }
-        "status" => {
-            write!(writer, "HTTP/1.1 {first} Status\r\ncontent-length: 0\r\n\r\n")?;
+        Action::Status(status) => {
+            write!(writer, "HTTP/1.1 {status} Status\r\ncontent-length: 0\r\n\r\n")?;
         }
-        "wait" => {
-            thread::sleep(Duration::from_millis(first));
+        Action::Wait(pause) => {
+            thread::sleep(pause);
             announce(writer, 0)?;
         }
-        "upload" => {
+        Action::Upload => {
             let text = uploaded.to_string();
             announce(writer, text.len() as u64)?;
             writer.write_all(text.as_bytes())?;
         }
-        _ => writer.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?,
+        // Both returned above.
+        Action::Sink | Action::Early => {}
     }
     Ok(Then::Next)
 }
 
-fn announce(writer: &mut TcpStream, bytes: u64) -> io::Result<()> {
+fn announce(writer: &mut Link, bytes: u64) -> io::Result<()> {
     write!(writer, "HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n")
 }
 
-fn begin_chunks(writer: &mut TcpStream) -> io::Result<()> {
+fn begin_chunks(writer: &mut Link) -> io::Result<()> {
     writer.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
 }
 
-fn send(writer: &mut TcpStream, bytes: u64) -> io::Result<()> {
+fn send(writer: &mut Link, bytes: u64) -> io::Result<()> {
     let mut left = bytes;
     while left > 0 {
         let len = left.min(PIECE.len() as u64);
