@@ -1,7 +1,7 @@
 """Floods our proxy at full speed, one kind after another, while other clients ask 50 times a second each: do they notice?
 
 For each kind a fresh proxy on a core of its own; the attacker (`spooky-bench flood`), three other clients (one for each protocol, on
-a connection of its own), newcomers with a connection for each request, and nginx share another core, the attacker with the least
+connections of its own), newcomers with a connection for each request, and nginx share another core, the attacker with the least
 priority there, so that what a client waits for is the proxy. Prints a table: what the attacker did, what became of its connections,
 the clients' errors and latencies, and resident memory before, during and after. `idle-h1` and `idle-h2` are no floods: 10,000
 connections that ask, say nothing for a while, and ask again.
@@ -27,7 +27,8 @@ from peers import PEERS, fill                                              # noq
 
 ROOT = HERE.parent.parent
 NAME, PORT, ORIGIN_PORT, RATE, NEWCOMERS = "bench.test", 18443, 18081, 50, 5
-PROTOCOLS = ("h3", "h2", "h1")
+# What is spoken, and how a client of it has room for a few requests at once.
+PROTOCOLS = {"h3": ["-m", 64], "h2": ["-m", 64], "h1": ["-c", 4]}
 # A kind, and the path its requests ask for; none is the clients alone.
 QUIC = {
     "streams": "/1k", "headers": "/1k", "large-headers": "/1k", "resets": "/1k", "pings": "/1k", "new-connection-ids": "/1k",
@@ -71,7 +72,8 @@ class Victim:
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7",
              "-subj", f"/CN={NAME}", "-keyout", key, "-out", cert], check=True, capture_output=True)
         values = {"DIR": self.work, "CERT": cert, "KEY": key, "PORT": PORT, "ORIGIN": f"http://127.0.0.1:{ORIGIN_PORT}",
-                  "ORIGIN_PORT": ORIGIN_PORT, "SOCKET": self.work / "origin.sock", "FILES": files, "USER": getpass.getuser()}
+                  "ORIGIN_PORT": ORIGIN_PORT, "ORIGIN_H2_PORT": ORIGIN_PORT + 1,
+                  "SOCKET": self.work / "origin.sock", "FILES": files, "USER": getpass.getuser()}
         self.configuration, self.patient = self.work / "spooky.toml", fill((PEERS / "spooky.toml").read_text(), values)
         origin = self.work / "origin.conf"
         origin.write_text(fill((PEERS / "origin.conf").read_text(), values))
@@ -91,8 +93,10 @@ class Victim:
         environment = {"STATE_DIRECTORY": str(self.work)}
         self.proxy = Process([self.args.spooky, "-c", self.configuration], self.args.proxy_cores, self.work / f"spooky-{self.starts}.out",
                              environment)
-        if not wait_until(lambda: all(self.ask(each, ["-n", "1", "--timeout", "1s"]).get("succeeded") for each in PROTOCOLS), 15):
-            raise SystemExit(f"the proxy does not answer: {self.proxy.tail()}")
+        for protocol in PROTOCOLS:
+            answer = {}
+            if not wait_until(lambda: answer.update(self.ask(protocol, ["-n", "1", "--timeout", "1s"])) or answer.get("succeeded"), 15):
+                raise SystemExit(f"no answer over {protocol}: {answer}\n{self.proxy.tail()}\n{self.origin.tail()}")
 
     def command(self, what, *arguments):
         return ["taskset", "--cpu-list", ",".join(map(str, self.args.load_cores)), self.args.generator, what, *map(str, arguments)]
@@ -138,9 +142,9 @@ def run(victim, kind, seconds):
     victim.start(kind)
     # What a process gets on its first requests is not the flood's.
     for protocol in PROTOCOLS:
-        victim.ask(protocol, ["-n", "200", "-c", "2", "-m", "8"])
+        victim.ask(protocol, ["-n", "200", "-c", "8"])
     before, cpu_before = victim.resident_mib(), [victim.cpu_seconds(each) for each in (victim.proxy, victim.origin)]
-    clients = {protocol: victim.watch(protocol, seconds, "--rate", RATE, "-m", "64") for protocol in PROTOCOLS}
+    clients = {protocol: victim.watch(protocol, seconds, "--rate", RATE, *room) for protocol, room in PROTOCOLS.items()}
     clients["new"] = victim.watch("h1", seconds, "--rate", NEWCOMERS, "--per-connection", "1")
     # The clients have their connections before the flood begins.
     time.sleep(0.5)

@@ -4,9 +4,12 @@
 /// permits 2,048, which no cipher we offer needs).
 pub const TLS_RECORD_BYTES: usize = 5 + 16_384 + 256;
 
-/// Handshakes of clients that one worker has under way over TCP; one more is refused. Each keeps
+/// Handshakes of clients that one worker has under way over TCP; for one more the oldest silent one makes room. Each keeps
 /// [`TLS_SERVER_KEPT_BYTES`] at most, and 16 KiB without a client certificate: some 16 MiB.
 pub const TLS_HANDSHAKES: usize = 1024;
+
+/// Handshakes over TCP that one worker goes on with in a turn; more wait for the next. 8 × 0.5 ms.
+pub const HANDSHAKES_PER_TURN: usize = 8;
 
 /// Bytes of the records of a ClientHello, which are kept until it is whole. Usual ones have under 2 KiB, of which a hybrid
 /// key share is 1.2 KiB.

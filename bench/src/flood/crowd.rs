@@ -181,6 +181,7 @@ impl Member {
             }
         } else if kind != Kind::SlowReads
             && self.answer.is_none()
+            && self.wire.came.starts_with(b"HTTP/1")
             && let Some(end) = self.wire.came.iter().position(|byte| *byte == b'\r')
         {
             self.answer = Some(String::from_utf8_lossy(&self.wire.came[..end]).into_owned());
