@@ -151,7 +151,7 @@ def run(victim, kind, seconds):
     flood = None
     if kind != "none":
         command = victim.command("flood", kind, "--to", f"127.0.0.1:{PORT}", "--path", KINDS[kind], "-d", f"{seconds}s")
-        flood = subprocess.Popen(["nice", "-n", "19", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        flood = subprocess.Popen(["chrt", "--other", "0", "nice", "-n", "19", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     during, start = before, time.monotonic()
     while any(client.poll() is None for client in clients.values()) and victim.proxy.is_alive():
         during = max(during, victim.resident_mib())

@@ -170,7 +170,7 @@ impl<I: Io> Worker<I> {
         let door = &self.clients.doors[usize::from(at)];
         if door.acceptor.is_some() && self.clients.tcp.handshaking() >= limits::TLS_HANDSHAKES {
             self.cells.full.count(QueueFull::Handshakes);
-            let Some(silent) = self.clients.tcp.silent() else {
+            let Some(silent) = self.clients.tcp.silent(self.now) else {
                 self.io.abort(stream);
                 return;
             };

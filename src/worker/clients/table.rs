@@ -5,7 +5,7 @@ use super::tcp::Tcp;
 use crate::h1;
 use crate::h2;
 use crate::identity::Handshake;
-use crate::limits::TLS_HANDSHAKES;
+use crate::limits::{TLS_HANDSHAKE_GRACE, TLS_HANDSHAKES};
 use crate::telemetry::kinds::Protocol;
 use crate::tls;
 use slab::Slab;
@@ -105,11 +105,15 @@ impl Table {
         key
     }
 
-    /// Takes the oldest connection that is in a handshake and has not said anything that waits for us.
-    pub(in crate::worker) fn silent(&mut self) -> Option<Key> {
+    /// Takes the oldest connection that is in a handshake and says nothing, if it has had its chance.
+    pub(in crate::worker) fn silent(&mut self, now: Instant) -> Option<Key> {
         for _ in 0..self.shaking.len().min(SILENT_LOOKS) {
             let key = self.shaking.pop_front()?;
             match self.slab.get(key.slot as usize).filter(|_| is_shaking(&self.slab, key)) {
+                Some(tcp) if now < tcp.accepted + TLS_HANDSHAKE_GRACE => {
+                    self.shaking.push_front(key);
+                    return None;
+                }
                 Some(tcp) if !tcp.is_deferred() => return Some(key),
                 Some(_) => self.shaking.push_back(key),
                 None => {}
@@ -275,14 +279,17 @@ mod tests {
 
     #[test]
     fn the_oldest_silent_handshake_makes_room_and_nobody_who_waits_for_us() {
-        let (mut table, keys) = crowd(4, Instant::now());
+        let start = Instant::now();
+        let (mut table, keys) = crowd(4, start);
         table.defer(keys[0], said(b"\x16"));
         table.remove(keys[1]);
-        assert_eq!(table.silent(), Some(keys[2]));
+        let now = start + TLS_HANDSHAKE_GRACE;
+        assert_eq!(table.silent(now - Duration::from_millis(1)), None, "it may still speak");
+        assert_eq!(table.silent(now), Some(keys[2]));
         table.remove(keys[2]);
-        assert_eq!(table.silent(), Some(keys[3]));
+        assert_eq!(table.silent(now), Some(keys[3]));
         table.remove(keys[3]);
-        assert_eq!(table.silent(), None);
+        assert_eq!(table.silent(now), None);
         assert_eq!(table.handshaking(), 1);
     }
 
