@@ -171,6 +171,7 @@ impl Member {
             self.sent = due;
         }
         self.wire.flush();
+        self.wire.check();
         let reads = kind.appetite();
         if reads != 1 || self.wire.moved.elapsed() >= SECOND {
             self.wire.receive(reads);
@@ -185,14 +186,6 @@ impl Member {
             && let Some(end) = self.wire.came.iter().position(|byte| *byte == b'\r')
         {
             self.answer = Some(String::from_utf8_lossy(&self.wire.came[..end]).into_owned());
-        }
-        // A socket that nobody reads tells of its end by what it no longer takes: a word that does not matter.
-        if reads == 0 && self.wire.end.is_none() && self.since.elapsed() >= SECOND {
-            let mut ping = Vec::new();
-            frame(&mut ping, frames::kind::PING, frames::ACK, 0, &[0; 8]);
-            self.wire.send(ping);
-            self.wire.flush();
-            self.since = Instant::now();
         }
         self.wire.end.is_none()
     }

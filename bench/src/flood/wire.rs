@@ -170,6 +170,13 @@ impl Wire {
         }
     }
 
+    /// Hears of a reset at once: whoever reads slowly would meet it behind all that came before.
+    pub fn check(&mut self) {
+        if let Ok(Some(error)) = self.socket.take_error() {
+            self.failed(error.kind());
+        }
+    }
+
     /// Waits until something can move.
     pub fn wait(&self, patience: Duration) {
         let writes = if self.leaving.is_some() { PollFlags::POLLOUT } else { PollFlags::empty() };

@@ -19,7 +19,6 @@ pub mod kind {
 
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
-pub const ACK: u8 = 1;
 
 /// CANCEL.
 pub const CANCEL: u32 = 8;
