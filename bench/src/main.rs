@@ -26,7 +26,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Attacks an HTTP/3 server with frames that no client has a reason to send
+    /// Attacks a server with what no client has a reason to send
     Flood(flood::Options),
     /// The least that a proxy can do on this platform, to measure the real one against
     Floor(floor::Options),

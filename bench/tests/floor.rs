@@ -4,8 +4,7 @@
 mod support;
 
 use serde_json::Value;
-use std::process::Command;
-use support::{BENCH, Certificate, Tool, assert_all_succeed, faults, text};
+use support::{Certificate, Tool, assert_all_succeed, faults, text};
 
 /// An origin with the floor before it.
 struct Setup {
@@ -110,11 +109,6 @@ fn churn_idle_crowd_and_open_loop_come_to_their_ends() {
 #[test]
 fn an_attacker_sends_what_no_library_would_and_hears_its_end() {
     let setup = Setup::new("flood");
-    let attack = |kind: &str, path: &str| -> Value {
-        let arguments = ["flood", kind, "--to", &setup.floor.address, "--path", path, "--duration", "300ms"];
-        let done = Command::new(BENCH).args(arguments).output().unwrap();
-        serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{kind}: {error}: {done:?}"))
-    };
     // The floor has no ledger: what ends here is what quiche ends.
     for (kind, path, end) in [
         ("resets", "/bytes/1", "still open"),
@@ -123,7 +117,7 @@ fn an_attacker_sends_what_no_library_would_and_hears_its_end() {
         ("optimistic-acks", "/bytes/100000000", "0xa"),
         ("new-connection-ids", "/bytes/1", "0x9"),
     ] {
-        let report = attack(kind, path);
+        let report = support::flood(&setup.floor.address, kind, path);
         assert!(report["packets"].as_u64() > Some(5), "{kind}: {report:#}");
         assert!(report["ends"][end].as_u64() > Some(0), "{kind}: {report:#}");
     }

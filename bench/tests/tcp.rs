@@ -164,3 +164,28 @@ fn slow_answers_of_one_connection_do_not_wait_for_each_other() {
     );
     assert_all_succeed(&drops, 20);
 }
+
+#[test]
+fn an_attacker_sends_frames_and_crowds_that_no_library_would_and_hears_their_ends() {
+    let of = |protocol: &str| {
+        Origin::all("tcp-floods").find(|origin| origin.protocol == protocol && origin.scheme == "https")
+    };
+    let (http2, http1) = (of("h2").unwrap(), of("h1").unwrap());
+    // The origin is made of the proxy's own machine, which keeps the ledger: ENHANCE_YOUR_CALM.
+    for kind in ["h2-resets", "h2-pings", "h2-continuations", "h2-empty-data"] {
+        let report = support::flood(&http2.tool.address, kind, "/bytes/1");
+        assert!(report["frames"].as_u64() > Some(100), "{kind}: {report:#}");
+        assert!(report["ends"]["GOAWAY 0xb"].as_u64() > Some(0), "{kind}: {report:#}");
+    }
+    let shut = support::flood(&http2.tool.address, "h2-zero-windows", "/bytes/1000000");
+    assert_eq!(shut["ends"]["still open"].as_u64(), Some(5), "{shut:#}");
+    for kind in ["tls-hellos", "slow-heads", "slow-bodies", "slow-reads"] {
+        let report = support::flood(&http1.tool.address, kind, "/bytes/100000000");
+        assert_eq!(report["ends"]["still open"].as_u64(), Some(5), "{kind}: {report:#}");
+    }
+    let churn = support::flood(&http1.tool.address, "handshakes", "/");
+    assert!(churn["connections"].as_u64() > Some(5), "{churn:#}");
+    // Nobody was broken by it.
+    assert_all_succeed(&http2.load("/bytes/1000", &["-n", "4"]), 4);
+    assert_all_succeed(&http1.load("/bytes/1000", &["-n", "4"]), 4);
+}

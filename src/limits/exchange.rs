@@ -30,4 +30,4 @@ pub const POOL_LOW_SHARE: usize = 8;
 
 /// How long bytes may stand still in a receive pool that is nearly dry: longer than a response that moves takes for one
 /// buffer, shorter than anybody notices.
-pub const POOL_RELIEF: Duration = Duration::from_millis(20);
+pub const POOL_RELIEF: Duration = Duration::from_millis(5);

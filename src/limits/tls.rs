@@ -1,12 +1,21 @@
 //! Bounds of TLS over TCP, on either side of a connection.
 
+use std::time::Duration;
+
 /// Bytes of one record in all: 5 of header, 16,384 of content, 256 of what its protection adds (RFC 8446 §5.2; TLS 1.2
 /// permits 2,048, which no cipher we offer needs).
 pub const TLS_RECORD_BYTES: usize = 5 + 16_384 + 256;
 
-/// Handshakes of clients that one worker has under way over TCP; one more is refused. Each keeps
+/// Handshakes of clients that one worker has under way over TCP; for one more the oldest silent one makes room. Each keeps
 /// [`TLS_SERVER_KEPT_BYTES`] at most, and 16 KiB without a client certificate: some 16 MiB.
 pub const TLS_HANDSHAKES: usize = 1024;
+
+/// How long a client in a handshake may be silent before it makes room for another. Without it a flood of handshakes would
+/// be one of signatures; with it a worker makes 1,024 a second for those who do not go on with them, and refuses the rest.
+pub const TLS_HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
+
+/// Handshakes over TCP that one worker goes on with in a turn; more wait for the next. 8 × 0.2 ms.
+pub const HANDSHAKES_PER_TURN: usize = 8;
 
 /// Bytes of the records of a ClientHello, which are kept until it is whole. Usual ones have under 2 KiB, of which a hybrid
 /// key share is 1.2 KiB.

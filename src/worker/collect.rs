@@ -31,7 +31,11 @@ impl<I: Io> Worker<I> {
             Event::Accepted { token, stream, peer } => self.accepted(token, stream, peer),
             Event::Received { token, stream, lease } => match self.stream_of(token, stream) {
                 Some(Of::Origin(slot)) => self.collect_bytes(slot, lease),
-                Some(Of::Client(key)) => self.note_client(key, |tcp, bounds, now| tcp.receive(lease, bounds, now)),
+                Some(Of::Client(key)) => match self.clients.tcp.defer(key, lease) {
+                    Some(lease) => self.note_client(key, |tcp, _, now| tcp.receive(lease, now)),
+                    // It is not read until it has had its turn.
+                    None => self.touch(Downkey::Tcp(key)),
+                },
                 None => {}
             },
             Event::Sent { token, stream, queued } => match self.stream_of(token, stream) {
@@ -120,6 +124,17 @@ impl<I: Io> Worker<I> {
         }
     }
 
+    /// Goes on with some of the handshakes whose clients wait; the others have their turn in the next one, which does not
+    /// sleep.
+    pub(super) fn shake_hands(&mut self) {
+        for _ in 0..limits::HANDSHAKES_PER_TURN {
+            let Some(key) = self.clients.tcp.next_deferred() else {
+                return;
+            };
+            self.note_client(key, |tcp, bounds, now| tcp.shake_hands(bounds, now));
+        }
+    }
+
     /// Counts what became of a connection's handshake.
     fn count_tls(&mut self, key: table::Key) {
         let Some((accepted, result)) = self.clients.tcp.take_handshake(key) else {
@@ -142,7 +157,8 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// A client connected; one too many is closed at once.
+    /// A client connected; one too many is closed at once. Among those in a handshake the oldest that says nothing makes room,
+    /// or a thousand silent sockets would keep everybody out.
     fn accepted(&mut self, token: Token, stream: StreamId, peer: Option<SocketAddr>) {
         let Some(Owner::Door(at)) = Owner::of(token) else {
             return;
@@ -151,17 +167,22 @@ impl<I: Io> Worker<I> {
             self.io.abort(stream);
             return;
         };
-        let door = &self.clients.doors[usize::from(at)];
-        if door.acceptor.is_some() && self.clients.tcp.handshaking() >= limits::TLS_HANDSHAKES {
-            self.cells.full.count(QueueFull::Handshakes);
-            self.io.abort(stream);
-            return;
-        }
         if !self.clients.tcp.takes(peer, self.now) {
             self.cells.tls.failures.count(HandshakeFailure::Refused);
             self.io.abort(stream);
             return;
         }
+        let door = &self.clients.doors[usize::from(at)];
+        if door.acceptor.is_some() && self.clients.tcp.handshaking() >= limits::TLS_HANDSHAKES {
+            self.cells.full.count(QueueFull::Handshakes);
+            let Some(silent) = self.clients.tcp.silent(self.now) else {
+                self.io.abort(stream);
+                return;
+            };
+            self.io.abort(silent.stream);
+            self.forget_tcp(silent);
+        }
+        let door = &self.clients.doors[usize::from(at)];
         if !self.clients.has_room() {
             self.cells.full.count(QueueFull::Clients);
             self.io.abort(stream);

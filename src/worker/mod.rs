@@ -211,6 +211,7 @@ impl<I: Io> Worker<I> {
             self.collect(event);
         }
         self.events = events;
+        self.shake_hands();
         self.run_timers();
         self.act();
         self.flush_unsent();
@@ -233,7 +234,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn has_work(&self) -> bool {
-        !self.touched.is_empty() || !self.ready.is_empty()
+        !self.touched.is_empty() || !self.ready.is_empty() || self.clients.tcp.has_deferred()
     }
 
     /// Runs every ready owner. Each pass may make owners of the other side ready, so there are a few passes: answers

@@ -1,7 +1,9 @@
 """HTTP/1.1 and 1.0 clients: strictness, persistence, pipelining, time limits, how connections end."""
 
+import contextlib
 import hashlib
 import json
+import resource
 import signal
 import socket
 import ssl
@@ -416,3 +418,30 @@ def test_redirect_to_https(start):
 def test_a_port_of_its_own(start, origins):
     proxy = start(Upstream("main", origins.address("main")), cleartext="redirect", listen={"https_port": 8443})
     assert proxy.child.alive()
+
+
+# limits::TLS_HANDSHAKES: those that one worker has under way.
+HANDSHAKES = 1024
+
+
+def test_silent_handshakes_do_not_lock_others_out(start, certificate):
+    """As many sockets as may shake hands and none says a word: the oldest of them makes room for the next client."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    proxy, secured = start(performance={"worker_threads": 1, "client_header_timeout": "5m"}), h1.trusting(certificate, "http/1.1")
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port))) for _ in range(HANDSHAKES)]
+
+        def served():
+            """A silent one has a second before it makes room; until then the next client is refused."""
+            with contextlib.suppress(OSError), h1.Client(("127.0.0.1", proxy.port), context=secured) as client:
+                client.send(request("/bytes/1"))
+                return client.answer().status == 200
+
+        until(served, 10)
+        # The oldest of them, and no other.
+        for number, each in enumerate(silent):
+            each.setblocking(False)
+            with pytest.raises(BlockingIOError if number else ConnectionResetError):
+                each.recv(1)
+    assert proxy.total(r'spooky_queue_full_total\{.*queue="tls_handshakes"') >= 1

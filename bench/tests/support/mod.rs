@@ -85,6 +85,13 @@ pub fn load(address: &str, url: &str, arguments: &[&str]) -> Value {
     serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{url}: {error}: {done:?}"))
 }
 
+/// A short flood: its report.
+pub fn flood(address: &str, kind: &str, path: &str) -> Value {
+    let arguments = ["flood", kind, "--to", address, "--path", path, "--duration", "300ms", "--connections", "5"];
+    let done = Command::new(BENCH).args(arguments).output().unwrap();
+    serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{kind}: {error}: {done:?}"))
+}
+
 pub fn assert_all_succeed(report: &Value, count: u64) {
     assert_eq!((report["succeeded"].as_u64(), report["failed"].as_u64()), (Some(count), Some(0)), "{report:#}");
 }

@@ -5,11 +5,12 @@ use super::tcp::Tcp;
 use crate::h1;
 use crate::h2;
 use crate::identity::Handshake;
-use crate::limits::{AddressLimits, Addresses};
+use crate::limits::{AddressLimits, Addresses, TLS_HANDSHAKE_GRACE, TLS_HANDSHAKES};
 use crate::telemetry::kinds::Protocol;
 use crate::tls;
 use slab::Slab;
-use spooky_uring::StreamId;
+use spooky_uring::{Lease, StreamId};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,17 @@ pub(in crate::worker) struct Table {
     handshaking: usize,
     /// What addresses have open.
     addresses: Addresses,
+    /// These, the oldest first, and some whose handshake is over by now.
+    shaking: VecDeque<Key>,
+    /// Those whose client waits for us, each once, the longest first; and some that are gone.
+    deferred: VecDeque<Key>,
+}
+
+/// Connections looked at for one that is silent: more are refused rather than looked for without end.
+const SILENT_LOOKS: usize = 64;
+
+fn is_shaking(slab: &Slab<Tcp>, key: Key) -> bool {
+    slab.get(key.slot as usize).is_some_and(|tcp| tcp.stream == key.stream && tcp.handshakes)
 }
 
 fn place(protocol: Protocol) -> usize {
@@ -66,8 +78,17 @@ fn place(protocol: Protocol) -> usize {
 impl Table {
     /// An empty one.
     pub(in crate::worker) fn new(times: Times, bounds: Bounds, addresses: AddressLimits) -> Self {
-        let addresses = Addresses::new(addresses);
-        Self { slab: Slab::new(), times, bounds, opened: [0; 2], closed: [0; 2], handshaking: 0, addresses }
+        Self {
+            slab: Slab::new(),
+            times,
+            bounds,
+            opened: [0; 2],
+            closed: [0; 2],
+            handshaking: 0,
+            addresses: Addresses::new(addresses),
+            shaking: VecDeque::new(),
+            deferred: VecDeque::new(),
+        }
     }
 
     /// Whether an address may open one more.
@@ -77,16 +98,68 @@ impl Table {
 
     /// Adds a connection that was just accepted at a door.
     pub(in crate::worker) fn insert(&mut self, stream: StreamId, door: &Door, peer: SocketAddr, now: Instant) -> Key {
-        match door.acceptor {
-            Some(_) => self.handshaking += 1,
-            None => self.opened[0] += 1,
-        }
         let mut tcp = Tcp::new(stream, door, peer, &self.bounds, now);
         if !self.addresses.is_off() {
             tcp.charged = self.addresses.charge(peer, now);
         }
-        let slot = self.slab.insert(tcp) as u32;
-        Key { slot, stream }
+        let key = Key { slot: self.slab.insert(tcp) as u32, stream };
+        match door.acceptor {
+            Some(_) => {
+                self.handshaking += 1;
+                if self.shaking.len() >= 2 * TLS_HANDSHAKES {
+                    self.shaking.retain(|key| is_shaking(&self.slab, *key));
+                }
+                self.shaking.push_back(key);
+            }
+            None => self.opened[0] += 1,
+        }
+        key
+    }
+
+    /// Takes the oldest connection that is in a handshake and says nothing, if it has had its chance.
+    pub(in crate::worker) fn silent(&mut self, now: Instant) -> Option<Key> {
+        for _ in 0..self.shaking.len().min(SILENT_LOOKS) {
+            let key = self.shaking.pop_front()?;
+            match self.slab.get(key.slot as usize).filter(|_| is_shaking(&self.slab, key)) {
+                Some(tcp) if now < tcp.accepted + TLS_HANDSHAKE_GRACE => {
+                    self.shaking.push_front(key);
+                    return None;
+                }
+                Some(tcp) if !tcp.is_deferred() => return Some(key),
+                Some(_) => self.shaking.push_back(key),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Keeps what arrived if it is part of a handshake, which has its turn later: it costs as much as a hundred requests, and
+    /// a crowd of them must not keep the others waiting. Gives anything else back.
+    pub(in crate::worker) fn defer(&mut self, key: Key, lease: Lease) -> Option<Lease> {
+        let Some(tcp) = self.get_mut(key).filter(|tcp| tcp.shakes_hands()) else {
+            return Some(lease);
+        };
+        let waits = tcp.is_deferred();
+        tcp.defer(&lease);
+        if !waits {
+            self.deferred.push_back(key);
+        }
+        None
+    }
+
+    /// The next connection whose handshake has its turn.
+    pub(in crate::worker) fn next_deferred(&mut self) -> Option<Key> {
+        loop {
+            let key = self.deferred.pop_front()?;
+            if self.get_mut(key).is_some_and(|tcp| tcp.is_deferred()) {
+                return Some(key);
+            }
+        }
+    }
+
+    /// Whether a handshake waits for its turn.
+    pub(in crate::worker) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
     }
 
     /// A connection, while it lives.
@@ -169,5 +242,100 @@ impl Table {
     /// Copies what stands still on any of them out of the receive pool.
     pub(in crate::worker) fn relieve(&mut self) {
         self.slab.iter_mut().for_each(|(_, tcp)| tcp.relieve());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{ClientAuth, Identity, Site, Table as Sites, TicketKeys};
+    use crate::tls::{Acceptor, FaultKind, ServerContexts, ServerSettings};
+    use spooky_uring::ListenerId;
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    fn door() -> Door {
+        let identity = Identity::self_signed(&["a.test"]).unwrap();
+        let sites = Sites::single(Site::new(Arc::new(identity), ClientAuth::Off));
+        let tickets = TicketKeys::derive(b"a secret", || 0);
+        let contexts = ServerContexts::new(&sites, &ServerSettings::default(), &tickets).unwrap();
+        Door { listener: 0, socket: ListenerId(0), acceptor: Some(Acceptor::new(&Arc::new(contexts))), alt_svc: None }
+    }
+
+    /// A table with so many connections, in their order, none of which has said anything.
+    fn crowd(count: usize, now: Instant) -> (Table, Vec<Key>) {
+        let second = Duration::from_secs(1);
+        let bounds = Bounds { h1: h1::Limits::SERVER, h2: h2::Settings::SERVER };
+        let mut table =
+            Table::new(Times { head: second, idle: second, send: second }, bounds, AddressLimits::default());
+        let (door, peer) = (door(), (Ipv4Addr::LOCALHOST, 1).into());
+        let keys = (0..count)
+            .map(|slot| table.insert(StreamId { slot: slot as u32, generation: 0 }, &door, peer, now))
+            .collect();
+        (table, keys)
+    }
+
+    fn said(bytes: &[u8]) -> Lease {
+        Lease::from_vec(bytes.to_vec())
+    }
+
+    #[test]
+    fn handshakes_have_their_turn_in_the_order_in_which_clients_spoke() {
+        let (mut table, keys) = crowd(4, Instant::now());
+        for at in [2, 0, 2, 3] {
+            assert!(table.defer(keys[at], said(b"\x16")).is_none());
+        }
+        table.remove(keys[0]);
+        assert_eq!(table.next_deferred(), Some(keys[2]));
+        assert_eq!(table.next_deferred(), Some(keys[3]));
+        assert_eq!(table.next_deferred(), None, "each once, and none that is gone");
+        assert!(!table.has_deferred());
+    }
+
+    #[test]
+    fn the_oldest_silent_handshake_makes_room_and_nobody_who_waits_for_us() {
+        let start = Instant::now();
+        let (mut table, keys) = crowd(4, start);
+        table.defer(keys[0], said(b"\x16"));
+        table.remove(keys[1]);
+        let now = start + TLS_HANDSHAKE_GRACE;
+        assert_eq!(table.silent(now - Duration::from_millis(1)), None, "it may still speak");
+        assert_eq!(table.silent(now), Some(keys[2]));
+        table.remove(keys[2]);
+        assert_eq!(table.silent(now), Some(keys[3]));
+        table.remove(keys[3]);
+        assert_eq!(table.silent(now), None);
+        assert_eq!(table.handshaking(), 1);
+    }
+
+    #[test]
+    fn the_list_of_handshakes_forgets_those_that_are_over() {
+        let now = Instant::now();
+        let (mut table, keys) = crowd(TLS_HANDSHAKES, now);
+        let door = door();
+        for key in &keys[1..] {
+            table.remove(*key);
+        }
+        for slot in 0..5 * TLS_HANDSHAKES as u32 {
+            let stream = StreamId { slot, generation: 1 };
+            let key = table.insert(stream, &door, (Ipv4Addr::LOCALHOST, 1).into(), now);
+            table.remove(key);
+            assert!(table.shaking.len() <= 2 * TLS_HANDSHAKES);
+        }
+        assert!(table.shaking.contains(&keys[0]), "and no other");
+    }
+
+    #[test]
+    fn an_end_behind_what_waits_is_heard_behind_it() {
+        let now = Instant::now();
+        let (mut table, keys) = crowd(1, now);
+        table.defer(keys[0], said(b"GET / HTTP/1.1\r\n\r\n"));
+        table.get_mut(keys[0]).unwrap().receive_end();
+        assert!(table.take_handshake(keys[0]).is_none());
+        let key = table.next_deferred().unwrap();
+        let (tcp, bounds) = table.with_bounds(key).unwrap();
+        tcp.shake_hands(&bounds.clone(), now);
+        let (_, result) = table.take_handshake(key).unwrap();
+        assert_eq!(result.unwrap_err().kind, FaultKind::PlainHttp, "and not that it closed in the middle");
     }
 }

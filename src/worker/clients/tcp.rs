@@ -87,6 +87,10 @@ pub(in crate::worker) struct Tcp {
     stuck: bool,
     /// It is one of [`super::table::Table::handshaking`].
     pub(super) handshakes: bool,
+    /// Bytes of a handshake that wait for their turn; the socket is not read until then.
+    early: Vec<u8>,
+    /// The client finished its direction behind them.
+    early_end: bool,
     /// The handshake was done, or failed, and nobody has asked yet.
     pub(super) settled: Option<Result<(), tls::Fault>>,
     /// When it was accepted.
@@ -122,6 +126,8 @@ impl Tcp {
             queued: 0,
             stuck: false,
             handshakes: door.acceptor.is_some(),
+            early: Vec::new(),
+            early_end: false,
             settled: None,
             accepted: now,
             said_goodbye: false,
@@ -133,31 +139,44 @@ impl Tcp {
         }
     }
 
-    /// Takes what arrived.
-    pub(in crate::worker) fn receive(&mut self, lease: Lease, bounds: &Bounds, now: Instant) {
+    /// Takes what arrived, except of a handshake: see [`super::table::Table::defer`].
+    pub(in crate::worker) fn receive(&mut self, lease: Lease, now: Instant) {
         if self.life != Life::Open {
             return;
         }
         match &mut self.tls {
             None => self.protocol.receive(lease.into_chunk(), now),
-            Some(tls) if tls.is_handshaking() => self.shake_hands(lease, bounds, now),
             Some(tls) => {
                 let received = tls.receive(lease, |chunk| self.protocol.receive(chunk, now), &mut self.sealed);
                 let ended = tls.peer_closed();
                 self.received(received, ended);
             }
         }
-        if !self.within_head && self.protocol.is_within_head() {
-            self.within_head = true;
-            self.since = now;
-        }
+        self.note_head(now);
     }
 
-    /// Takes part of a handshake. What comes behind its end waits until it says what is spoken.
-    fn shake_hands(&mut self, lease: Lease, bounds: &Bounds, now: Instant) {
-        let Some(tls) = &mut self.tls else { return };
+    /// Whether what arrives is part of a handshake.
+    pub(super) fn shakes_hands(&self) -> bool {
+        self.life == Life::Open && self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Whether it has waited for us since the client said something.
+    pub(super) fn is_deferred(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// Keeps part of a handshake for later: as much as one turn brings, for then the socket is not read.
+    pub(super) fn defer(&mut self, bytes: &[u8]) {
+        // Copy: the receive buffer is not held while others have their turn.
+        self.early.extend_from_slice(bytes);
+    }
+
+    /// Takes what was deferred. What comes behind the end of a handshake waits until it says what is spoken.
+    pub(in crate::worker) fn shake_hands(&mut self, bounds: &Bounds, now: Instant) {
+        let bytes = std::mem::take(&mut self.early);
+        let Some(tls) = self.tls.as_mut().filter(|_| self.life == Life::Open) else { return };
         let mut early = Vec::new();
-        let received = tls.receive(lease, |chunk| early.push(chunk), &mut self.sealed);
+        let received = tls.receive(Lease::from_vec(bytes), |chunk| early.push(chunk), &mut self.sealed);
         let ended = tls.peer_closed();
         if !tls.is_handshaking() && received.is_ok() {
             self.settled = Some(Ok(()));
@@ -171,6 +190,18 @@ impl Tcp {
             }
         }
         self.received(received, ended);
+        if std::mem::take(&mut self.early_end) {
+            self.receive_end();
+        }
+        self.note_head(now);
+    }
+
+    /// A head has begun to arrive.
+    fn note_head(&mut self, now: Instant) {
+        if !self.within_head && self.protocol.is_within_head() {
+            self.within_head = true;
+            self.since = now;
+        }
     }
 
     /// What TLS said of what came.
@@ -184,6 +215,10 @@ impl Tcp {
 
     /// The client finished its direction.
     pub(in crate::worker) fn receive_end(&mut self) {
+        if self.is_deferred() {
+            self.early_end = true;
+            return;
+        }
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
@@ -374,7 +409,7 @@ impl Tcp {
             self.protocol.retire();
             return if self.says_goodbye(io) { Verdict::Stay } else { Verdict::Close };
         }
-        self.read(self.protocol.wants_read(), io);
+        self.read(self.protocol.wants_read() && !self.is_deferred(), io);
         Verdict::Stay
     }
 

@@ -3,7 +3,7 @@
 use super::frames::{ack, cancel, field_section, http3, new_connection_id, stream, varint};
 use super::link::{FRAMES_MAX, ID_BYTES, Link};
 
-/// A flood.
+/// A flood over QUIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// Request streams that end at once, empty

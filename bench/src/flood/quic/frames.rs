@@ -1,5 +1,7 @@
 //! Frames of RFC 9000 section 19: written for floods, and read as far as a flood has to understand its victim.
 
+use crate::flood::prefixed;
+
 /// H3_REQUEST_CANCELLED.
 pub const CANCELLED: u64 = 0x10c;
 
@@ -71,22 +73,6 @@ pub fn field_section<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -
         out.extend_from_slice(value.as_bytes());
     }
     out
-}
-
-/// An integer with a prefix of so many bits (RFC 7541 section 5.1).
-fn prefixed(out: &mut Vec<u8>, first: u8, bits: u32, value: usize) {
-    let most = (1 << bits) - 1;
-    if value < most {
-        out.push(first | value as u8);
-        return;
-    }
-    out.push(first | most as u8);
-    let mut rest = value - most;
-    while rest >= 128 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
 }
 
 /// What a flood heeds of what it is told.
