@@ -306,11 +306,12 @@ impl Engine {
                 scratch: &mut self.scratch,
                 measuring: self.schedule.is_measuring(),
             };
+            // A crowd that has nothing to do costs nothing here. What the sweep ends leaves room for the next.
+            let busy = client.in_flight() > 0 || !client.is_ready();
             if client.sweep(now, &mut run) {
                 late.push(key);
             }
-            // A crowd that has nothing to do costs nothing here.
-            if client.in_flight() > 0 || !client.is_ready() {
+            if busy {
                 list(&mut self.listed, key, client);
             }
         }
@@ -340,8 +341,8 @@ impl Engine {
                 }
                 self.schedule.note_start();
             }
-            // The first body bytes go with the head.
-            client.progress(now, &mut run, &self.h3);
+            // The first body bytes go with the head. What ends here leaves room that nothing else tells of.
+            let ended = client.progress(now, &mut run, &self.h3);
             if client.is_spent(&self.plan) {
                 if self.plan.options.resume {
                     self.ticket = client.session().or(self.ticket.take());
@@ -358,7 +359,7 @@ impl Engine {
                 self.remove(key, Some(fault), now);
                 continue;
             }
-            if client.is_eager() {
+            if ended > 0 || client.is_eager() {
                 list(&mut self.listed, key, client);
             }
             self.arm(key);
