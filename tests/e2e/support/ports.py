@@ -1,7 +1,11 @@
 """Free ports, and a port that answers nothing."""
 
+import collections
 import contextlib
 import socket
+
+# What was given lately: until it is bound, the kernel may name a port again.
+_given = collections.deque(maxlen=100)
 
 
 def bracketed(address):
@@ -10,10 +14,14 @@ def bracketed(address):
 
 
 def free(kind=socket.SOCK_STREAM):
-    """A port nobody listens on now."""
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port nobody listens on now, and none of those given lately."""
+    while True:
+        with socket.socket(type=kind) as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in _given:
+            _given.append(port)
+            return port
 
 
 def free_both():
