@@ -302,6 +302,15 @@ def test_one_connection_too_many(start):
         assert again.answer().status == 200
 
 
+def is_turned_away(proxy):
+    """Whether one more connection is closed at once; the reset may come before TLS or the socket's options are settled."""
+    try:
+        with connect(proxy) as client:
+            return client.is_closed()
+    except ConnectionResetError:
+        return True
+
+
 def test_one_address_has_its_share_and_no_more(start):
     limits = {"max_connections_per_address": 2, "new_connections_per_sec": 1, "new_connections_burst": 4}
     proxy = start(cleartext="serve", performance={"worker_threads": 1, "pin_workers": False, **limits})
@@ -309,8 +318,7 @@ def test_one_address_has_its_share_and_no_more(start):
         for client in (one, two):
             client.send(request("/bytes/1"))
             assert client.answer().status == 200
-        with connect(proxy) as three:
-            assert three.is_closed(), "two at once"
+        assert is_turned_away(proxy), "two at once"
     until(lambda: proxy.total("spooky_connections_active") == 0, 5)
     refused = 0
     for _ in range(4):
