@@ -5,14 +5,23 @@
 
 /// Frame types (RFC 9113 §6).
 pub mod kind {
+    /// Body bytes, §6.1.
     pub const DATA: u8 = 0;
+    /// A field section, §6.2.
     pub const HEADERS: u8 = 1;
+    /// Deprecated, §6.3.
     pub const PRIORITY: u8 = 2;
+    /// The end of a stream, §6.4.
     pub const RST_STREAM: u8 = 3;
+    /// Parameters of the connection, §6.5.
     pub const SETTINGS: u8 = 4;
+    /// A sign of life, §6.7.
     pub const PING: u8 = 6;
+    /// No further streams, §6.8.
     pub const GOAWAY: u8 = 7;
+    /// More credit, §6.9.
     pub const WINDOW_UPDATE: u8 = 8;
+    /// The rest of a field section, §6.10.
     pub const CONTINUATION: u8 = 9;
 }
 

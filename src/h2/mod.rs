@@ -29,6 +29,7 @@ mod settings;
 mod streams;
 
 pub use client::{ClientConnection, NotOpened};
+pub use frames::kind;
 pub use glitches::Glitch;
 pub use server::ServerConnection;
 pub use settings::Settings;

@@ -17,6 +17,8 @@ from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.tls import Epoch
 
+from .asks import PATIENCE, Asks
+
 # Frame types, settings and codes of RFC 9114 and RFC 9204.
 DATA, HEADERS, CANCEL_PUSH, SETTINGS, PUSH_PROMISE, GOAWAY, MAX_PUSH_ID = 0x0, 0x1, 0x3, 0x4, 0x5, 0x7, 0xD
 CONTROL_STREAM, PUSH_STREAM, ENCODER_STREAM, DECODER_STREAM = 0x0, 0x1, 0x2, 0x3
@@ -25,8 +27,6 @@ STREAM_CREATION_ERROR, CLOSED_CRITICAL_STREAM, FRAME_UNEXPECTED, FRAME_ERROR = 0
 EXCESSIVE_LOAD, ID_ERROR, SETTINGS_ERROR, MISSING_SETTINGS = 0x107, 0x108, 0x109, 0x10A
 REQUEST_REJECTED, REQUEST_CANCELLED, REQUEST_INCOMPLETE, MESSAGE_ERROR = 0x10B, 0x10C, 0x10D, 0x10E
 QPACK_DECOMPRESSION_FAILED, QPACK_ENCODER_STREAM_ERROR, QPACK_DECODER_STREAM_ERROR = 0x200, 0x201, 0x202
-
-PATIENCE = 20
 
 
 def varint(value):
@@ -194,7 +194,7 @@ class Protocol(QuicConnectionProtocol):
             self.client.took(event)
 
 
-class Client:
+class Client(Asks):
     """One connection: `async with Client(proxy) as client`. `raw=True` leaves HTTP/3 to the test."""
 
     def __init__(self, proxy, raw=False, port=None, control=True, local_port=0, address=None, **configuration):
@@ -268,20 +268,6 @@ class Client:
         self.h3.send_headers(number, [(_bytes(k), _bytes(v)) for k, v in [*pseudo, *fields]], end)
         self.transmit()
         return stream
-
-    async def get(self, path, *fields, method="GET", seconds=PATIENCE, **options):
-        return await self.open(method, path, *fields, **options).finish(seconds)
-
-    async def post(self, path, body, *fields, trailers=(), method="POST", seconds=60, **options):
-        stream = self.open(method, path, *fields, end=False, **options)
-        stream.send(body, end=not trailers)
-        if trailers:
-            stream.send_trailers(*trailers)
-        return await stream.finish(seconds)
-
-    def pseudo(self, method="GET", path="/inspect", authority=None, scheme="https"):
-        authority = self.authority if authority is None else authority
-        return [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
 
     # Raw ones.
     def send_raw(self, *parts, end=False):

@@ -25,9 +25,9 @@ from h2.events import (
 )
 from h2.settings import SettingCodes
 
+from .asks import PATIENCE, Asks
 from .h1 import trusting
 
-PATIENCE = 20
 WINDOW = 1 << 20
 
 
@@ -92,7 +92,7 @@ class Stream:
         )
 
 
-class Client:
+class Client(Asks):
     """One connection over TCP; `terminated` says why it ended."""
 
     alpn = None
@@ -145,20 +145,6 @@ class Client:
                 await asyncio.wait_for(self.changed.wait(), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 raise AssertionError(f"not within {seconds} s; connection {self.terminated}, {self.streams[-1:]}") from None
-
-    async def get(self, path, *fields, method="GET", seconds=PATIENCE, **options):
-        return await self.open(method, path, *fields, **options).finish(seconds)
-
-    async def post(self, path, body, *fields, trailers=(), method="POST", seconds=60, **options):
-        stream = self.open(method, path, *fields, end=False, **options)
-        stream.send(body, end=not trailers)
-        if trailers:
-            stream.send_trailers(*trailers)
-        return await stream.finish(seconds)
-
-    def pseudo(self, method="GET", path="/inspect", authority=None, scheme="https"):
-        authority = self.authority if authority is None else authority
-        return [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)]
 
 
 class H1Stream(Stream):
