@@ -11,7 +11,7 @@ use super::pipe::{Payload, Transport};
 use super::settings::Settings;
 use super::streams::{Opening, Receiving, Sending, Stream};
 use super::{CloseCause, Closer, id};
-use crate::http::{Event, Fields, Output, Reason, Refusal, RequestHead, ResponseHead, StreamRef};
+use crate::http::{Event, Fields, Output, PoolShare, Reason, Refusal, RequestHead, ResponseHead, StreamRef};
 use crate::limits::h2 as limits;
 use ::h2::client::{self, SendRequest};
 use ::h2::{Ping, PingPong};
@@ -47,8 +47,8 @@ pub struct ClientConnection {
 
 impl ClientConnection {
     /// A connection that was just made. The preface is the first thing that [`Self::transmit`] gives.
-    pub fn new(settings: Settings, now: Instant) -> Self {
-        let machine = Machine::new(settings, Role::Client, now);
+    pub fn new(settings: Settings, pool: PoolShare, now: Instant) -> Self {
+        let machine = Machine::new(settings, Role::Client, pool, now);
         let handshake = pin!(settings.client().handshake(Transport(Rc::clone(&machine.pipe))));
         // It only writes the preface, and everything is taken that is written.
         let library = match handshake.poll(&mut Context::from_waker(Waker::noop())) {
@@ -203,11 +203,6 @@ impl ClientConnection {
     /// Request bytes that wait here because the backend takes no more of them now.
     pub fn pending(&self, stream: u64) -> usize {
         self.machine.pending(id(stream))
-    }
-
-    /// Bytes of the worker's receive pool that nobody holds.
-    pub fn set_pool_free(&mut self, bytes: usize) {
-        self.machine.pool_free = bytes;
     }
 
     /// Moves received bytes that wait out of the worker's receive pool.

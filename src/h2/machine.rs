@@ -10,7 +10,7 @@ use super::pipe::{Pipe, Sent};
 use super::receive::reason;
 use super::settings::Settings;
 use super::streams::{Receiving, Sending, Stream};
-use crate::http::NO_OWNER;
+use crate::http::{NO_OWNER, PoolShare};
 use rustc_hash::FxHashMap;
 use spooky_uring::Chunk;
 use std::collections::VecDeque;
@@ -42,8 +42,8 @@ pub(super) struct Machine {
     pub(super) last_taken: u32,
     scanner: Scanner,
     created: Instant,
-    /// Bytes of the worker's receive pool that nobody holds.
-    pub(super) pool_free: usize,
+    /// What it may hold of the worker's receive pool.
+    pub(super) pool: PoolShare,
 
     /// Bytes came that the library has not looked at.
     pub(super) fresh: bool,
@@ -64,7 +64,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(settings: Settings, role: Role, now: Instant) -> Self {
+    pub(super) fn new(settings: Settings, role: Role, pool: PoolShare, now: Instant) -> Self {
         Self {
             role,
             pipe: Pipe::new(role == Role::Client),
@@ -76,7 +76,7 @@ impl Machine {
             last_taken: 0,
             scanner: Scanner::new(role == Role::Server),
             created: now,
-            pool_free: usize::MAX,
+            pool,
             fresh: false,
             // The library writes its settings first.
             dirty: true,

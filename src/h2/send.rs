@@ -10,12 +10,10 @@ use super::pipe::Payload;
 use super::streams::{Sending, Stream};
 use crate::http::Fields;
 use spooky_uring::Chunk;
-use std::rc::Rc;
 
 impl Machine {
     /// Body bytes; all of them are taken.
     pub(super) fn send_body(&mut self, id: u32, chunk: Chunk) {
-        let pooled = chunk.is_pooled();
         let full = self.settings.queue_bytes;
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
@@ -30,17 +28,11 @@ impl Machine {
             };
             *left = rest;
         }
-        // Each takes at most half of what is free: however many there are, the pool never runs dry.
-        let most = self.settings.pooled_bytes.min(self.pool_free / 2);
-        let chunk = match pooled && self.pipe.pooled() + chunk.len() > most {
-            // Copied so that a peer that takes its time holds its own memory, not the worker's receive pool.
-            true => Chunk::copy_from(&chunk),
-            false => chunk,
-        };
+        let chunk = self.pool.keep(chunk, self.pipe.pooled(), self.settings.pooled_bytes);
         stream.queued += chunk.len();
         stream.full |= stream.free(full) == 0;
-        if let Some(before) = stream.held.replace(chunk) {
-            give(stream, Payload::new(before, id, &self.pipe), false);
+        if let Some(before) = stream.held.replace(Payload::new(chunk, id, &self.pipe)) {
+            give(stream, before, false);
         }
         if !std::mem::replace(&mut stream.in_holding, true) {
             self.holding.push(id);
@@ -69,7 +61,7 @@ impl Machine {
             return;
         }
         if let Some(last) = stream.held.take() {
-            give(stream, Payload::new(last, id, &self.pipe), false);
+            give(stream, last, false);
         }
         if let Some(out) = &mut stream.out {
             // An error says that the stream is over, which its reset tells.
@@ -91,8 +83,8 @@ impl Machine {
             self.reset_mismatched(id);
             return;
         }
-        let last = stream.held.take().unwrap_or_default();
-        give(stream, Payload::new(last, id, &self.pipe), true);
+        let last = stream.held.take().unwrap_or_else(|| Payload::new(Chunk::default(), id, &self.pipe));
+        give(stream, last, true);
         stream.sending = Sending::Ending;
         self.dirty = true;
     }
@@ -104,14 +96,13 @@ impl Machine {
 
     /// Gives the library what was kept back: no end came with it.
     pub(super) fn give_held(&mut self) {
-        let pipe = Rc::clone(&self.pipe);
         for id in self.holding.drain(..) {
             let Some(stream) = self.streams.get_mut(&id) else {
                 continue;
             };
             stream.in_holding = false;
             if let Some(piece) = stream.held.take() {
-                give(stream, Payload::new(piece, id, &pipe), false);
+                give(stream, piece, false);
                 // The library may have been polled since the piece came: bytes arrived in the same turn.
                 self.dirty = true;
             }

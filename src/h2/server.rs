@@ -12,7 +12,7 @@ use super::pipe::{Payload, Transport};
 use super::settings::Settings;
 use super::streams::{Opening, Sending, Stream};
 use super::{CloseCause, Closer, id};
-use crate::http::{Event, Fields, Method, NO_OWNER, Output, RequestHead, ResponseHead, StreamRef};
+use crate::http::{Event, Fields, Method, NO_OWNER, Output, PoolShare, RequestHead, ResponseHead, StreamRef};
 use crate::limits::h2 as limits;
 use ::h2::server;
 use http::Request;
@@ -45,8 +45,8 @@ pub struct ServerConnection {
 
 impl ServerConnection {
     /// A connection that was just made. Our settings are the first thing that [`Self::transmit`] gives.
-    pub fn new(settings: Settings, now: Instant) -> Self {
-        let machine = Machine::new(settings, Role::Server, now);
+    pub fn new(settings: Settings, pool: PoolShare, now: Instant) -> Self {
+        let machine = Machine::new(settings, Role::Server, pool, now);
         let handshake = settings.server().handshake(Transport(Rc::clone(&machine.pipe)));
         Self {
             machine,
@@ -205,11 +205,6 @@ impl ServerConnection {
     /// Response bytes that wait here because the client takes no more of them now.
     pub fn pending(&self, stream: u64) -> usize {
         self.machine.pending(id(stream))
-    }
-
-    /// Bytes of the worker's receive pool that nobody holds: response bytes are copied rather than held when they are few.
-    pub fn set_pool_free(&mut self, bytes: usize) {
-        self.machine.pool_free = bytes;
     }
 
     /// Moves received bytes that wait out of the worker's receive pool.

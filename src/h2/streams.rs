@@ -12,7 +12,6 @@ use super::pipe::Payload;
 use crate::http::NO_OWNER;
 use ::h2::{RecvStream, SendStream};
 use bytes::Bytes;
-use spooky_uring::Chunk;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Receiving {
@@ -61,7 +60,7 @@ pub(super) struct Stream {
     /// Where body bytes go to.
     pub(super) out: Option<SendStream<Payload>>,
     /// The last piece: kept until it is known whether the end comes with it.
-    pub(super) held: Option<Chunk>,
+    pub(super) held: Option<Payload>,
     /// Invariant: in the connection's `holding` list exactly when set.
     pub(super) in_holding: bool,
     /// Body bytes in `held` and in the library's queue.

@@ -18,9 +18,10 @@ use super::qlog::Qlog;
 use super::settings::QuicSettings;
 use super::streams::{Receiving, Sending, Stream};
 use super::transmit::Aside;
+use crate::http::PoolShare;
 use crate::identity::{Handshake, ShownCertificate};
 use rustc_hash::FxHashMap;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -34,9 +35,8 @@ pub(super) struct Shared {
     pub(super) settings: QuicSettings,
     pub(super) http: quiche::h3::Config,
     pub(super) counters: Counters,
-    /// The worker's receive pool is nearly dry: copy instead of holding.
-    /// Bytes of the worker's receive pool that nobody holds.
-    pub(super) pool_free: Cell<usize>,
+    /// What one connection may hold of the worker's receive pool.
+    pub(super) pool: PoolShare,
     /// What new connections are identified by, and requests measured against.
     pub(super) contexts: RefCell<Arc<TlsContexts>>,
 }

@@ -14,10 +14,11 @@ use super::keys::EndpointKeys;
 use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
 use super::settings::{self, QuicSettings, StartError};
+use crate::http::PoolShare;
 use crate::limits;
 use crate::limits::AddressKey;
 use crate::telemetry::WallClock;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -125,7 +126,7 @@ impl Endpoint {
                 settings: settings.clone(),
                 http: settings::http(settings)?,
                 counters: Counters::default(),
-                pool_free: Cell::new(usize::MAX),
+                pool: PoolShare::unbounded(),
                 contexts: RefCell::new(Arc::clone(contexts)),
             }),
             coder: CidCoder::new(&keys.cid).ok_or_else(no_aes)?,
@@ -479,9 +480,9 @@ impl Endpoint {
         self.accepting = accepting;
     }
 
-    /// Tells how many bytes of the worker's receive pool nobody holds: a connection whose share is used up copies instead.
-    pub fn set_pool_free(&self, bytes: usize) {
-        self.shared.pool_free.set(bytes);
+    /// What one connection may hold of the worker's receive pool.
+    pub fn pool(&self) -> &PoolShare {
+        &self.shared.pool
     }
 
     /// Tells the date, which tokens carry: before it is known, none are made or taken.

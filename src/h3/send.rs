@@ -101,9 +101,8 @@ impl Connection {
             stream.tail.extend_from_slice(&chunk);
         } else {
             let sealed = stream.sealed();
-            // Each takes at most half of what is free: however many there are, the pool never runs dry.
-            let most = self.shared.settings.pooled_bytes.min(self.shared.pool_free.get() / 2);
-            if pooled && self.held.pooled() + chunk.len() > most {
+            let most = self.shared.settings.pooled_bytes;
+            if pooled && !self.shared.pool.fits(self.held.pooled(), chunk.len(), most) {
                 // Copied so that a client that takes its time holds its own memory, not the worker's receive pool.
                 self.shared.counters.unpooled_bytes.add(chunk.len() as u64);
                 stream.push(Chunk::copy_from(&chunk), false, &self.held);

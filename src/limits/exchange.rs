@@ -25,8 +25,8 @@ pub const CONTINUE_WAIT: Duration = Duration::from_millis(500);
 /// How long answers that were given at the end of a drain may take to leave, above its own bound.
 pub const CUT_GRACE: Duration = Duration::from_millis(200);
 
-/// A receive pool with less than this part of it free is nearly dry.
-pub const POOL_LOW_SHARE: usize = 8;
+/// This part of the receive pool is for what moves: when only that is left, what stands still is copied out of it.
+pub const POOL_RESERVE: usize = 4;
 
 /// How long bytes may stand still in a receive pool that is nearly dry: longer than a response that moves takes for one
 /// buffer, shorter than anybody notices.

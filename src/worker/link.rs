@@ -120,7 +120,11 @@ impl<I: Io> Worker<I> {
                 let head = HeadLimits { bytes: head_bytes, ..HeadLimits::RESPONSE };
                 Speech::H1(Box::new(h1::ClientConnection::new(h1::Limits { head, ..h1::Limits::CLIENT })))
             }
-            Alpn::H2 => Speech::H2(Box::new(h2::ClientConnection::new(h2_settings(at.scheme, head_bytes), now))),
+            Alpn::H2 => Speech::H2(Box::new(h2::ClientConnection::new(
+                h2_settings(at.scheme, head_bytes),
+                self.pool.clone(),
+                now,
+            ))),
         };
         let cells = self.cells.backend(backend.0 as usize);
         cells.connect_duration.record(now.saturating_duration_since(origin.began));
@@ -214,7 +218,6 @@ impl<I: Io> Worker<I> {
         if let Speech::H2(connection) = &mut origin.speech
             && self.io.queued(origin.stream) < limits::CLIENT_QUEUE_BYTES
         {
-            connection.set_pool_free(self.io.pressure().free * limits::STREAM_RECEIVE_BUFFER_BYTES as usize);
             connection.transmit(&mut self.output);
         }
         let out = match &mut origin.tls {
@@ -231,6 +234,7 @@ impl<I: Io> Worker<I> {
             }
         };
         while let Some(chunk) = out.pop() {
+            let chunk = self.pool.keep(chunk, self.io.queued(origin.stream), usize::MAX);
             self.io.send(origin.stream, chunk);
         }
         if let Speech::H1(connection) = &origin.speech
@@ -287,11 +291,15 @@ impl<I: Io> Worker<I> {
         self.unsent = unsent;
     }
 
-    /// Stops or goes on receiving, as the protocol's held input demands.
+    /// Stops or goes on receiving, as the protocol's held input demands. What nobody took does not wait in a receive pool
+    /// that others need.
     pub(super) fn pace_origin(&mut self, slot: u32) {
         let Some(origin) = self.origins.get_mut(slot) else {
             return;
         };
+        if self.pool.is_spent() {
+            origin.unpin();
+        }
         let wants = origin.wants_read();
         if wants == origin.paused {
             origin.paused = !wants;

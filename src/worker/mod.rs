@@ -36,8 +36,8 @@ use crate::config::Generation;
 use crate::exchange::inflight::Inflight;
 use crate::exchange::{Exchange, Snapshot};
 use crate::h3;
-use crate::http::Output;
 use crate::http::date::{self, DateCache};
+use crate::http::{Output, PoolShare};
 use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
 use crate::tls;
@@ -110,6 +110,8 @@ pub struct Worker<I: Io> {
     unsent: Vec<u32>,
     /// Spare output list, so that no turn allocates one.
     output: Output,
+    /// What a connection may hold of the receive pool.
+    pool: PoolShare,
     /// Why the last handshake with each backend failed.
     tls_faults: Vec<Option<tls::FaultKind>>,
     /// The largest response head that a route of each upstream permits.
@@ -147,6 +149,7 @@ impl<I: Io> Worker<I> {
             })
             .collect();
         let now = io.now();
+        let pool = PoolShare::unbounded();
         Self {
             now,
             events: Vec::new(),
@@ -166,7 +169,8 @@ impl<I: Io> Worker<I> {
             dates: DateCache::default(),
             date: date::format(0),
             ids: crate::exchange::trail::Ids::new(setup.seed),
-            clients: Clients::new(setup.listeners, setup.doors, generation),
+            clients: Clients::new(setup.listeners, setup.doors, generation, &pool),
+            pool,
             snapshot: Rc::new(Snapshot { generation: setup.generation }),
             cells: setup.cells,
             access: setup.access,
@@ -223,12 +227,13 @@ impl<I: Io> Worker<I> {
     /// Tells the endpoints the date and what is left of the receive pool, and looks for what pins it while that is little.
     fn note_pressure(&mut self) {
         let pressure = self.io.pressure();
-        let free = pressure.free * limits::STREAM_RECEIVE_BUFFER_BYTES as usize;
+        let size = limits::STREAM_RECEIVE_BUFFER_BYTES as usize;
+        self.pool.set(pressure, size);
         for listener in &mut self.clients.quic {
-            listener.endpoint.set_pool_free(free);
+            listener.endpoint.pool().set(pressure, size);
             listener.endpoint.set_clock(self.clock);
         }
-        if pressure.free * limits::POOL_LOW_SHARE < pressure.total {
+        if self.pool.is_spent() {
             self.arm_relief();
         }
     }

@@ -195,14 +195,19 @@ impl Origin {
         }
     }
 
-    /// Copies what stands still out of the receive pool.
+    /// Copies what waits out of the receive pool.
+    pub fn unpin(&mut self) {
+        match &mut self.speech {
+            Speech::Unsettled => {}
+            Speech::H1(connection) => connection.unpin(),
+            Speech::H2(connection) => connection.unpin(),
+        }
+    }
+
+    /// The same, if it stands still.
     pub fn relieve(&mut self) {
         if std::mem::replace(&mut self.stuck, true) {
-            match &mut self.speech {
-                Speech::Unsettled => {}
-                Speech::H1(connection) => connection.unpin(),
-                Speech::H2(connection) => connection.unpin(),
-            }
+            self.unpin();
         }
     }
 }

@@ -176,10 +176,7 @@ impl<I: Io> Worker<I> {
             origin.relieve();
         }
         self.clients.tcp.relieve();
-        let pressure = self.io.pressure();
-        if pressure.free * limits::POOL_LOW_SHARE < pressure.total {
-            self.arm_relief();
-        }
+        self.note_pressure();
     }
 
     /// Makes sure that the last records of a busy time do not wait for the next one.

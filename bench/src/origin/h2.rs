@@ -4,7 +4,7 @@ use super::PIECE;
 use super::action::Action;
 use super::link::Link;
 use spooky::h2::{ServerConnection, Settings, code};
-use spooky::http::{Event, Output, RequestHead, ResponseHead, Scheme};
+use spooky::http::{Event, Output, PoolShare, RequestHead, ResponseHead, Scheme};
 use spooky_uring::Chunk;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read};
@@ -128,7 +128,7 @@ impl Answer {
 pub fn serve(mut link: Link) -> io::Result<()> {
     let scheme = if link.is_secure() { Scheme::Https } else { Scheme::Http };
     let settings = Settings { streams: STREAMS, scheme, ..Settings::SERVER };
-    let mut h2 = ServerConnection::new(settings, Instant::now());
+    let mut h2 = ServerConnection::new(settings, PoolShare::unbounded(), Instant::now());
     let (mut answers, mut out) = (HashMap::<u64, Answer>::new(), Output::new());
     let mut input = vec![0; 64 << 10];
     loop {

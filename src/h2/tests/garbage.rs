@@ -6,7 +6,7 @@
 use super::super::{ClientConnection, ServerConnection, Settings, code};
 use super::pairs::Random;
 use super::support::*;
-use crate::http::{Event, Method, Output, RequestHead, ResponseHead, Target};
+use crate::http::{Event, Method, Output, PoolShare, RequestHead, ResponseHead, Target};
 use spooky_uring::Chunk;
 use std::time::Instant;
 
@@ -59,7 +59,7 @@ fn pieces<'a>(mut bytes: &'a [u8], random: &mut Random, most: usize) -> Vec<&'a 
 /// How the connection ended, before the client did.
 fn serve(pieces: &[&[u8]], answer: bool) -> Option<u64> {
     let now = Instant::now();
-    let mut connection = ServerConnection::new(Settings::SERVER, now);
+    let mut connection = ServerConnection::new(Settings::SERVER, PoolShare::unbounded(), now);
     connection.receive(Chunk::copy_from(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), now);
     let mut out = Output::new();
     for piece in pieces {
@@ -105,7 +105,7 @@ fn a_client_takes_garbage_and_ends_every_exchange_once() {
         let mut random = Random(seed);
         let bytes = story(&mut random, false);
         let now = Instant::now();
-        let mut connection = ClientConnection::new(Settings::CLIENT, now);
+        let mut connection = ClientConnection::new(Settings::CLIENT, PoolShare::unbounded(), now);
         let mut ends = [0; 3];
         for n in 0..3 {
             assert_eq!(connection.open(&head, "a", true), Ok(2 * n + 1));

@@ -3,8 +3,8 @@
 use super::super::{ClientConnection, Closer, NotOpened, ServerConnection, Settings, code};
 use super::support::*;
 use crate::http::{
-    Authority, Event, Fields, Known, Method, Output, PathPair, Protocol, Reason, RequestHead, ResponseHead, StreamRef,
-    Target,
+    Authority, Event, Fields, Known, Method, Output, PathPair, PoolShare, Protocol, Reason, RequestHead, ResponseHead,
+    StreamRef, Target,
 };
 use spooky_uring::Chunk;
 use std::time::Instant;
@@ -50,7 +50,12 @@ impl Pair {
     fn with(client: Settings, server: Settings, seed: u64) -> Self {
         let now = Instant::now();
         let pieces = Random(seed);
-        Self { client: ClientConnection::new(client, now), server: ServerConnection::new(server, now), now, pieces }
+        Self {
+            client: ClientConnection::new(client, PoolShare::unbounded(), now),
+            server: ServerConnection::new(server, PoolShare::unbounded(), now),
+            now,
+            pieces,
+        }
     }
 
     /// Carries bytes once in each direction; whether there were any.
@@ -361,7 +366,7 @@ struct Backend {
 impl Backend {
     fn new() -> Self {
         let now = Instant::now();
-        Self { client: ClientConnection::new(Settings::CLIENT, now), now }
+        Self { client: ClientConnection::new(Settings::CLIENT, PoolShare::unbounded(), now), now }
     }
 
     fn settled(settings: &[u8]) -> Self {

@@ -1,7 +1,7 @@
 //! A client that writes its frames by hand, and readers of what comes back.
 
 use super::super::{ServerConnection, Settings, frames};
-use crate::http::{Event, Output, RequestHead, ResponseHead, StreamRef};
+use crate::http::{Event, Output, PoolShare, RequestHead, ResponseHead, StreamRef};
 use spooky_uring::Chunk;
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,7 @@ impl Server {
     /// A connection whose client has said nothing.
     pub fn silent(settings: Settings) -> Self {
         let now = Instant::now();
-        Self { connection: ServerConnection::new(settings, now), now }
+        Self { connection: ServerConnection::new(settings, PoolShare::unbounded(), now), now }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

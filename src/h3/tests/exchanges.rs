@@ -3,6 +3,7 @@
 use super::support::*;
 use crate::h3::{QuicSettings, code};
 use crate::http::{Fields, ResponseHead};
+use spooky_uring::Pressure;
 
 const SIZES: [u64; 6] = [0, 1, 13_000, 14_000, 1 << 20, 20 << 20];
 
@@ -184,7 +185,7 @@ fn a_slow_reader_does_not_hold_the_receive_pool() {
 fn under_pressure_everything_is_copied() {
     let mut world = World::ready();
     world.origin.pooled = true;
-    world.endpoint.set_pool_free(0);
+    world.endpoint.pool().set(Pressure { free: 0, total: 48 }, 1 << 16);
     download(&mut world, 100_000);
     // Pieces up to 4 KiB are copied in any case.
     let copied = world.endpoint.counters().unpooled_bytes.get();

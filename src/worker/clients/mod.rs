@@ -15,8 +15,8 @@ use crate::exchange::Downstream;
 use crate::h1;
 use crate::h2;
 use crate::h3;
-use crate::http::HeadLimits;
 use crate::http::peer::Peer;
+use crate::http::{HeadLimits, PoolShare};
 use crate::identity::{Handshake, ShownCertificate};
 use crate::limits;
 use crate::telemetry::kinds::Protocol;
@@ -82,7 +82,12 @@ pub(super) struct Clients {
 
 impl Clients {
     /// No clients yet.
-    pub(super) fn new(quic: Vec<(h3::Endpoint, UdpId)>, doors: Vec<Door>, generation: &Generation) -> Self {
+    pub(super) fn new(
+        quic: Vec<(h3::Endpoint, UdpId)>,
+        doors: Vec<Door>,
+        generation: &Generation,
+        pool: &PoolShare,
+    ) -> Self {
         let performance = &generation.performance;
         let protocol = &generation.protocol;
         let times = table::Times {
@@ -101,6 +106,7 @@ impl Clients {
                 ..h1::Limits::SERVER
             },
             h2: h2::Settings { head, ..h2::Settings::SERVER },
+            pool: pool.clone(),
         };
         Self {
             quic: quic.into_iter().map(|(endpoint, socket)| quic::Listener::new(endpoint, socket)).collect(),

@@ -169,12 +169,11 @@ impl Protocol {
         }
     }
 
-    /// Moves what wants to leave to `out`, as far as the socket's queue has room. `free` are bytes of the receive pool.
-    pub(super) fn transmit(&mut self, out: &mut Output, queued: usize, free: usize) {
+    /// Moves what wants to leave to `out`, as far as the socket's queue has room.
+    pub(super) fn transmit(&mut self, out: &mut Output, queued: usize) {
         if let Self::H2(connection) = self
             && queued < limits::CLIENT_QUEUE_BYTES
         {
-            connection.set_pool_free(free);
             connection.transmit(out);
         }
     }

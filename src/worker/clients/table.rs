@@ -4,6 +4,7 @@ use super::Door;
 use super::tcp::Tcp;
 use crate::h1;
 use crate::h2;
+use crate::http::PoolShare;
 use crate::identity::Handshake;
 use crate::limits::{AddressLimits, Addresses, TLS_HANDSHAKE_GRACE, TLS_HANDSHAKES};
 use crate::telemetry::kinds::Protocol;
@@ -36,12 +37,14 @@ pub(in crate::worker) struct Times {
 }
 
 /// How much one connection may do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::worker) struct Bounds {
     /// Of HTTP/1.1.
     pub h1: h1::Limits,
     /// Of HTTP/2.
     pub h2: h2::Settings,
+    /// Of the worker's receive pool.
+    pub pool: PoolShare,
 }
 
 /// The table.
@@ -265,7 +268,7 @@ mod tests {
     /// A table with so many connections, in their order, none of which has said anything.
     fn crowd(count: usize, now: Instant) -> (Table, Vec<Key>) {
         let second = Duration::from_secs(1);
-        let bounds = Bounds { h1: h1::Limits::SERVER, h2: h2::Settings::SERVER };
+        let bounds = Bounds { h1: h1::Limits::SERVER, h2: h2::Settings::SERVER, pool: PoolShare::unbounded() };
         let mut table =
             Table::new(Times { head: second, idle: second, send: second }, bounds, AddressLimits::default());
         let (door, peer) = (door(), (Ipv4Addr::LOCALHOST, 1).into());

@@ -12,7 +12,7 @@ use crate::exchange::Downstream;
 use crate::h1::{Closing, ServerConnection};
 use crate::h2;
 use crate::http::respond;
-use crate::http::{Event, NO_OWNER, Output, Reason, RequestHead, Scheme, StreamRef};
+use crate::http::{Event, NO_OWNER, Output, PoolShare, Reason, RequestHead, Scheme, StreamRef};
 use crate::identity::{Handshake, ShownCertificate};
 use crate::limits::{self, AddressKey};
 use crate::telemetry::kinds;
@@ -83,6 +83,8 @@ pub(in crate::worker) struct Tcp {
     sealed: Output,
     /// Bytes that the socket's queue holds.
     queued: usize,
+    /// What it may hold of the worker's receive pool.
+    pool: PoolShare,
     /// Nothing was taken off it since the receive pool was last looked through for what pins it.
     stuck: bool,
     /// It is one of [`super::table::Table::handshaking`].
@@ -124,6 +126,7 @@ impl Tcp {
             output: Output::new(),
             sealed: Output::new(),
             queued: 0,
+            pool: bounds.pool.clone(),
             stuck: false,
             handshakes: door.acceptor.is_some(),
             early: Vec::new(),
@@ -181,7 +184,7 @@ impl Tcp {
         if !tls.is_handshaking() && received.is_ok() {
             self.settled = Some(Ok(()));
             if tls.alpn() == Some(Alpn::H2) {
-                self.protocol = Protocol::H2(Box::new(h2::ServerConnection::new(bounds.h2, now)));
+                self.protocol = Protocol::H2(Box::new(h2::ServerConnection::new(bounds.h2, self.pool.clone(), now)));
                 self.within_head = false;
                 self.since = now;
             }
@@ -331,8 +334,7 @@ impl Tcp {
         !matches!(self.life, Life::Cut | Life::Lingering { .. }) && self.protocol.has_events()
     }
 
-    /// Hands what the protocol wants to send to the socket. Chunks of the receive pool stay what they are while the pool
-    /// has room: of what is left a connection holds half at most, the rest of its queue is copied.
+    /// Hands what the protocol wants to send to the socket.
     pub(in crate::worker) fn flush(&mut self, io: &mut impl Io) {
         if self.protocol.is_cut() {
             self.life = Life::Cut;
@@ -345,7 +347,7 @@ impl Tcp {
             }
             Life::Ending => self.output.clear(),
             Life::Open | Life::Lingering { .. } => {
-                self.protocol.transmit(&mut self.output, self.queued, free_bytes(io));
+                self.protocol.transmit(&mut self.output, self.queued);
             }
         }
         if let Some(tls) = &mut self.tls
@@ -369,11 +371,7 @@ impl Tcp {
     fn queue(&mut self, io: &mut impl Io) {
         let output = if self.tls.is_some() { &mut self.sealed } else { &mut self.output };
         while let Some(chunk) = output.pop() {
-            // Copy: a client that takes nothing must not hold the worker's receive pool.
-            let chunk = match chunk.is_pooled() && self.queued + chunk.len() > free_bytes(io) / 2 {
-                true => Chunk::copy_from(&chunk),
-                false => chunk,
-            };
+            let chunk = self.pool.keep(chunk, self.queued, usize::MAX);
             self.queued += chunk.len();
             io.send(self.stream, chunk);
         }
@@ -408,6 +406,9 @@ impl Tcp {
             }
             self.protocol.retire();
             return if self.says_goodbye(io) { Verdict::Stay } else { Verdict::Close };
+        }
+        if self.pool.is_spent() {
+            self.protocol.unpin();
         }
         self.read(self.protocol.wants_read() && !self.is_deferred(), io);
         Verdict::Stay
@@ -479,9 +480,4 @@ impl Tcp {
             if wanted { io.resume(self.stream) } else { io.pause(self.stream) }
         }
     }
-}
-
-/// Bytes of the receive pool that nobody holds.
-fn free_bytes(io: &impl Io) -> usize {
-    io.pressure().free * limits::STREAM_RECEIVE_BUFFER_BYTES as usize
 }

@@ -2,7 +2,7 @@
 
 use crate::pieces;
 use spooky::h2::{ClientConnection, ServerConnection, Settings};
-use spooky::http::{Event, Method, Output, RequestHead, ResponseHead, Target};
+use spooky::http::{Event, Method, Output, PoolShare, RequestHead, ResponseHead, Target};
 use spooky_uring::Chunk;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub fn h2_server(data: &[u8]) {
     let answer = data.first().is_some_and(|byte| byte % 2 == 0);
     let now = Instant::now();
-    let mut connection = ServerConnection::new(Settings::SERVER, now);
+    let mut connection = ServerConnection::new(Settings::SERVER, PoolShare::unbounded(), now);
     let mut out = Output::new();
     for piece in std::iter::once(PREFACE).chain(pieces(data)) {
         connection.receive(Chunk::copy_from(piece), now);
@@ -47,7 +47,7 @@ pub fn h2_server(data: &[u8]) {
 /// Bytes of a backend to a client that asked three times.
 pub fn h2_client(data: &[u8]) {
     let now = Instant::now();
-    let mut connection = ClientConnection::new(Settings::CLIENT, now);
+    let mut connection = ClientConnection::new(Settings::CLIENT, PoolShare::unbounded(), now);
     let head = RequestHead { method: Method::Options, target: Target::Asterisk, ..RequestHead::default() };
     for _ in 0..3 {
         connection.open(&head, "fuzz.test", true).expect("three fit");

@@ -3,7 +3,7 @@
 use super::super::plan::Protocol;
 use super::super::tally::Fault;
 use super::dial::Terms;
-use spooky::http::{Event, Output, Reason, RequestHead, ResponseHead};
+use spooky::http::{Event, Output, PoolShare, Reason, RequestHead, ResponseHead};
 use spooky::{h1, h2};
 use spooky_uring::Chunk;
 use std::time::Instant;
@@ -33,7 +33,7 @@ impl Machine {
     /// On a connection that was just made.
     pub fn new(terms: &Terms, now: Instant) -> Self {
         match terms.protocol {
-            Protocol::H2 => Self::H2(Box::new(h2::ClientConnection::new(terms.h2, now))),
+            Protocol::H2 => Self::H2(Box::new(h2::ClientConnection::new(terms.h2, PoolShare::unbounded(), now))),
             _ => Self::H1(Box::new(h1::ClientConnection::new(h1::Limits::CLIENT)), false),
         }
     }
