@@ -1,13 +1,17 @@
 """Bodies without end and readers without haste: the process grows by the windows, not by the bodies."""
 
 import asyncio
+import contextlib
 import threading
 import time
 
+import pytest
+from h2.settings import SettingCodes
 from support import content
 from support.curl import fetch
 from support.process import until
 from support.proxy import Upstream
+from support.streams import H1, H2, WINDOW
 
 GIBIBYTE = 1 << 30
 # The product's bound is the stream's window (1 MiB by default) + 256 KiB for one exchange. Beside it stand the allocator's
@@ -123,3 +127,35 @@ def test_memory_returns_after_a_crowd(start, origins, h3):
     for _ in range(2):
         asyncio.run(crowd())
     assert proxy.child.resident() - first < 8 << 20
+
+
+def shuts_its_windows(client):
+    client.machine.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    client.transmit()
+
+
+def reads_nothing(client):
+    client.machine.increment_flow_control_window(64 * WINDOW)
+    client.transmit()
+    client.writer.transport.pause_reading()
+
+
+@pytest.mark.parametrize("lazy", [shuts_its_windows, reads_nothing])
+def test_responses_that_nobody_takes_leave_receive_buffers_to_others(start, origins, h3, lazy):
+    """Hundreds of them want more buffers than a worker has: what others ask is answered, and not a moment later than in seconds."""
+    proxy = start(Upstream("main", origins.address("main")))
+
+    async def crowd():
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(4):
+                client = await stack.enter_async_context(H2(proxy))
+                lazy(client)
+                for _ in range(100):
+                    client.open("GET", f"/bytes/{1 << 20}")
+            async with H1(proxy) as first, H2(proxy) as second, h3(proxy) as third:
+                for _ in range(20):
+                    for client in (first, second, third):
+                        answer = await client.get("/bytes/100000", seconds=5)
+                        assert (answer.status, len(answer.body), answer.ended) == (200, 100_000, True)
+
+    asyncio.run(crowd())
