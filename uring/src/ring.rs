@@ -203,7 +203,7 @@ impl Ring {
         // What it does not take now, the next wait submits.
         let _ = self.queue.submit_only();
         let mut batch = std::mem::take(&mut self.batch);
-        self.queue.reap_early(&mut batch);
+        self.queue.reap(&mut batch);
         let mut events = std::mem::take(&mut self.early_events);
         for completion in batch.drain(..) {
             match UserData::from_bits(completion.user_data) {
@@ -245,14 +245,15 @@ impl Io for Ring {
         };
         // The turn's work took time: the wait is measured from here, not from the turn's beginning.
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let early = !(self.early.is_empty() && self.early_events.is_empty());
+        let early = !(self.early.is_empty() && self.early_events.is_empty()) || self.listeners.has_waiting();
         self.queue.enter(timeout, early || timeout.is_some_and(|left| left.is_zero()))?;
         self.unsubmitted = 0;
         self.now = Instant::now();
         events.append(&mut self.early_events);
+        self.tell_waiting(events);
         let mut batch = std::mem::take(&mut self.batch);
         batch.append(&mut self.early);
-        self.queue.reap(&mut batch);
+        self.queue.gather(&mut batch);
         events.reserve(batch.len());
         let posted = (self.stream_buffers.posted(), self.udp_buffers.posted());
         for completion in batch.drain(..) {

@@ -22,6 +22,8 @@ counters! {
     turns,
     /// Calls of io_uring_enter.
     enters,
+    /// Of these, calls for what the kernel had left undone.
+    gathers,
     /// Turns that waited for a small batch because the one before was busy.
     batched_waits,
     /// Operations submitted.
@@ -64,6 +66,8 @@ counters! {
     accepts_refused,
     /// Times accepting paused because the process had no file descriptor left.
     accepts_stalled,
+    /// Times accepting rested because connections came faster than they could be told.
+    accepts_rested,
     /// Connections begun.
     connects,
     /// Connections not begun because the table of streams was full.

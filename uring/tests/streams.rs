@@ -155,6 +155,68 @@ fn connections_beyond_the_table_are_closed_at_once() {
 }
 
 #[test]
+fn a_crowd_of_connections_is_told_over_several_turns() {
+    const CROWD: usize = 1000;
+    let config = RingConfig { streams: 2000, ..small() };
+    each_ring(&config, |host| {
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 2048, false).unwrap();
+        let to = listener.local_address().unwrap();
+        let clients: Vec<_> = (0..CROWD).map(|_| TcpStream::connect(to).unwrap()).collect();
+        let id = host.ring.listen(listener, Token(9));
+        let (mut told, mut most) = (0, 0);
+        while told < CROWD {
+            let accepted = host.poll().filter(|event| matches!(event, Event::Accepted { .. })).count();
+            most = most.max(accepted);
+            told += accepted;
+        }
+        assert!(most == 64 && host.ring.stats().accepts_rested > 0, "{most}");
+        // It goes on by itself.
+        let _late = TcpStream::connect(to).unwrap();
+        while !host.poll().any(|event| matches!(event, Event::Accepted { .. })) {}
+        drop(clients);
+        host.ring.stop_listening(id);
+    });
+}
+
+#[test]
+fn many_small_receives_find_a_buffer_each() {
+    let config = RingConfig { stream_receive: PoolConfig { count: 48, size: 64 << 10, posted: 4 }, ..small() };
+    each_ring(&config, |host| {
+        let pairs: Vec<_> = (0..30).map(|_| host.pair()).collect();
+        pairs.iter().for_each(|(_, far)| host.ring.resume(*far));
+        let mut exhausted = Vec::new();
+        for _ in 0..20 {
+            let before = host.ring.stats().stream_buffers_exhausted;
+            pairs.iter().for_each(|(near, _)| host.ring.send(*near, Chunk::from_vec(vec![1; 100])));
+            let mut received = 0;
+            while received < 100 * pairs.len() {
+                received += host.poll().map(|event| received_by(&event)).sum::<usize>();
+            }
+            exhausted.push(host.ring.stats().stream_buffers_exhausted - before);
+        }
+        assert!(exhausted[0] > 0 && exhausted[19] == 0, "{exhausted:?}");
+        // One socket that brings much does not get as many.
+        let (near, far) = pairs[0];
+        host.ring.send(near, Chunk::from_vec(vec![1; 8 << 20]));
+        let (mut received, mut turns) = (0, Vec::new());
+        while received < 8 << 20 {
+            turns.push(host.poll().map(|event| received_by(&event)).sum::<usize>());
+            received += turns[turns.len() - 1];
+        }
+        turns.drain(..turns.len() / 2);
+        assert!(turns.iter().all(|bytes| *bytes <= 8 * (64 << 10)), "{turns:?}");
+        host.ring.close(far);
+    });
+}
+
+fn received_by(event: &Event) -> usize {
+    match event {
+        Event::Received { lease, .. } => lease.len(),
+        _ => 0,
+    }
+}
+
+#[test]
 fn exhausted_buffers_lose_nothing() {
     let config = RingConfig { stream_receive: PoolConfig { count: 4, size: 4096, posted: 2 }, ..small() };
     each_ring(&config, |host| {

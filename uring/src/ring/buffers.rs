@@ -1,7 +1,8 @@
 //! A provided buffer ring: buffers of a pool that the kernel may fill, in the order they were posted.
 //!
 //! Owns: the ring's page and which buffers are posted. Few are posted at a time, the hottest first, so that receives
-//! land in warm memory; when a burst runs them out while the pool still has some, more are posted from then on.
+//! land in warm memory; when a burst runs them out while the pool still has some, more are posted from then on: many for
+//! sockets that bring a little each, a few for those that bring much, since one of them may take all that are posted.
 
 use crate::chunk::Lease;
 use crate::features::StartError;
@@ -18,8 +19,8 @@ pub struct PoolConfig {
     pub count: u16,
     /// Bytes in each.
     pub size: usize,
-    /// Buffers posted to the kernel at once, to begin with; twice as many while bursts need more. So much can one socket
-    /// take in one turn, before it can be paused.
+    /// Buffers posted to the kernel at once, to begin with; twice as many while bursts need more, and most of the pool while
+    /// they are bursts of small receives. So much can one socket take in one turn, before it can be paused.
     pub posted: u16,
 }
 
@@ -42,6 +43,8 @@ pub(super) struct Buffers {
     turns: u32,
     /// The kernel found the ring empty while the pool was not.
     short: bool,
+    /// Bytes that were received in this turn.
+    brought: usize,
 }
 
 impl Buffers {
@@ -68,6 +71,7 @@ impl Buffers {
             busiest: 0,
             turns: 0,
             short: false,
+            brought: 0,
         };
         buffers.refill();
         Ok(buffers)
@@ -125,10 +129,15 @@ impl Buffers {
 
     /// The burst size decides how many are posted.
     fn adapt(&mut self) {
-        if self.short {
-            self.short = false;
+        let few = self.target_min.saturating_mul(2).min(self.pool.total() as u16);
+        let most = if std::mem::take(&mut self.brought) > usize::from(self.target_min) * self.pool.size() {
             // What one turn takes is what one socket can take before anybody can pause it.
-            let most = (self.pool.total() as u16).min(self.target_min.saturating_mul(2));
+            self.target = self.target.min(few);
+            few
+        } else {
+            few.max(self.pool.total() as u16 / 4 * 3)
+        };
+        if std::mem::take(&mut self.short) {
             self.target = self.target.saturating_mul(2).min(most);
             self.turns = 0;
             self.busiest = 0;
@@ -158,6 +167,7 @@ impl Buffers {
     /// The buffer that a completion names, of which the kernel filled `len` bytes.
     pub(super) fn filled(&mut self, index: u16, len: usize) -> Lease {
         self.posted -= 1;
+        self.brought += len;
         self.pool.lease(index, 0, len)
     }
 

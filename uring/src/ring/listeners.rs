@@ -1,5 +1,8 @@
 //! Listening stream sockets: one multishot accept each.
 //!
+//! A connection costs its owner more than what is asked on it, so a crowd of them is told over several turns. Those that
+//! wait are held here; when they are many, accepting rests, and more wait in the sockets' own queues.
+//!
 //! Accepted sockets are plain descriptors: the peer's address of a direct one cannot be asked for on the floor kernel.
 //! TCP_NODELAY is inherited from the listener (`socket.rs` sets it there).
 
@@ -10,7 +13,14 @@ use super::{ACCEPT_RETRY, Ring};
 use crate::io::{Event, ListenerId, Token};
 use crate::socket::{self, Listener};
 use io_uring::{opcode, types};
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Connections that are told in one turn.
+const TOLD_PER_TURN: usize = 64;
+
+/// Accepted connections that wait for their turn when accepting rests. The kernel may have some more under way.
+const WAITING: usize = TOLD_PER_TURN;
 
 struct Entry {
     /// `None`: listening stopped.
@@ -23,6 +33,26 @@ struct Entry {
 #[derive(Default)]
 pub(super) struct Listeners {
     entries: Vec<Entry>,
+    /// Connections that were told in this turn.
+    told: usize,
+    /// Accepted, and not told yet.
+    waiting: VecDeque<(UserData, Completion)>,
+    /// Nothing is accepted until nothing waits any more.
+    resting: bool,
+}
+
+impl Listeners {
+    /// Whether connections wait to be told.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The descriptors that were not told, at the end of a ring.
+    pub(super) fn close_waiting(&mut self) {
+        for (_, completion) in self.waiting.drain(..) {
+            close_accepted(completion.result);
+        }
+    }
 }
 
 impl Ring {
@@ -36,9 +66,11 @@ impl Ring {
     }
 
     fn arm_accept(&mut self, number: u32) {
-        let entry = &mut self.listeners.entries[number as usize];
+        let Listeners { entries, resting, .. } = &mut self.listeners;
+        let entry = &mut entries[number as usize];
         if let Some(socket) = &entry.socket
             && !entry.armed
+            && !*resting
         {
             entry.armed = true;
             let fd = types::Fd(socket.as_raw_fd());
@@ -67,7 +99,38 @@ impl Ring {
         }
     }
 
+    /// Begins a turn with those that have waited longest.
+    pub(super) fn tell_waiting(&mut self, events: &mut Vec<Event>) {
+        self.listeners.told = 0;
+        while self.listeners.told < TOLD_PER_TURN {
+            let Some((data, completion)) = self.listeners.waiting.pop_front() else {
+                if std::mem::take(&mut self.listeners.resting) {
+                    self.rearm_listeners();
+                }
+                return;
+            };
+            self.tell_accepted(data, completion, events);
+        }
+    }
+
     pub(super) fn accepted(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
+        if completion.result < 0 || self.listeners.told < TOLD_PER_TURN {
+            self.tell_accepted(data, completion, events);
+            return;
+        }
+        self.listeners.waiting.push_back((data, completion));
+        if self.listeners.waiting.len() >= WAITING && !std::mem::replace(&mut self.listeners.resting, true) {
+            self.queue.stats.accepts_rested += 1;
+            for number in 0..self.listeners.entries.len() as u32 {
+                if self.listeners.entries[number as usize].armed {
+                    let target = UserData::new(Kind::Accept, 0, number);
+                    self.queue.cancel(target, super::queue::Queue::IGNORED);
+                }
+            }
+        }
+    }
+
+    fn tell_accepted(&mut self, data: UserData, completion: Completion, events: &mut Vec<Event>) {
         let entry = &mut self.listeners.entries[data.slot as usize];
         let token = entry.token;
         let listening = entry.socket.is_some();
@@ -87,6 +150,7 @@ impl Ring {
                     Some(stream) => {
                         debug_assert_eq!(self.streams.slot(stream.slot).phase, Phase::Open);
                         self.queue.stats.accepts += 1;
+                        self.listeners.told += 1;
                         events.push(Event::Accepted { token, stream, peer });
                     }
                     None => self.queue.stats.accepts_refused += 1,

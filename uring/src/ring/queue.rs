@@ -24,6 +24,15 @@ const BATCH: usize = 16;
 const BATCH_WAIT_US: u32 = 20;
 const BATCH_WAIT: Duration = Duration::from_micros(BATCH_WAIT_US as u64);
 
+/// So much of its own work the kernel does in one call when no more is waited for (Linux 6.13 and later,
+/// `IO_LOCAL_TW_DEFAULT_MAX`): who finds that many completions has seen a part of what there is.
+const TASKS_PER_CALL: usize = 20;
+
+/// Completions of a turn, and received bytes in them, above which the kernel is not asked for more: what a turn works on
+/// should still lie in the cache.
+const TURN_COMPLETIONS: usize = 256;
+const TURN_BYTES: usize = 256 << 10;
+
 /// How long a stop waits for the kernel to let go of operations, one after the other, in the worst case.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -68,6 +77,11 @@ impl Completion {
     /// The provided buffer that the kernel filled.
     pub(super) fn buffer(self) -> Option<u16> {
         io_uring::cqueue::buffer_select(self.flags)
+    }
+
+    /// Bytes that the kernel put there.
+    fn received(&self) -> usize {
+        self.buffer().map_or(0, |_| usize::try_from(self.result).unwrap_or(0))
     }
 }
 
@@ -253,22 +267,34 @@ impl Queue {
         u32::try_from(done).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Moves the completions that are there in the middle of a turn to `batch`.
-    pub(super) fn reap_early(&mut self, batch: &mut Vec<Completion>) {
-        let last_batch = self.last_batch;
-        self.reap(batch);
-        // How full a turn was is told by what its wait brought.
-        self.last_batch = last_batch;
+    /// Moves all completions to `batch`, and asks for what the kernel left undone: a batch is cheaper than as many turns, and
+    /// those who have waited longest would else wait behind a crowd for as many turns as it is large.
+    pub(super) fn gather(&mut self, batch: &mut Vec<Completion>) {
+        let (first, mut bytes) = (batch.len(), 0);
+        loop {
+            let seen = batch.len();
+            self.reap(batch);
+            let new = &batch[seen..];
+            bytes += new.iter().map(Completion::received).sum::<usize>();
+            self.last_batch = batch.len() - first;
+            if new.len() < TASKS_PER_CALL || self.last_batch >= TURN_COMPLETIONS || bytes >= TURN_BYTES {
+                return;
+            }
+            self.stats.gathers += 1;
+            // Nothing is lost by an error: the next wait meets it again.
+            if self.enter_raw(0, 0, ENTER_GETEVENTS, None).is_err() {
+                return;
+            }
+        }
     }
 
-    /// Moves all completions to `batch`.
+    /// Moves the completions that are there to `batch`.
     pub(super) fn reap(&mut self, batch: &mut Vec<Completion>) {
         let before = batch.len();
         for entry in self.ring.completion() {
             batch.push(Completion { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() });
         }
         let reaped = &batch[before..];
-        self.last_batch = reaped.len();
         self.stats.completions += reaped.len() as u64;
         let ended = reaped.iter().filter(|completion| !completion.more());
         self.in_flight -= ended.count();

@@ -22,6 +22,7 @@ impl Drop for Ring {
                 _ => {}
             }
         });
+        self.listeners.close_waiting();
         if self.direct_connect {
             let _ = self.queue.ring().submitter().unregister_files();
         }
