@@ -182,7 +182,7 @@ fn a_crowd_of_connections_is_told_over_several_turns() {
 fn many_small_receives_find_a_buffer_each() {
     let config = RingConfig { stream_receive: PoolConfig { count: 48, size: 64 << 10, posted: 4 }, ..small() };
     each_ring(&config, |host| {
-        let pairs: Vec<_> = (0..30).map(|_| host.pair()).collect();
+        let pairs: Vec<_> = (0..15).map(|_| host.pair()).collect();
         pairs.iter().for_each(|(_, far)| host.ring.resume(*far));
         let mut exhausted = Vec::new();
         for _ in 0..20 {

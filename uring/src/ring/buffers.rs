@@ -19,7 +19,7 @@ pub struct PoolConfig {
     pub count: u16,
     /// Bytes in each.
     pub size: usize,
-    /// Buffers posted to the kernel at once, to begin with; twice as many while bursts need more, and most of the pool while
+    /// Buffers posted to the kernel at once, to begin with; twice as many while bursts need more, and four times as many while
     /// they are bursts of small receives. So much can one socket take in one turn, before it can be paused.
     pub posted: u16,
 }
@@ -43,9 +43,13 @@ pub(super) struct Buffers {
     turns: u32,
     /// The kernel found the ring empty while the pool was not.
     short: bool,
-    /// Bytes that were received in this turn.
+    /// Bytes that were received in this turn, and in how many buffers.
     brought: usize,
+    filled: usize,
 }
+
+/// Receives of so many bytes on average are small.
+const SMALL_RECEIVE: usize = 4096;
 
 impl Buffers {
     pub(super) fn new(ring: &IoUring, group: u16, config: PoolConfig) -> Result<Self, StartError> {
@@ -72,6 +76,7 @@ impl Buffers {
             turns: 0,
             short: false,
             brought: 0,
+            filled: 0,
         };
         buffers.refill();
         Ok(buffers)
@@ -129,14 +134,11 @@ impl Buffers {
 
     /// The burst size decides how many are posted.
     fn adapt(&mut self) {
-        let few = self.target_min.saturating_mul(2).min(self.pool.total() as u16);
-        let most = if std::mem::take(&mut self.brought) > usize::from(self.target_min) * self.pool.size() {
-            // What one turn takes is what one socket can take before anybody can pause it.
-            self.target = self.target.min(few);
-            few
-        } else {
-            few.max(self.pool.total() as u16 / 4 * 3)
-        };
+        let (brought, filled) = (std::mem::take(&mut self.brought), std::mem::take(&mut self.filled));
+        // What one turn takes is what one socket can take before anybody can pause it.
+        let times = if brought <= filled * SMALL_RECEIVE { 4 } else { 2 };
+        let most = self.target_min.saturating_mul(times).min(self.pool.total() as u16);
+        self.target = self.target.min(most);
         if std::mem::take(&mut self.short) {
             self.target = self.target.saturating_mul(2).min(most);
             self.turns = 0;
@@ -168,6 +170,7 @@ impl Buffers {
     pub(super) fn filled(&mut self, index: u16, len: usize) -> Lease {
         self.posted -= 1;
         self.brought += len;
+        self.filled += 1;
         self.pool.lease(index, 0, len)
     }
 

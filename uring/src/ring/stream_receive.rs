@@ -54,11 +54,16 @@ impl Ring {
         unsafe { self.push_stream(Kind::StreamReceive, slot, entry) };
     }
 
-    /// Buffers came back: the streams that waited longest go on, no more of them than there are buffers.
+    /// Buffers came back: the streams that waited longest go on, no more of them than there are buffers. Streams that have
+    /// received before and newcomers take turns, so that a crowd of connections keeps none waiting that was there before.
     pub(super) fn rearm_starved_streams(&mut self) {
         let mut buffers = self.stream_buffers.posted();
+        let mut turn = 0;
         while buffers > 0 {
-            let Some(slot) = self.streams.starved.pop_front() else {
+            turn ^= 1;
+            let [known, new] = &mut self.streams.starved;
+            let (first, second) = if turn == 1 { (known, new) } else { (new, known) };
+            let Some(slot) = first.pop_front().or_else(|| second.pop_front()) else {
                 break;
             };
             let stream = self.streams.slot(slot);
@@ -93,6 +98,7 @@ impl Ring {
         let id = StreamId { slot: data.slot, generation: data.generation };
         let token = stream.token;
         if len > 0 {
+            stream.received = true;
             if ended {
                 self.receive_again(id);
             }
@@ -141,7 +147,8 @@ impl Ring {
         stream.receiving = Receiving::Starved;
         if !stream.starving {
             stream.starving = true;
-            self.streams.starved.push_back(id.slot);
+            let newcomer = usize::from(!stream.received);
+            self.streams.starved[newcomer].push_back(id.slot);
         }
     }
 

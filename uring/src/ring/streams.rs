@@ -70,8 +70,10 @@ pub(super) struct Stream {
     pub(super) sending: Sending,
     /// On the `unsettled` list.
     pub(super) unsettled: bool,
-    /// On the `starved` list; outlives the slot's use.
+    /// On a list of starved ones; outlives the slot's use.
     pub(super) starving: bool,
+    /// Bytes have come on it.
+    pub(super) received: bool,
     /// Operations that name this slot and have not completed.
     pub(super) operations: u32,
     /// Not yet acknowledged by the kernel; the first `in_flight` of them belong to the running send.
@@ -100,6 +102,7 @@ impl Stream {
             sending: Sending::Open,
             unsettled: false,
             starving: false,
+            received: false,
             operations: 0,
             queue: VecDeque::new(),
             queued: 0,
@@ -119,8 +122,9 @@ pub(super) struct Streams {
     capacity: u32,
     /// Slots with something to turn into operations.
     pub(super) unsettled: Vec<u32>,
-    /// Slots whose receive waits for buffers, the longest waiting first. A slot is here at most once.
-    pub(super) starved: VecDeque<u32>,
+    /// Slots whose receive waits for buffers, the longest waiting first: those that have received before, and newcomers. A slot
+    /// is here at most once.
+    pub(super) starved: [VecDeque<u32>; 2],
     /// Send frames for the next vectored sends.
     pub(super) frames: FrameList,
 }
@@ -132,7 +136,7 @@ impl Streams {
             free: Vec::new(),
             capacity,
             unsettled: Vec::new(),
-            starved: VecDeque::new(),
+            starved: Default::default(),
             frames: FrameList::default(),
         }
     }
@@ -178,6 +182,7 @@ impl Streams {
         stream.phase = phase;
         stream.handle = handle;
         stream.token = token;
+        stream.received = false;
         Some(StreamId { slot, generation: stream.generation })
     }
 
