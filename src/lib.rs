@@ -12,6 +12,7 @@ pub mod h3;
 pub mod http;
 pub mod identity;
 pub mod limits;
+pub mod resilience;
 pub mod route;
 pub mod telemetry;
 pub mod tls;

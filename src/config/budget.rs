@@ -2,6 +2,7 @@
 
 use super::generation::{Generation, Location};
 use crate::limits::{self, Budget, Demand};
+use crate::resilience::RetryPolicy;
 
 /// The worst case of a generation.
 pub(super) fn of(generation: &Generation) -> Budget {
@@ -19,6 +20,10 @@ pub(super) fn of(generation: &Generation) -> Budget {
         stream_window: largest(|quic| quic.max_stream_data).max(at_least(limits::h2::STREAM_WINDOW)),
         http2,
         exchanges: u64::from(performance.global_inflight_limit),
+        replay: match generation.resilience.retry {
+            RetryPolicy { attempts: 1, .. } => 0,
+            RetryPolicy { replay_buffer, .. } => replay_buffer as u64,
+        },
         request_head: u64::from(generation.protocol.max_headers_bytes),
         response_head: generation
             .routes

@@ -14,6 +14,7 @@ use spooky_uring::StreamAddress;
 use crate::http::Method;
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, Budget, Rate};
+use crate::resilience::{BreakerPolicy, BudgetPolicy, RetryPolicy};
 use crate::route::{self, RouteId};
 
 /// Position of an upstream in [`Generation::upstreams`].
@@ -47,6 +48,8 @@ pub struct Generation {
     pub performance: Performance,
     /// What requests may look like before they are routed.
     pub protocol: ProtocolPolicy,
+    /// What becomes of attempts that fail.
+    pub resilience: Resilience,
     /// Metrics, health and access log.
     pub observability: Observability,
     /// The program's own log.
@@ -569,6 +572,17 @@ impl ProtocolPolicy {
             _ => None,
         }
     }
+}
+
+/// `[resilience]`, but for what requests may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resilience {
+    /// Further attempts of one request.
+    pub retry: RetryPolicy,
+    /// Further attempts of all requests of an upstream.
+    pub retry_budget: BudgetPolicy,
+    /// When a backend is not asked; `None`: it always is.
+    pub circuit_breaker: Option<BreakerPolicy>,
 }
 
 /// A list of methods with its `Allow` value.

@@ -434,8 +434,51 @@ schema! {
     Resilience of "process" {
         /// What requests may look like.
         protocol: default ProtocolRules = "{}";
+        /// Further attempts for requests whose backend failed.
+        retry: default Retry = "{}";
+        /// How many further attempts the requests of one upstream may have together.
+        retry_budget: default RetryBudget = "{}";
+        /// Backends that only fail are not asked for a while. Left out: they are always asked.
+        circuit_breaker: optional CircuitBreaker;
     }
-    later ["adaptive_admission", "route_queue", "circuit_breaker", "retry", "retry_budget", "hedging", "brownout", "watchdog"]
+    later ["adaptive_admission", "route_queue", "hedging", "brownout", "watchdog"]
+
+    /// Further attempts, each on a backend that has not failed this request. Any request is tried again while no backend can have seen it: the connection could not be made, or HTTP/2 says that it was not looked at. What may have been seen is tried again only with an idempotent method (RFC 9110 §9.2.2), a body that is still there whole, and no response head yet.
+    Retry of "process" {
+        /// Attempts for one request at most, the first one included. A kept connection that turns out to be stale is no attempt.
+        attempts: default u32 = "3", 1..=10;
+        /// How long a backend may take to answer an idempotent request with a head before the next one is asked. Left out: backend_timeout ends the request.
+        per_try_timeout: optional Duration, 1..=86_400_000;
+        /// The pause before the second attempt at most; it doubles with each further one, and a random part of it is waited.
+        backoff: default Duration = "25ms", 0..=60_000;
+        /// No pause is longer.
+        max_backoff: default Duration = "250ms", 0..=60_000;
+        /// Bytes of an idempotent request's body that are kept to be sent again; a longer one is sent once.
+        replay_buffer: default Bytes = "16KiB", 0..=1_048_576;
+    }
+    later []
+
+    /// When everything fails, trying everything again makes it worse: retries are a share of the requests.
+    RetryBudget of "process" {
+        /// Retries for a hundred requests.
+        percent: default u32 = "20", 0..=1_000;
+        /// Retries a second that are permitted however few requests there are.
+        min_per_sec: default u32 = "10", 0..=1_000_000;
+        /// How long requests and retries count.
+        window: default Duration = "10s", 1_000..=600_000;
+    }
+    later []
+
+    /// One breaker for each backend, on each worker. Only failures of the backend count: connections that it refuses, breaks or leaves without an answer, TLS that fails, responses that are no HTTP; not statuses, and nothing that a client or a limit of ours did.
+    CircuitBreaker of "process" {
+        /// Failures in a row that open it.
+        failures: default u32 = "5", 1..=1_000_000;
+        /// How long it stays open; then a few requests try.
+        open_for: default Duration = "5s", 1..=3_600_000;
+        /// How many try at once, and must succeed in a row for it to close.
+        half_open_requests: default u32 = "1", 1..=1_000;
+    }
+    later []
 
     /// What requests may look like, before they are routed.
     ProtocolRules of "process" {

@@ -79,6 +79,11 @@ impl Exchange {
         waits.then(|| self.moved.attempt + limits::CONTINUE_WAIT)
     }
 
+    /// When something is to be done although nothing came: the client is told to go on, or the next attempt begins.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.retry_at.or_else(|| self.continue_at())
+    }
+
     /// A tunnel may be silent in one direction for as long as it likes: only if nothing passes at all, it is late.
     fn late_tunnel(&self) -> (Instant, Reason) {
         let moved = self.moved.request.max(self.moved.response).max(self.moved.taken);
@@ -102,6 +107,8 @@ impl Exchange {
             return (self.moved.taken + timeouts.client_send, Reason::ClientSendTimeout);
         }
         match (self.response, self.attempt) {
+            // No attempt is under way; the next one begins at a time of its own.
+            (ResponseState::Waiting, _) if self.retry_at.is_some() => idle,
             (ResponseState::Waiting, Attempt::Connecting | Attempt::Rejected) => {
                 (self.moved.attempt + timeouts.backend_connect, Reason::ConnectTimeout)
             }
@@ -111,14 +118,22 @@ impl Exchange {
                 }
                 RequestState::Streaming if self.endless => idle,
                 // The origin has to take the body, or to answer it.
-                _ if unsent > 0 => (self.moved.request + timeouts.backend, Reason::UpstreamSendTimeout),
-                _ => (self.moved.request.max(self.moved.attempt) + timeouts.backend, Reason::ResponseTimeout),
+                _ => {
+                    let late = if unsent > 0 { Reason::UpstreamSendTimeout } else { Reason::ResponseTimeout };
+                    let most = self.per_try().map_or(timeouts.backend, |most| most.min(timeouts.backend));
+                    (self.moved.request.max(self.moved.attempt) + most, late)
+                }
             },
             (ResponseState::Streaming, _) if !self.endless && self.response_credit > 0 => {
                 (self.moved.response.max(self.moved.request) + timeouts.backend_body_idle, Reason::UpstreamBodyIdle)
             }
             _ => idle,
         }
+    }
+
+    /// How long this attempt may take to answer, if another one may follow it or it is one that followed.
+    fn per_try(&self) -> Option<Duration> {
+        self.snapshot.generation.resilience.retry.per_try_timeout.filter(|_| self.is_repeatable())
     }
 
     fn timeouts(&self) -> Option<&Timeouts> {

@@ -22,6 +22,7 @@ pub mod ends;
 pub mod inflight;
 pub mod plan;
 pub mod refuse;
+pub mod replay;
 pub mod request;
 pub mod response;
 pub mod stamp;
@@ -31,10 +32,11 @@ pub use ends::{Abort, Downstream, Upstream};
 pub use plan::{Plan, Snapshot};
 pub use trail::Trail;
 
-use crate::config::BackendId;
+use crate::config::{BackendId, UpstreamId};
 use crate::http::date;
 use crate::http::{Reason, RequestHead, ResponseHead};
 use crate::limits;
+use crate::resilience::Pass;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -67,10 +69,19 @@ pub enum ResponseState {
 pub enum Step {
     /// Nothing but what the ends queued.
     Continue,
-    /// The attempt failed in a way that another one may mend: pick an endpoint again.
-    Retry,
+    /// The attempt failed in a way that another one may mend.
+    Retry(Again),
     /// The attempt is over and its connection must not be used again; the exchange goes on or ends by itself.
     Discard,
+}
+
+/// Why another attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// The connection was closed while nobody used it: the same again on a fresh one, at once.
+    Stale,
+    /// The backend failed: another one is asked, if the budget permits it.
+    Failed,
 }
 
 /// Where an attempt stands: a connection by its slot in the worker's table, and a stream on it. While the connection is being
@@ -113,9 +124,17 @@ pub struct Exchange {
     pub trail: Trail,
     /// Whether the running attempt got the request's head.
     attempt: Attempt,
+    /// What the running attempt says of its backend.
+    outcome: Outcome,
+    /// The circuit breaker's permission for the running attempt.
+    pub pass: Option<(BackendId, Pass)>,
+    /// When the next attempt begins, while the exchange pauses before it.
+    pub retry_at: Option<Instant>,
     /// Backends that were tried and failed.
-    /// Invariant: at most `limits::ATTEMPTS_MAX` entries.
+    /// Invariant: no more entries than a request has attempts.
     tried: Vec<BackendId>,
+    /// What is kept of the request's body, to be sent again.
+    replay: replay::Replay,
     /// Why the attempt before this one failed.
     pub failure: Option<Reason>,
     /// Body bytes allowed to the client and not yet received.
@@ -147,10 +166,24 @@ enum Attempt {
     Rejected,
 }
 
+/// What an attempt says of its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing yet.
+    Open,
+    /// It answered.
+    Good,
+    /// It failed.
+    Bad,
+    /// What it said was taken.
+    Told,
+}
+
 impl Exchange {
     /// An exchange that has just got its head; `end` says that no body follows.
     pub fn new(head: Box<RequestHead>, end: bool, snapshot: Rc<Snapshot>, trail: Trail, now: Instant) -> Self {
         let continue_owed = head.expect_continue && !end;
+        let replay = replay::Replay::new(&head, end, snapshot.generation.resilience.retry);
         Self {
             head,
             plan: None,
@@ -161,7 +194,11 @@ impl Exchange {
             response: ResponseState::Waiting,
             trail,
             attempt: Attempt::Connecting,
+            outcome: Outcome::Open,
+            pass: None,
+            retry_at: None,
             tried: Vec::new(),
+            replay,
             failure: None,
             request_credit: 0,
             response_credit: 0,
@@ -194,9 +231,15 @@ impl Exchange {
         self.tried.contains(&backend)
     }
 
+    /// Whether an upstream has a backend that was not tried.
+    pub fn has_untried(&self, upstream: UpstreamId) -> bool {
+        let backends = self.snapshot.generation.upstream(upstream).backends.clone();
+        backends.map(BackendId).any(|backend| !self.was_tried(backend))
+    }
+
     /// Counts `backend` as tried; the next attempt goes elsewhere.
     pub fn mark_tried(&mut self, backend: BackendId) {
-        if self.tried.len() < limits::ATTEMPTS_MAX && !self.was_tried(backend) {
+        if !self.was_tried(backend) {
             self.tried.push(backend);
         }
     }
@@ -205,9 +248,29 @@ impl Exchange {
     pub fn begin_attempt(&mut self, backend: BackendId, inflight: &mut inflight::Inflight, now: Instant) {
         inflight.enter(&mut self.permits, backend);
         self.attempt = Attempt::Connecting;
-        self.trail.attempts += 1;
+        self.outcome = Outcome::Open;
+        self.trail.attempts = self.trail.attempts.saturating_add(1);
         self.trail.backend = Some(backend);
         self.note_attempt(now);
+    }
+
+    /// What the running attempt has said of its backend since the last look: good or bad.
+    pub fn take_outcome(&mut self) -> Option<bool> {
+        match std::mem::replace(&mut self.outcome, Outcome::Told) {
+            Outcome::Good => Some(true),
+            Outcome::Bad => Some(false),
+            outcome @ (Outcome::Open | Outcome::Told) => {
+                self.outcome = outcome;
+                None
+            }
+        }
+    }
+
+    /// The first thing that an attempt says of its backend counts.
+    fn judge(&mut self, good: bool) {
+        if self.outcome == Outcome::Open {
+            self.outcome = if good { Outcome::Good } else { Outcome::Bad };
+        }
     }
 
     /// Whether the exchange has become a tunnel.

@@ -25,15 +25,18 @@ impl Exchange {
         let host = policy.host(&self.head, &backend.authority);
         match self.asks_tunnel() {
             true => upstream.ask_tunnel(&self.head, host, &self.trail.id),
-            false => upstream.send_head(&self.head, host, framing(&self.head, self.request)),
+            false => upstream.send_head(&self.head, host, framing(&self.head, self.request, self.replay.bytes())),
         }
         self.attempt = Attempt::Sent { reused };
         self.note_attempt(now);
         self.trail.note_sent(reused, protocol, now);
+        // What an earlier attempt was given.
+        for chunk in self.replay.pieces().unwrap_or_default() {
+            upstream.send_body(chunk.clone());
+        }
         if self.request == RequestState::Complete {
             upstream.end();
         } else {
-            self.request_credit = 0;
             self.endless |= is_endless(self.head.fields.get(Known::ContentType));
             self.allow_request(downstream, 0, now);
         }
@@ -79,20 +82,26 @@ impl Exchange {
                 if self.is_request_too_large() {
                     return self.fail_client(Reason::BodyTooLarge, downstream, turn);
                 }
-                if let Some(upstream) = upstream
-                    && self.request == RequestState::Streaming
-                {
-                    upstream.send_body(chunk);
+                if self.request != RequestState::Streaming {
+                    return Step::Continue;
+                }
+                self.replay.note(&chunk);
+                match upstream {
+                    Some(upstream) => upstream.send_body(chunk),
+                    None => return self.check_replay(downstream, turn),
                 }
                 Step::Continue
             }
             // Nothing but bytes belongs into a tunnel (RFC 9113 §8.5); only the end counts that follows.
             Event::Trailers(_) if self.tunnel => Step::Continue,
             Event::Trailers(fields) => {
-                if let Some(upstream) = upstream
-                    && self.request == RequestState::Streaming
-                {
-                    upstream.send_trailers(&fields);
+                if self.request != RequestState::Streaming {
+                    return Step::Continue;
+                }
+                self.replay.lose();
+                match upstream {
+                    Some(upstream) => upstream.send_trailers(&fields),
+                    None => return self.check_replay(downstream, turn),
                 }
                 Step::Continue
             }
@@ -171,24 +180,55 @@ impl Exchange {
         most.is_some_and(|most| self.trail.request_bytes > most)
     }
 
-    /// Whether the failed attempt may be made again: nothing of a response was seen, and either nothing of the
-    /// request was read by anybody, or the connection was stale and repeating the request changes nothing.
-    pub(super) fn may_retry(&self) -> bool {
-        if usize::from(self.trail.attempts) > limits::ATTEMPTS_MAX {
+    /// Bytes came between two attempts: if they are not kept, there is no second one.
+    fn check_replay(&mut self, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        if self.replay.pieces().is_some() {
+            return Step::Continue;
+        }
+        let reason = self.failure.unwrap_or(Reason::UpstreamReset);
+        self.refuse(reason.into(), downstream, turn)
+    }
+
+    /// Whether the failed attempt may be made again: nothing of a response was seen, the request is still there whole, and
+    /// either nobody has read it or repeating it changes nothing (RFC 9110 §9.2.2).
+    pub(super) fn may_retry(&self, reason: Reason) -> bool {
+        if self.replay.pieces().is_none() {
             return false;
         }
+        let policy = &self.snapshot.generation.resilience.retry;
+        // A stale connection was no attempt.
+        let made = u32::from(self.trail.attempts).saturating_sub(u32::from(self.needs_fresh));
+        let more = made < policy.attempts;
         match self.attempt {
-            Attempt::Connecting => true,
-            // Whatever the method (RFC 9113 §8.7): only a body that is gone cannot be sent twice.
-            Attempt::Rejected => self.trail.request_bytes == 0,
-            Attempt::Sent { reused } => reused && self.head.method.is_idempotent() && self.trail.request_bytes == 0,
+            Attempt::Connecting => more,
+            // Whatever the method (RFC 9113 §8.7).
+            Attempt::Rejected => more,
+            // A used connection that was closed meanwhile says nothing of the backend: that is no attempt.
+            Attempt::Sent { reused: true } if !self.needs_fresh && breaks(reason) => self.is_repeatable(),
+            Attempt::Sent { .. } if breaks(reason) => more && self.is_repeatable(),
+            Attempt::Sent { .. } if matches!(reason, Reason::ResponseTimeout | Reason::UpstreamSendTimeout) => {
+                more && policy.per_try_timeout.is_some() && self.is_repeatable()
+            }
+            Attempt::Sent { .. } => false,
         }
+    }
+
+    /// Whether another backend may be given the request after one may have read it.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.head.method.is_idempotent() && !self.asks_tunnel() && self.replay.pieces().is_some()
     }
 }
 
-/// How the request's body is framed towards an HTTP/1.1 origin.
-fn framing(head: &RequestHead, request: RequestState) -> Framing {
+/// Whether the connection broke, rather than said something wrong.
+pub(super) fn breaks(reason: Reason) -> bool {
+    matches!(reason, Reason::UpstreamClosed | Reason::UpstreamReset)
+}
+
+/// How the request's body is framed towards an HTTP/1.1 origin; `kept` bytes of it are there already.
+fn framing(head: &RequestHead, request: RequestState, kept: usize) -> Framing {
     match (request, head.content_length) {
+        // All of it: its length is known by now.
+        (RequestState::Complete, None) if kept > 0 => Framing::Length(kept as u64),
         // RFC 9110 §8.6: a method that anticipates content states that there is none.
         (RequestState::Complete, None) if head.method.expects_content() => Framing::Length(0),
         (RequestState::Complete, None) => Framing::None,

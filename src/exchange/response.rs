@@ -1,8 +1,8 @@
 //! The response's direction: from the origin to the client.
 
-use super::request::is_endless;
-use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
-use crate::http::{Event, Known, Protocol, Reason, ResponseHead, forward};
+use super::request::{breaks, is_endless};
+use super::{Abort, Again, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
+use crate::http::{Event, Known, Protocol, Reason, ResponseHead, Side, forward};
 use std::time::Instant;
 
 impl Exchange {
@@ -35,6 +35,7 @@ impl Exchange {
                 self.open_tunnel(head, end, downstream, turn)
             }
             Event::Head { mut head, end } => {
+                self.judge(true);
                 self.trail.note_head(head.status, now);
                 self.note_response(now);
                 self.note_taken(now);
@@ -108,23 +109,34 @@ impl Exchange {
 
     /// The attempt failed: another one, an answer of our own, or a broken stream, whatever is still possible.
     pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        let stale = matches!(self.attempt, Attempt::Sent { reused: true }) && !self.needs_fresh;
         match self.response {
-            ResponseState::Waiting if self.may_retry() => {
+            ResponseState::Waiting if self.may_retry(reason) => {
                 match self.attempt {
                     // A used connection that broke says nothing of the backend.
-                    Attempt::Sent { .. } => self.needs_fresh = true,
+                    Attempt::Sent { .. } if stale && breaks(reason) => {
+                        self.needs_fresh = true;
+                        self.failure = Some(reason);
+                        return Step::Retry(Again::Stale);
+                    }
                     // It may have been the last one that this connection took.
                     Attempt::Rejected => {}
-                    Attempt::Connecting => {
+                    Attempt::Connecting | Attempt::Sent { .. } => {
                         if let Some(backend) = self.trail.backend {
                             self.mark_tried(backend);
                         }
                     }
                 }
+                self.judge(false);
                 self.failure = Some(reason);
-                Step::Retry
+                Step::Retry(Again::Failed)
             }
-            ResponseState::Waiting => self.refuse(reason.into(), downstream, turn),
+            ResponseState::Waiting => {
+                if reason.side() == Side::Upstream {
+                    self.judge(false);
+                }
+                self.refuse(reason.into(), downstream, turn)
+            }
             ResponseState::Streaming => {
                 self.blame(reason);
                 self.give_up(Abort::Internal, downstream)
@@ -145,6 +157,7 @@ impl Exchange {
         downstream: &mut Downstream<'_>,
         turn: &mut Turn<'_>,
     ) -> Step {
+        self.judge(true);
         self.tunnel = true;
         self.note_request(turn.now);
         self.note_response(turn.now);

@@ -115,6 +115,7 @@ reasons! {
     LimitBackend "limit_backend" 503 "connection_limit_reached" Shed answered "per_backend_inflight_limit of every backend that could be taken is reached";
     LimitWorker "limit_worker" 503 "connection_limit_reached" Shed answered "A table or a buffer pool of the worker is full";
     PoolFull "pool_full" 503 "connection_limit_reached" Shed answered "The connection pool of the backend is full";
+    BreakerOpen "breaker_open" 503 "destination_unavailable" Shed answered "The circuit breaker of every backend that could be taken is open";
     NoBackend "no_backend" 503 "destination_unavailable" Shed answered "The upstream has no backend that may be taken";
     Draining "draining" 503 "http_request_denied" Shed answered "The process drains and takes no new requests";
     DrainTimeout "drain_timeout" 503 "connection_terminated" Shed answered "The drain reached its bound before the exchange ended";

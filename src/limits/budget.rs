@@ -22,6 +22,8 @@ pub struct Demand {
     pub stream_window: u64,
     /// Exchanges at once.
     pub exchanges: u64,
+    /// Bytes of a request's body that are kept to be sent again.
+    pub replay: u64,
     /// Largest request head.
     pub request_head: u64,
     /// Largest response head.
@@ -113,6 +115,7 @@ impl Budget {
             Item { what: "exchanges", count: exchanges, each: u64::from(EXCHANGE_BYTES) },
             Item { what: "request and response heads", count: exchanges, each: head },
             if by_stream.bytes() <= by_connection.bytes() { by_stream } else { by_connection },
+            Item { what: "request bytes kept to be sent again", count: exchanges, each: demand.replay },
             Item { what: "request bytes waiting for backends", count: exchanges, each: REQUEST_QUEUE_BYTES as u64 },
             // Queued for the client, and held back before that; in the receive pool, or copied out of it.
             Item {
@@ -248,6 +251,7 @@ mod tests {
             exchanges: 100,
             request_head: 16 * KIB,
             response_head: 64 * KIB,
+            replay: 16 * KIB,
             backends: 3,
             names: 0,
             upstreams_over_tls: 0,

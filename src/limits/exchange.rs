@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// Backends that one exchange tries at most.
-pub const ATTEMPTS_MAX: usize = 3;
-
 /// Events of one owner in one pass of a turn; then the others have their go.
 pub const EVENTS_PER_OWNER: usize = 256;
 

@@ -8,8 +8,8 @@
 //! What the cells are called outside stands in [`super::registry`].
 
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood, Protocol, QueueFull,
-    StatusClass, TlsAlert, UpstreamClose,
+    AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood,
+    Protocol, QueueFull, StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::Latency;
 use super::scope::Scope;
@@ -159,6 +159,7 @@ per_kind! {
     TlsAlert => TlsAlerts,
     ConnectFailure => ConnectFailures,
     AttemptFailure => AttemptFailures,
+    BreakerChange => BreakerChanges,
     UpstreamClose => UpstreamCloses,
     StatusClass => Classes,
     Reason => Refusals,
@@ -349,6 +350,12 @@ pub struct BackendCells {
     pub attempts_active: Gauge,
     /// Attempts after the first of their exchange.
     pub retries: Counter,
+    /// Attempts that would have followed one on this backend, had the budget permitted them.
+    pub retries_denied: Counter,
+    /// Changes of its circuit breaker.
+    pub breaker: BreakerChanges,
+    /// Whether its circuit breaker is open or half open: 0 or 1.
+    pub breakers_open: Gauge,
     /// Responses, by class of their status.
     pub responses: Classes,
     /// Attempts that failed after they were connected.

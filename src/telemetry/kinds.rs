@@ -421,6 +421,18 @@ kinds! {
 }
 
 kinds! {
+    /// What a circuit breaker has become.
+    BreakerChange {
+        /// It lets nothing through.
+        Opened = "opened",
+        /// It lets a few attempts through.
+        HalfOpened = "half_opened",
+        /// It lets everything through.
+        Closed = "closed",
+    }
+}
+
+kinds! {
     /// How an attempt on a backend failed after it was connected.
     AttemptFailure {
         /// The connection ended before the response was whole.

@@ -5,8 +5,8 @@
 
 use super::cells::{BackendCells, NamedCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
-    AttemptFailure, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood, Protocol, QueueFull,
-    ResolverFailure, Side, StatusClass, TlsAlert, UpstreamClose,
+    AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood,
+    Protocol, QueueFull, ResolverFailure, Side, StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::{Latency, Merged};
 use super::registry::{Metric, Sources};
@@ -274,6 +274,15 @@ metrics! {
     Counter "spooky_backend_retries_total" BACKEND,
         "Attempts after the first of their exchange.",
         |s, out| backends(s, out, |b| b.retries.get());
+    Counter "spooky_backend_retries_denied_total" BACKEND,
+        "Attempts that would have followed one on this backend, had resilience.retry_budget permitted them.",
+        |s, out| backends(s, out, |b| b.retries_denied.get());
+    Gauge "spooky_backend_breakers_open" BACKEND,
+        "Workers on which the backend's circuit breaker is open or half open.",
+        |s, out| backends(s, out, |b| b.breakers_open.get());
+    Counter "spooky_backend_breaker_changes_total" &["upstream", "backend", "to"],
+        "What circuit breakers have become, over all workers.",
+        |s, out| backend_kinds(s, out, BreakerChange::ALL, BreakerChange::word, |b, k| b.breaker.get(k));
     Counter "spooky_backend_responses_total" &["upstream", "backend", "class"],
         "Response heads received, by class of their status.",
         |s, out| backend_kinds(s, out, StatusClass::ALL, StatusClass::word, |b, k| b.responses.get(k));

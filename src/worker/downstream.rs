@@ -109,7 +109,12 @@ impl<I: Io> Worker<I> {
             (None, Onward::AnswerHere) => {
                 self.step(slot, |exchange, downstream, turn| exchange.answer_options(downstream, turn));
             }
-            (None, Onward::Forward) => self.attempt(slot),
+            (None, Onward::Forward) => {
+                if let Some(plan) = planned {
+                    self.resilience.request(plan.upstream, self.now);
+                }
+                self.attempt(slot);
+            }
         }
     }
 

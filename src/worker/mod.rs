@@ -20,6 +20,7 @@ mod origin;
 pub mod origins;
 pub mod qlog;
 mod record;
+mod resilience;
 pub mod settle;
 mod shared;
 pub mod timers;
@@ -101,6 +102,7 @@ pub struct Worker<I: Io> {
     places: endpoints::Places,
     balancers: Vec<RoundRobin>,
     inflight: Inflight,
+    resilience: resilience::Resilience,
     wheel: Wheel<timers::Timer>,
     /// Client connections with news, each once (`Client::marked`).
     touched: VecDeque<Downkey>,
@@ -157,6 +159,7 @@ impl<I: Io> Worker<I> {
             origins: Origins::new(generation),
             places: endpoints::Places::new(generation),
             inflight: Inflight::new(generation),
+            resilience: resilience::Resilience::new(generation, now),
             balancers,
             wheel: Wheel::new(now, timers::capacity(generation)),
             touched: VecDeque::new(),

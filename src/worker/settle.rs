@@ -1,8 +1,12 @@
-//! What follows from a step of an exchange: another attempt, a connection given back or closed, the end.
+//! What follows from a step of an exchange: a word about the backend, another attempt, a connection given back or closed, the
+//! end.
 
 use super::{Downkey, Worker};
-use crate::exchange::{Downstream, Exchange, Step, Turn};
+use crate::config::BackendId;
+use crate::exchange::{Again, Downstream, Exchange, Step, Turn};
 use crate::http::{NO_OWNER, Reason};
+use crate::resilience::Change;
+use crate::telemetry::kinds::BreakerChange;
 use spooky_uring::Io;
 
 impl<I: Io> Worker<I> {
@@ -38,14 +42,82 @@ impl<I: Io> Worker<I> {
     pub(super) fn apply(&mut self, slot: u32, step: Step) {
         match step {
             Step::Continue => {}
-            Step::Retry => {
+            Step::Retry(again) => {
                 self.drop_attempt(slot);
-                self.attempt(slot);
+                self.retry(slot, again);
                 return;
             }
             Step::Discard => self.drop_attempt(slot),
         }
+        self.judge(slot, false);
         self.settle(slot);
+    }
+
+    /// Makes another attempt after a pause, if the upstream's budget permits it.
+    fn retry(&mut self, slot: u32, again: Again) {
+        self.judge(slot, true);
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let exchange = &mut running.exchange;
+        let left = exchange.plan.filter(|plan| exchange.has_untried(plan.upstream));
+        // A connection that was stale is made anew at once; where nobody is left to ask, the answer is given at once.
+        let (Again::Failed, Some(plan)) = (again, left) else {
+            self.attempt(slot);
+            return;
+        };
+        if !self.resilience.retry(plan.upstream, self.now) {
+            if let Some(backend) = exchange.trail.backend {
+                self.cells.backend(backend.0 as usize).retries_denied.add(1);
+            }
+            let reason = exchange.failure.unwrap_or(Reason::Internal);
+            self.refuse(slot, reason);
+            return;
+        }
+        let policy = exchange.snapshot.generation.resilience.retry;
+        let pause = policy.pause(u32::from(exchange.trail.attempts), self.ids.word());
+        exchange.retry_at = Some(self.now + pause);
+        self.arm_exchange(slot);
+    }
+
+    /// Tells the circuit breaker what the running attempt has said of its backend. `over`: it will say no more.
+    fn judge(&mut self, slot: u32, over: bool) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let exchange = &mut running.exchange;
+        let good = exchange.take_outcome();
+        if (good.is_some() || over)
+            && let Some((backend, pass)) = exchange.pass.take()
+        {
+            let change = self.resilience.give_back(backend, pass, good, self.now);
+            self.note_breaker(backend, change);
+        }
+    }
+
+    /// Counts and says what a circuit breaker has become.
+    pub(super) fn note_breaker(&self, backend: BackendId, change: Option<Change>) {
+        let Some(change) = change else { return };
+        let cells = self.cells.backend(backend.0 as usize);
+        let generation = &self.snapshot.generation;
+        let at = generation.backend(backend);
+        let upstream = &generation.upstream(at.upstream).name;
+        match change {
+            Change::Opened => {
+                cells.breaker.count(BreakerChange::Opened);
+                cells.breakers_open.set(1);
+                tracing::warn!(%upstream, backend = %at.id, "the backend fails time after time: its circuit breaker opens");
+            }
+            Change::HalfOpened => {
+                cells.breaker.count(BreakerChange::HalfOpened);
+                tracing::info!(%upstream, backend = %at.id, "the circuit breaker of the backend lets a few requests try");
+            }
+            Change::Closed => {
+                cells.breaker.count(BreakerChange::Closed);
+                cells.breakers_open.set(0);
+                tracing::info!(%upstream, backend = %at.id, "the backend answers again: its circuit breaker closes");
+            }
+        }
     }
 
     /// Gives the connection back once both directions are through it, ends the exchange once nothing is left, and
@@ -97,6 +169,7 @@ impl<I: Io> Worker<I> {
     /// The exchange is over: it gives back all it holds and becomes a line of the log.
     pub(super) fn finish(&mut self, slot: u32) {
         self.drop_attempt(slot);
+        self.judge(slot, true);
         let Some(mut running) = self.exchanges.try_remove(slot as usize) else {
             return;
         };

@@ -101,6 +101,11 @@ impl<I: Io> Worker<I> {
             return;
         };
         running.exchange.armed = None;
+        if running.exchange.retry_at.is_some_and(|at| at <= self.now) {
+            running.exchange.retry_at = None;
+            self.attempt(slot);
+            return;
+        }
         if running.exchange.continue_at().is_some_and(|at| at <= self.now) {
             self.step(slot, |exchange, downstream, _| exchange.tell_to_continue(downstream));
             return;
@@ -134,7 +139,7 @@ impl<I: Io> Worker<I> {
         }
         let (deadline, _) = self.exchange_deadline(slot);
         let exchange = &mut self.exchanges[slot as usize].exchange;
-        let deadline = exchange.continue_at().map_or(deadline, |at| at.min(deadline));
+        let deadline = exchange.wake_at().map_or(deadline, |at| at.min(deadline));
         match exchange.armed {
             Some((at, _)) if at <= deadline => {}
             Some((_, timer)) if self.wheel.reschedule(timer, deadline) => exchange.armed = Some((deadline, timer)),

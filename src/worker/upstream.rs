@@ -31,18 +31,22 @@ impl<I: Io> Worker<I> {
         let first = generation.upstream(plan.upstream).backends.start;
         let full = Cell::new(false);
         let missing = Cell::new(None);
+        let open = Cell::new(false);
         let picked = self.balancers[plan.upstream.0 as usize].pick(|index| {
             let backend = BackendId(first + index as u32);
             let room = self.inflight.backend_has_room(generation, backend);
             full.set(full.get() || !room);
             let nowhere = self.places.missing(backend);
             missing.set(missing.get().or(nowhere));
-            exchange.was_tried(backend) || !room || nowhere.is_some()
+            let admitted = self.resilience.admits(backend, self.now);
+            open.set(open.get() || !admitted);
+            exchange.was_tried(backend) || !room || nowhere.is_some() || !admitted
         });
         let Some(index) = picked else {
             let reason = match exchange.failure {
                 Some(failure) => failure,
                 None if full.get() => Reason::LimitBackend,
+                None if open.get() => Reason::BreakerOpen,
                 None => missing.get().unwrap_or(Reason::NoBackend),
             };
             self.refuse(slot, reason);
@@ -50,9 +54,14 @@ impl<I: Io> Worker<I> {
         };
         let backend = BackendId(first + index as u32);
         exchange.begin_attempt(backend, &mut self.inflight, self.now);
+        let pass = self.resilience.take(backend, self.now);
+        exchange.pass = pass.map(|(pass, _)| (backend, pass));
+        let change = pass.and_then(|(_, change)| change);
+        let attempts = exchange.trail.attempts;
+        self.note_breaker(backend, change);
         let cells = self.cells.backend(backend.0 as usize);
         cells.attempts.add(1);
-        if exchange.trail.attempts > 1 {
+        if attempts > 1 {
             cells.retries.add(1);
         }
         self.acquire(slot, backend);

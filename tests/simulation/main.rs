@@ -19,6 +19,7 @@ mod names;
 mod origin;
 mod origins;
 mod pattern;
+mod resilience;
 mod sabotage;
 mod scene;
 mod seeds;

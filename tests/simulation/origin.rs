@@ -94,6 +94,7 @@ impl Reply {
 }
 
 /// What the origin does about a request.
+#[derive(Clone, Debug)]
 pub enum Reaction {
     Answer(Reply),
     Silence,

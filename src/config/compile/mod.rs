@@ -6,6 +6,7 @@
 
 mod files;
 mod listeners;
+mod resilience;
 mod resolver;
 mod routes;
 mod service;
@@ -45,6 +46,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
         resolver,
         performance: performance(&mut compiler),
         protocol: service::protocol(&root.resilience.value.protocol.value),
+        resilience: resilience::compile(&mut compiler),
         observability,
         log,
         secret: service::secret(&root.security.value),
