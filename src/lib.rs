@@ -1,6 +1,7 @@
 //! Spooky: an HTTP/3-first edge reverse proxy for Linux on io_uring.
 #![deny(unsafe_code)]
 
+pub mod admit;
 pub mod balance;
 pub mod cli;
 pub mod config;

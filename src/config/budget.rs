@@ -41,6 +41,15 @@ pub(super) fn of(generation: &Generation) -> Budget {
         udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),
         limits_addresses: performance.max_connections_per_address.is_some() || performance.new_connections.is_some(),
+        rate_keys: generation.rate_limits.iter().map(|limit| limit.entries(generation.routes.len())).sum(),
+        address_rules: lists(generation),
         traces: generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files)),
     })
+}
+
+/// Bytes of the lists of all listeners and routes.
+fn lists(generation: &Generation) -> u64 {
+    let listeners = generation.listeners.iter().map(|listener| &listener.clients);
+    let all = listeners.chain(generation.routes.iter().map(|route| &route.clients));
+    all.flatten().map(|rules| rules.bytes()).sum()
 }

@@ -6,14 +6,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use spooky_uring::StreamAddress;
 
+use crate::admit::{LimitId, RateLimit};
 use crate::http::Method;
 use crate::identity::ServerName;
-use crate::limits::{self, AddressLimits, Budget, Rate};
+use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
 use crate::resilience::{BreakerPolicy, BudgetPolicy, RetryPolicy};
 use crate::route::{self, RouteId};
 
@@ -40,6 +42,8 @@ pub struct Generation {
     pub table: route::Table,
     /// By [`RouteId`].
     pub routes: Vec<Route>,
+    /// By [`LimitId`]; [`Route::rate_limits`] says where they apply.
+    pub rate_limits: Vec<RateLimit>,
     /// How addresses and paths of requests are read.
     pub routing: Routing,
     /// How names of backends are resolved.
@@ -129,6 +133,8 @@ pub struct Listener {
     pub name: Box<str>,
     /// Where it listens: UDP for HTTP/3, TCP for the others.
     pub address: SocketAddr,
+    /// Which addresses may connect; `None`: all.
+    pub clients: Option<Arc<AddressRules>>,
     /// What is spoken there.
     pub protocols: Protocols,
     /// How connections are secured.
@@ -437,6 +443,10 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Bounds in size.
     pub limits: BodyLimits,
+    /// Which clients' requests it takes; `None`: all.
+    pub clients: Option<Arc<AddressRules>>,
+    /// How often they may come: those of [`Generation::rate_limits`] that apply.
+    pub rate_limits: Box<[LimitId]>,
 }
 
 /// Times of one exchange, resolved route > upstream > performance. `None`: off.

@@ -15,6 +15,7 @@ use super::values::{
     BackendAddress, Bytes, DnsServer, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, Named,
     OneOrMany, OrOff, RoutePath, Rows,
 };
+use crate::admit::CountBy;
 use crate::identity::ServerName;
 use crate::route::HostPattern;
 
@@ -33,6 +34,8 @@ schema! {
         upstream: default Named<Upstream> = "{}";
         /// Routes in full form; the short form is `route` of an upstream.
         routes: default Vec<Located<Route>> = "[]";
+        /// How often requests may come, by client, by route or by what they carry: more are answered 429. A request has to be within every limit that applies to its route, and one that is refused counts in none. Counted for the process, whatever worker they reach.
+        rate_limits: default Vec<Located<RateLimit>> = "[]";
         /// How hosts, paths and addresses are read.
         routing: default Routing = "{}";
         /// How names of backends are resolved.
@@ -60,6 +63,8 @@ schema! {
         address: default IpAddr = "0.0.0.0";
         /// Port to listen on; 0 takes a free one.
         port: default u16 = "9889";
+        /// Which addresses may come. The longest prefix decides, in whichever list it stands; who is in neither may come unless something is allowed. A listener leaves others out before a handshake, over TCP by a reset, over QUIC without a word; a route answers them 403.
+        clients: default AddressLists = "{}";
         /// Protocols spoken; a listener with `cleartext` speaks `http/1.1`.
         protocols: default Vec<Located<Protocol>> = "[\"h3\", \"h2\", \"http/1.1\"]";
         /// Serve this listener without TLS, as for port 80; it then has no `tls`. `redirect` sends every request to the same URL at https (308), `serve` routes it.
@@ -263,6 +268,46 @@ schema! {
         timeouts: default Timeouts = "{}";
         /// Limits for this route.
         limits: default RouteLimits = "{}";
+        /// Which clients may come; others are answered 403. The client is the rightmost address that is no trusted proxy's.
+        clients: default AddressLists = "{}";
+    }
+    later []
+
+    /// Which addresses may come.
+    AddressLists of "listener or route" {
+        /// Networks or addresses that may come.
+        allow: optional Vec<Located<IpNet>>;
+        /// File with more of them, one a line; `#` begins a comment. Read at the start.
+        allow_file: optional FilePath;
+        /// Networks or addresses that may not come.
+        deny: optional Vec<Located<IpNet>>;
+        /// File with more of them, one a line; `#` begins a comment. Read at the start.
+        deny_file: optional FilePath;
+    }
+    later []
+
+    /// How often requests may come.
+    RateLimit of "process" {
+        /// Name for clients, logs and metrics, unique over all rate limits.
+        name: required Name;
+        /// What is counted by: requests without such a field, cookie or token count by their client's address.
+        key: default CountBy = "client_ip";
+        /// Requests in every `period`, at most 100000 in a second.
+        requests: required u32, 1..=1_000_000;
+        /// Time for them. Requests come back evenly over it, not all at its end.
+        period: default Duration = "1s", 1_000..=86_400_000;
+        /// Requests that may come at once, after a pause. Left out: as many as in a period.
+        burst: optional u32, 1..=1_000_000;
+        /// Name of a route, or an array of them; they share the count, but where it is by route. Left out: all.
+        routes: optional OneOrMany<Name>;
+        /// Bits of an IPv4 address that are one client.
+        ipv4_prefix: default u16 = "32", 1..=32;
+        /// Bits of an IPv6 address that are one client.
+        ipv6_prefix: default u16 = "64", 1..=128;
+        /// Keys that are remembered at once, in 8 bytes each, rounded up to a power of two. When more come, those that have used least are forgotten.
+        keys: default u32 = "65536", 8..=16_777_216;
+        /// Count and log what would be refused, and refuse nothing.
+        dry_run: default bool = "false";
     }
     later []
 

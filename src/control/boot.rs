@@ -12,6 +12,7 @@ use super::secret;
 use super::sockets::{Addresses, Sockets, Steering};
 use super::upstream_tls::UpstreamContexts;
 use super::workers::{Shared, Workers, random};
+use crate::admit::Rates;
 use crate::config::{self, Generation};
 use crate::h3::tickets::TicketKeys;
 use crate::h3::{EndpointKeys, QlogSettings, versions};
@@ -135,6 +136,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         upstream_tls,
         keys,
         epoch: u16::from_ne_bytes(random()?),
+        rates: Arc::new(Rates::new(&generation.rate_limits, generation.routes.len(), Instant::now())),
         features: start.features,
         access: access_sender,
         qlog: qlog_sender,
@@ -238,6 +240,7 @@ fn scope(generation: &Generation) -> Scope {
                 address: backend.url().into(),
             })
             .collect(),
+        rate_limits: generation.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
     }
 }
 

@@ -6,6 +6,7 @@
 use super::failure::Failure;
 use super::sockets::Share;
 use super::upstream_tls::UpstreamContexts;
+use crate::admit::Rates;
 use crate::config::{CongestionControl, Generation, Listener, RetryMode};
 use crate::h3::{self, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Retry, TlsContexts};
 use crate::http::HeadLimits;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub keys: EndpointKeys,
     /// Tells this process's connection IDs from an earlier one's.
     pub epoch: u16,
+    /// What was used of the rate limits.
+    pub rates: Arc<Rates>,
     /// What the kernel has.
     pub features: Features,
     /// Batches of access records; `None`: no access log.
@@ -200,7 +203,7 @@ impl Start {
                 format!("h3=\":{port}\"; ma={}", told.max_age).into_bytes().into()
             });
             let socket = ring.listen(socket, Owner::Door(place as u16).token());
-            doors.push(Door { listener: at as u16, socket, acceptor, alt_svc });
+            doors.push(Door { listener: at as u16, socket, clients: listener.clients.clone(), acceptor, alt_svc });
         }
         ring.watch(self.orders.doorbell(), Owner::Mailbox.token());
         if let Some(doorbell) = self.lines.doorbell() {
@@ -223,6 +226,7 @@ impl Start {
                 reports: self.report,
                 lines: self.lines,
                 upstream_tls: shared.upstream_tls.for_worker(),
+                rates: Arc::clone(&shared.rates),
                 seed: random()?,
             },
         ))
@@ -286,6 +290,7 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
             RetryMode::Never => Retry::Never,
         },
         address_limits: performance.address_limits(),
+        clients: listener.clients.clone(),
         head: HeadLimits {
             fields: protocol.max_headers_count as usize,
             bytes: protocol.max_headers_bytes as usize,

@@ -17,6 +17,7 @@
 //! The exchange is over once the request is not `Streaming` and the response is `Broken`, or `Complete` with nothing
 //! left in the protocol's queue but a short tail. An end in one direction says nothing of the other.
 
+pub mod admission;
 pub mod deadline;
 pub mod ends;
 pub mod inflight;

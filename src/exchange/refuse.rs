@@ -13,18 +13,23 @@ impl Exchange {
         debug_assert_eq!(self.response, ResponseState::Waiting);
         self.blame(refused.reason);
         let id: [u8; 32] = hex(&self.trail.id);
+        let exceeded = self.trail.exceeded.filter(|_| refused.reason == Reason::RateLimited);
         let answer = Answer {
             reason: refused.reason,
             request_id: &id,
             form: BodyForm::asked_by(&self.head.fields),
             allow: refused.allow.map(str::as_bytes),
-            retry_after: None,
+            retry_after: exceeded.map(|exceeded| exceeded.wait_s),
             proxy_status: ProxyStatus::Error,
             date: turn.date,
         };
         let mut head = ResponseHead::default();
         let mut body = Vec::new();
         answer.write(&mut head, &mut body);
+        if let Some(exceeded) = exceeded {
+            let limit = &self.snapshot.generation.rate_limits[usize::from(exceeded.limit.0)];
+            limit.tell(exceeded, &mut head.fields);
+        }
         self.answer(head, body, downstream, turn)
     }
 

@@ -1,6 +1,7 @@
 //! What is remembered of an exchange for its log line: the decision, the bytes, the times.
 
 use super::{Exchange, Plan};
+use crate::admit::Exceeded;
 use crate::config::BackendId;
 use crate::http::trace::write_hex;
 use crate::http::{Known, Reason, Target, WireVersion};
@@ -34,6 +35,8 @@ pub struct Trail {
     pub status: Option<u16>,
     /// The first thing that went otherwise than asked.
     pub reason: Option<Reason>,
+    /// The rate limit that it was over.
+    pub exceeded: Option<Exceeded>,
     /// The backend of the latest attempt.
     pub backend: Option<BackendId>,
     /// Attempts made.
@@ -61,6 +64,7 @@ impl Trail {
             tls,
             status: None,
             reason: None,
+            exceeded: None,
             backend: None,
             attempts: 0,
             reused: false,
@@ -115,6 +119,7 @@ impl Exchange {
             upstream_protocol: trail.upstream_protocol,
             status: trail.status,
             reason: trail.reason,
+            rate_limit: trail.exceeded.map(|exceeded| exceeded.limit.0),
             route: self.plan.map(|Plan { route, .. }| route.0),
             backend: trail.backend.map(|backend| backend.0),
             attempts: trail.attempts,

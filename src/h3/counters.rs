@@ -36,11 +36,13 @@ pub enum DropReason {
     Internal,
     /// A connection ID of another process: most likely the one before us.
     OtherProcess,
+    /// From an address that may not come.
+    AddressDenied,
 }
 
 impl DropReason {
     /// Every reason, in the order of the variants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Truncated,
         Self::ForeignId,
         Self::Misdirected,
@@ -55,6 +57,7 @@ impl DropReason {
         Self::Draining,
         Self::Internal,
         Self::OtherProcess,
+        Self::AddressDenied,
     ];
 
     /// How many reasons there are.
@@ -77,6 +80,7 @@ impl DropReason {
             Self::Draining => "draining",
             Self::Internal => "internal",
             Self::OtherProcess => "other_process",
+            Self::AddressDenied => "address_denied",
         }
     }
 }

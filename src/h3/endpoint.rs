@@ -143,7 +143,7 @@ impl Endpoint {
 
     /// Takes one datagram, decrypted in place. Never panics, whatever the bytes are.
     pub fn receive(&mut self, datagram: &mut [u8], from: SocketAddr, to: SocketAddr, now: Instant) -> Received {
-        match self.find(datagram, now) {
+        match self.find(datagram, from, now) {
             Found::Slot(slot) => self.deliver(slot, datagram, from, to, now),
             Found::New(first_id) => self.accept(first_id, datagram, from, to, now),
             Found::Answered => Received::Reply { len: self.reply.len() },
@@ -152,12 +152,12 @@ impl Endpoint {
         }
     }
 
-    fn find(&mut self, datagram: &[u8], now: Instant) -> Found {
+    fn find(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Found {
         match Invariant::parse(datagram) {
             None => Found::Nothing(DropReason::Truncated),
             Some(Invariant::Short { dcid }) => match self.find_ours(dcid) {
                 Found::Nothing(DropReason::NoConnection | DropReason::OtherProcess)
-                    if self.reset(dcid, datagram.len(), now) =>
+                    if !self.denies(from) && self.reset(dcid, datagram.len(), now) =>
                 {
                     Found::Answered
                 }
@@ -167,6 +167,9 @@ impl Endpoint {
             Some(Invariant::Long { version, dcid, scid, .. }) if version != VERSION_1 => {
                 if datagram.len() < INITIAL_LEN_MIN {
                     return Found::Nothing(DropReason::VersionTooSmall);
+                }
+                if self.denies(from) {
+                    return Found::Nothing(DropReason::AddressDenied);
                 }
                 packet::negotiate(dcid, scid, self.admission.noise(), &mut self.reply);
                 self.shared.counters.negotiations.add(1);
@@ -241,6 +244,10 @@ impl Endpoint {
         let Some(connection) = &mut slot.connection else {
             return self.drop(DropReason::NoConnection);
         };
+        // Where it is now was judged before. From where it may not come it never proves to be, and so never moves there.
+        if from != connection.client() && self.shared.settings.denies(from) {
+            return self.drop(DropReason::AddressDenied);
+        }
         self.shared.counters.datagrams.add(1);
         connection.tick(now);
         connection.receive(datagram, from, to);
@@ -312,6 +319,9 @@ impl Endpoint {
         to: SocketAddr,
         now: Instant,
     ) -> Received {
+        if self.denies(from) {
+            return self.drop(DropReason::AddressDenied);
+        }
         if !self.accepting {
             return self.drop(DropReason::Draining);
         }
@@ -393,6 +403,10 @@ impl Endpoint {
         let first = First { datagram, dcid, scid, from, now };
         let half_open = self.first_ids.len();
         self.admission.enter(&first, half_open, &mut self.coder, &self.shared.counters, &mut self.reply)
+    }
+
+    fn denies(&self, from: SocketAddr) -> bool {
+        self.shared.settings.denies(from)
     }
 
     fn drop(&self, reason: DropReason) -> Received {

@@ -6,8 +6,10 @@ use super::qlog::QlogSettings;
 use super::tickets::TicketKeys;
 use crate::http::HeadLimits;
 use crate::limits;
-use crate::limits::AddressLimits;
+use crate::limits::{AddressLimits, AddressRules};
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How the sending rate is found.
@@ -103,10 +105,19 @@ pub struct QuicSettings {
     pub retry: Retry,
     /// What one address may open.
     pub address_limits: AddressLimits,
+    /// Which addresses may come; `None`: all.
+    pub clients: Option<Arc<AddressRules>>,
     /// Bounds on request heads and trailers.
     pub head: HeadLimits,
     /// Connections to trace; `None`: none.
     pub qlog: Option<QlogSettings>,
+}
+
+impl QuicSettings {
+    /// Whether packets from there are dropped.
+    pub(super) fn denies(&self, from: SocketAddr) -> bool {
+        self.clients.as_ref().is_some_and(|rules| !rules.admits(from.ip()))
+    }
 }
 
 impl Default for QuicSettings {
@@ -130,6 +141,7 @@ impl Default for QuicSettings {
             half_open: limits::quic::HALF_OPEN,
             retry: Retry::default(),
             address_limits: AddressLimits::default(),
+            clients: None,
             head: HeadLimits::REQUEST,
             qlog: None,
         }

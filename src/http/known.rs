@@ -108,6 +108,7 @@ known! {
         Forwarded = "forwarded": IDENTITY | NO_TRAILER;
         XRealIp = "x-real-ip": IDENTITY | NO_TRAILER;
         SecChUa = "sec-ch-ua": NO_TRAILER;
+        RateLimit = "ratelimit": NO_TRAILER;
     }
     10 {
         UserAgent = "user-agent": NO_TRAILER;
@@ -163,6 +164,7 @@ known! {
         ProxyConnection = "proxy-connection": HOP | NO_TRAILER | CONNECTION;
         WwwAuthenticate = "www-authenticate": NO_TRAILER;
         SecChUaMobile = "sec-ch-ua-mobile": NO_TRAILER;
+        RateLimitPolicy = "ratelimit-policy": NO_TRAILER;
     }
     17 {
         XForwardedProto = "x-forwarded-proto": IDENTITY | NO_TRAILER;
@@ -225,6 +227,11 @@ impl Known {
         lower.copy_from_slice(name);
         lower.make_ascii_lowercase();
         Self::from_lower(lower)
+    }
+
+    /// Whether it is meant for one connection only (RFC 9110 §7.6.1).
+    pub const fn is_hop_by_hop(self) -> bool {
+        self.rules() & HOP != 0
     }
 
     /// The bits of [`rule`] that hold for this name.

@@ -87,6 +87,7 @@ reasons! {
 
     // Policy.
     PathDenied "path_denied" 403 "http_request_denied" Policy answered "The path lies under a denied prefix";
+    AddressDenied "address_denied" 403 "http_request_denied" Policy answered "The route's clients do not have the client's address";
     NoRoute "no_route" 404 "destination_not_found" Policy answered "No route matches the host and the path";
     MethodNotAllowed "method_not_allowed" 405 "http_request_denied" Policy answered "Routes match the path, but none takes the method";
     MethodRefused "method_refused" 405 "http_request_denied" Policy answered "The method is refused everywhere: TRACE, CONNECT, or not in resilience.protocol.allowed_methods";

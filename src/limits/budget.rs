@@ -44,6 +44,10 @@ pub struct Demand {
     pub http2: bool,
     /// Whether connections are limited by address.
     pub limits_addresses: bool,
+    /// Keys that rate limits remember.
+    pub rate_keys: u64,
+    /// Bytes of all lists of clients' networks.
+    pub address_rules: u64,
     /// Traces of connections, in the life of the process.
     pub traces: u64,
 }
@@ -159,6 +163,8 @@ impl Budget {
                 count: if demand.limits_addresses { endpoints.saturating_mul(quic::ADDRESSES as u64) } else { 0 },
                 each: u64::from(quic::ADDRESS_BYTES),
             },
+            Item { what: "keys of rate limits", count: demand.rate_keys, each: RATE_KEY_BYTES },
+            Item { what: "lists of clients' networks", count: demand.address_rules.min(1), each: demand.address_rules },
             Item { what: "log lines being written", count: 2, each: JOURNAL_BYTES as u64 },
             Item {
                 what: "metrics and control connections",
@@ -260,6 +266,8 @@ mod tests {
             udp_send_buffer: 8 * MIB,
             http2: false,
             limits_addresses: false,
+            rate_keys: 0,
+            address_rules: 0,
             traces: 0,
         }
     }
@@ -304,6 +312,12 @@ mod tests {
         assert_eq!(bytes(&Budget::of(&demand()), "addresses"), 0);
         let limited = Budget::of(&Demand { limits_addresses: true, workers: 2, ..demand() });
         assert_eq!(bytes(&limited, "addresses"), 2 * quic::ADDRESSES as u64 * u64::from(quic::ADDRESS_BYTES));
+    }
+
+    #[test]
+    fn rate_limits_and_lists_cost_what_they_hold() {
+        let some = Budget::of(&Demand { rate_keys: 65_536, address_rules: 1_000, ..demand() });
+        assert_eq!((bytes(&some, "keys of rate"), bytes(&some, "lists of")), (512 * KIB, 1_000));
     }
 
     #[test]

@@ -4,20 +4,24 @@
 //! them to the worst case of the process, which `spooky check` prints. A queue or pool anywhere in the program takes its
 //! bound from here; who adds one adds its row to [`Budget::of`]. Knows no configuration: `config` fills the demand.
 
+mod address_rules;
 mod addresses;
 mod budget;
 mod exchange;
 mod h1;
 pub mod h2;
 pub mod quic;
+mod rates;
 mod resolver;
 mod telemetry;
 mod tls;
 
+pub use address_rules::{AddressRules, Contradiction};
 pub use addresses::{AddressKey, AddressLimits, Addresses, Rate, Reached};
 pub use budget::{Budget, Demand, Item, human};
 pub use exchange::*;
 pub use h1::*;
+pub use rates::*;
 pub use resolver::*;
 pub use telemetry::*;
 pub use tls::*;

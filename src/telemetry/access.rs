@@ -52,6 +52,8 @@ pub struct AccessEntry<'a> {
     pub status: Option<u16>,
     /// Why the exchange did not end as meant.
     pub reason: Option<Reason>,
+    /// Index of the rate limit that the request was over; without a reason it was let through.
+    pub rate_limit: Option<u8>,
     /// Route index.
     pub route: Option<u32>,
     /// Backend index, of the last attempt.
@@ -99,6 +101,7 @@ impl Default for AccessEntry<'_> {
             upstream_protocol: None,
             status: None,
             reason: None,
+            rate_limit: None,
             route: None,
             backend: None,
             attempts: 0,
@@ -142,6 +145,7 @@ struct AccessRecord {
     status: Option<u16>,
     attempts: u16,
     reason: Option<Reason>,
+    rate_limit: Option<u8>,
     protocol: Protocol,
     upstream_protocol: Option<Protocol>,
     reused: bool,
@@ -216,6 +220,9 @@ impl AccessRecord {
         };
         if let Some(reason) = self.reason {
             line.string("reason", reason.token().as_bytes());
+        }
+        if let Some(limit) = self.rate_limit.and_then(|at| scope.rate_limits.get(usize::from(at))) {
+            line.string("rate_limit", limit.as_bytes());
         }
         if let Some(route) = route {
             line.string("route", route.route.as_bytes()).string("upstream", route.upstream.as_bytes());
@@ -393,6 +400,7 @@ impl AccessBatcher {
             status: entry.status,
             attempts: entry.attempts,
             reason: entry.reason,
+            rate_limit: entry.rate_limit,
             protocol: entry.protocol,
             upstream_protocol: entry.upstream_protocol,
             reused: entry.reused,
@@ -454,6 +462,7 @@ mod tests {
                 backend: "b".into(),
                 address: "unix:/run/\"app\".sock".into(),
             }],
+            rate_limits: vec!["l".into()],
         })
     }
 
@@ -475,6 +484,7 @@ mod tests {
             upstream_protocol: Some(Protocol::H1),
             status: Some(502),
             reason: Some(Reason::ConnectRefused),
+            rate_limit: Some(0),
             route: Some(0),
             backend: Some(0),
             attempts: 2,
@@ -519,6 +529,7 @@ mod tests {
                 "path": "/a?b=\"c\"",
                 "status": 502,
                 "reason": "connect_refused",
+                "rate_limit": "l",
                 "route": "r",
                 "upstream": "u",
                 "backend": "b",

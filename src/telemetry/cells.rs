@@ -312,6 +312,8 @@ pub struct WorkerCells {
     pub connections_closed: PerProtocol,
     /// Downstream connections open.
     pub connections_active: Gauge,
+    /// Downstream connections over TCP closed at once because their address may not come.
+    pub connections_denied: Counter,
 
     /// Access records that were dropped because the queue to control was full.
     pub access_dropped: Counter,
@@ -338,6 +340,17 @@ pub struct WorkerCells {
 pub struct RouteCells {
     /// Exchanges that ended, by class of the final status.
     pub finished: Classes,
+}
+
+/// What one worker counts for one rate limit.
+#[derive(Debug, Default)]
+pub struct RateCells {
+    /// Requests refused.
+    pub refused: Counter,
+    /// Requests that would have been refused but for the dry run.
+    pub would_refuse: Counter,
+    /// Keys forgotten for others.
+    pub evicted: Counter,
 }
 
 /// What one worker counts for one backend.
@@ -382,7 +395,7 @@ pub struct BackendCells {
     pub response_duration: Latency,
 }
 
-/// One worker's cells for the routes and backends of one generation.
+/// One worker's cells for the routes, backends and rate limits of one generation.
 #[derive(Debug, Default)]
 pub struct ScopeCells {
     /// The names the indexes stand for.
@@ -391,6 +404,8 @@ pub struct ScopeCells {
     pub routes: Box<[RouteCells]>,
     /// By backend index.
     pub backends: Box<[BackendCells]>,
+    /// By index of the rate limit.
+    pub rate_limits: Box<[RateCells]>,
 }
 
 impl ScopeCells {
@@ -399,6 +414,7 @@ impl ScopeCells {
         Self {
             routes: scope.routes.iter().map(|_| RouteCells::default()).collect(),
             backends: scope.backends.iter().map(|_| BackendCells::default()).collect(),
+            rate_limits: scope.rate_limits.iter().map(|_| RateCells::default()).collect(),
             scope,
         }
     }
@@ -415,6 +431,12 @@ impl WorkerCells {
     #[inline]
     pub fn route(&self, route: usize) -> &RouteCells {
         &self.scope.routes[route]
+    }
+
+    /// The cells of a rate limit.
+    #[inline]
+    pub fn rate_limit(&self, limit: usize) -> &RateCells {
+        &self.scope.rate_limits[limit]
     }
 
     /// The cells of a backend.

@@ -70,6 +70,8 @@ kinds! {
         Internal = "internal",
         /// A connection ID of another process.
         OtherProcess = "other_process",
+        /// From an address that the listener's clients do not have.
+        AddressDenied = "address_denied",
     }
 }
 

@@ -24,7 +24,7 @@ pub mod text;
 pub mod udp;
 
 pub use access::{AccessBatch, AccessBatcher, AccessEntry, AccessSender, TlsEntry};
-pub use cells::{BackendCells, Counter, ExchangeEnd, Gauge, RouteCells, WorkerCells};
+pub use cells::{BackendCells, Counter, ExchangeEnd, Gauge, RateCells, RouteCells, WorkerCells};
 pub use clock::WallClock;
 pub use quic::{QuicEnd, QuicMeasures, QuicPath};
 pub use scope::{BackendName, RouteName, Scope};

@@ -186,6 +186,7 @@ mod tests {
                 backend: "one".into(),
                 address: "http://127.0.0.1:8080".into(),
             }],
+            rate_limits: vec!["per-client".into()],
         });
         let worker = |number| {
             let cells = Arc::new(WorkerCells::new(Arc::clone(&scope)));
@@ -198,6 +199,7 @@ mod tests {
             cells.quic.send_batches.count(10);
             cells.exchange_duration.record(Duration::from_micros(500));
             cells.quic.packet_size.count(1452);
+            cells.scope.rate_limits[0].refused.add(3);
             cells.quic.alerts_received.count(TlsAlert::UnknownCa);
             WorkerSource::new(number, cells)
         };
@@ -272,6 +274,8 @@ mod tests {
         assert_eq!(get("spooky_quic_packet_size_bytes_bucket{le=\"1452\"}"), 2.0);
         assert_eq!(get("spooky_quic_packet_size_bytes_sum"), 2904.0);
         assert_eq!(get("spooky_tls_alerts_total{worker=\"0\",side=\"remote\",alert=\"unknown_ca\"}"), 1.0);
+        assert_eq!(get("spooky_rate_limit_refusals_total{limit=\"per-client\"}"), 6.0);
+        assert_eq!(get("spooky_rate_limit_dry_run_refusals_total{limit=\"per-client\"}"), 0.0);
         assert!(!page.contains("side=\"local\",alert="), "alerts that did not occur are left out");
         assert_eq!(get("spooky_udp_kernel_drops_total{listener=\"public\",worker=\"1\"}"), 0.0);
         assert_eq!(get("spooky_udp_receive_queue_bytes{listener=\"public\",worker=\"1\"}"), 0.0);

@@ -31,4 +31,6 @@ pub struct Scope {
     pub routes: Vec<RouteName>,
     /// By backend index.
     pub backends: Vec<BackendName>,
+    /// Names of rate limits, by index.
+    pub rate_limits: Vec<Box<str>>,
 }

@@ -3,7 +3,7 @@
 //! Counts that a worker makes carry its number; counts per route and backend are summed over workers, so that the
 //! number of series does not multiply.
 
-use super::cells::{BackendCells, NamedCells, RouteCells, Statuses, WorkerCells};
+use super::cells::{BackendCells, NamedCells, RateCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
     AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood,
     Protocol, QueueFull, ResolverFailure, Side, StatusClass, TlsAlert, UpstreamClose,
@@ -19,6 +19,7 @@ use std::time::Duration;
 const WORKER: &[&str] = &["worker"];
 const SOCKET: &[&str] = &["listener", "worker"];
 const ROUTE: &[&str] = &["route", "upstream", "class"];
+const RATE_LIMIT: &[&str] = &["limit"];
 const BACKEND: &[&str] = &["upstream", "backend"];
 
 macro_rules! metrics {
@@ -121,6 +122,9 @@ metrics! {
     Gauge "spooky_connections_active" WORKER,
         "Client connections open.",
         |s, out| workers(s, out, |c| c.connections_active.get());
+    Counter "spooky_tcp_connections_denied_total" WORKER,
+        "Connections over TCP closed at once because their address is not in the listener's clients; over QUIC they are datagrams dropped as address_denied.",
+        |s, out| workers(s, out, |c| c.connections_denied.get());
 
     // QUIC.
     Counter "spooky_handshakes_total" &["worker", "transport", "kind"],
@@ -263,6 +267,17 @@ metrics! {
     Counter "spooky_route_requests_total" ROUTE,
         "Requests ended, by route and class of the final status.",
         routes;
+
+    // Rate limits.
+    Counter "spooky_rate_limit_refusals_total" RATE_LIMIT,
+        "Requests refused because they were over a rate limit.",
+        |s, out| rate_limits(s, out, |r| r.refused.get());
+    Counter "spooky_rate_limit_dry_run_refusals_total" RATE_LIMIT,
+        "Requests over a rate limit in a dry run, which were let through.",
+        |s, out| rate_limits(s, out, |r| r.would_refuse.get());
+    Counter "spooky_rate_limit_evictions_total" RATE_LIMIT,
+        "Keys of a rate limit that were forgotten for others before their allowance was whole again: its table is too small.",
+        |s, out| rate_limits(s, out, |r| r.evicted.get());
 
     // Backends.
     Counter "spooky_backend_attempts_total" BACKEND,
@@ -549,6 +564,16 @@ fn routes(s: &Sources, out: &mut Samples<'_>) {
             let count = cells.map(|c: &RouteCells| c.finished.get(*class)).sum();
             out.number(&[&name.route, &name.upstream, class.word()], count);
         }
+    }
+}
+
+fn rate_limits(s: &Sources, out: &mut Samples<'_>, value: impl Fn(&RateCells) -> u64) {
+    let Some(first) = s.workers.first() else {
+        return;
+    };
+    for (at, name) in first.cells.scope.scope.rate_limits.iter().enumerate() {
+        let cells = s.workers.iter().filter_map(|worker| worker.cells.scope.rate_limits.get(at));
+        out.number(&[name], cells.map(&value).sum());
     }
 }
 

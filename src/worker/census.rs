@@ -85,6 +85,7 @@ mod tests {
     //! The books, broken one by one: whoever checks them has to say so.
 
     use super::*;
+    use crate::admit::Rates;
     use crate::config::{self, UpstreamId};
     use crate::h1;
     use crate::telemetry::{AccessSender, Scope, WorkerCells};
@@ -96,7 +97,7 @@ mod tests {
     use spooky_uring::simulation::{Plan, SimulatedHost};
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     const BACKEND: BackendId = BackendId(0);
 
@@ -104,12 +105,13 @@ mod tests {
         let text = "version = 1\n[listen]\nport = 443\n[upstream.one]\nroute = { path_prefix = \"/\" }\n\
                     backends = [ { id = \"b\", address = \"http://10.0.0.1:80\" } ]\n";
         let (generation, _) = config::from_str("census.toml", text).unwrap();
-        let scope = Scope { generation: 1, routes: Vec::new(), backends: Vec::new() };
+        let scope = Scope { generation: 1, ..Scope::default() };
         let setup = Setup {
             generation: Arc::new(generation),
             listeners: Vec::new(),
             doors: Vec::new(),
             upstream_tls: vec![None],
+            rates: Arc::new(Rates::new(&[], 1, Instant::now())),
             cells: Arc::new(WorkerCells::new(Arc::new(scope))),
             access: AccessSender::off(),
             qlog: None,

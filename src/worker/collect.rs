@@ -167,6 +167,11 @@ impl<I: Io> Worker<I> {
             self.io.abort(stream);
             return;
         };
+        if self.clients.doors[usize::from(at)].clients.as_ref().is_some_and(|rules| !rules.admits(peer.ip())) {
+            self.cells.connections_denied.add(1);
+            self.io.abort(stream);
+            return;
+        }
         if !self.clients.tcp.takes(peer, self.now) {
             self.cells.tls.failures.count(HandshakeFailure::Refused);
             self.io.abort(stream);

@@ -3,11 +3,12 @@
 use super::clients::tcp::Told;
 use super::upstream::running_is_open;
 use super::{Downkey, Running, Worker};
-use crate::config::ClientCertHeader;
+use crate::admit::{Exceeded, Noted};
+use crate::config::{ClientCertHeader, Generation};
 use crate::exchange::inflight::Permits;
 use crate::exchange::plan::{Refused, plan};
 use crate::exchange::stamp::Sender;
-use crate::exchange::{Abort, Exchange, Trail, Turn, stamp};
+use crate::exchange::{Abort, Exchange, Plan, Trail, Turn, admission, stamp};
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, NO_OWNER, Reason, Refusal, RequestHead, StreamRef};
@@ -69,7 +70,7 @@ impl<I: Io> Worker<I> {
         let id = self.ids.next_id();
         let snapshot = Rc::clone(&self.snapshot);
         let generation = &*snapshot.generation;
-        let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
+        let (mut permits, mut onward, mut exceeded) = (Permits::default(), Onward::Forward, None);
         if let Some(port) = self.clients.redirects(key, generation) {
             let trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
             let slot = self.add(key, stream, Exchange::new(head, end, snapshot, trail, self.now));
@@ -84,7 +85,7 @@ impl<I: Io> Worker<I> {
             false => Err(Reason::Misdirected.into()),
         };
         let (planned, refused) = match decided {
-            Ok(plan) => match self.inflight.admit(generation, plan.upstream) {
+            Ok(plan) => match self.admit(generation, plan, &head, (&peer, trusted), &mut exceeded) {
                 Ok(taken) => {
                     permits = taken;
                     let asked = generation.upstream(plan.upstream).client_cert_header != ClientCertHeader::Off;
@@ -97,7 +98,8 @@ impl<I: Io> Worker<I> {
             },
             Err(refused) => (None, Some(refused)),
         };
-        let trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
+        let mut trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
+        trail.exceeded = exceeded;
         let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
         exchange.plan = planned;
         exchange.permits = permits;
@@ -115,6 +117,31 @@ impl<I: Io> Worker<I> {
                 }
                 self.attempt(slot);
             }
+        }
+    }
+
+    /// Whether a request with a route may go on: its client may come, comes within its rates, and there is room.
+    fn admit(
+        &mut self,
+        generation: &Generation,
+        plan: Plan,
+        head: &RequestHead,
+        client: (&Peer, bool),
+        exceeded: &mut Option<Exceeded>,
+    ) -> Result<Permits, Reason> {
+        let cells = &self.cells;
+        let admission = admission::admit(generation, &self.rates, plan, head, client, self.now, |limit, what| {
+            let cells = cells.rate_limit(usize::from(limit.0));
+            match what {
+                Noted::Refused => cells.refused.add(1),
+                Noted::WouldRefuse => cells.would_refuse.add(1),
+                Noted::Evicted => cells.evicted.add(1),
+            }
+        });
+        *exceeded = admission.exceeded;
+        match admission.refused {
+            Some(reason) => Err(reason),
+            None => self.inflight.admit(generation, plan.upstream),
         }
     }
 

@@ -32,6 +32,7 @@ pub use census::Census;
 pub use drain::{Command, Report};
 pub use endpoints::{Endpoints, Resolved};
 
+use crate::admit::Rates;
 use crate::balance::RoundRobin;
 use crate::config::Generation;
 use crate::exchange::inflight::Inflight;
@@ -77,6 +78,8 @@ pub struct Setup {
     pub lines: forward::Lines,
     /// What connections to backends over TLS are made with, by upstream; `None`: it has no such backend.
     pub upstream_tls: Vec<Option<ClientContext>>,
+    /// What was used of the rate limits, shared by all workers.
+    pub rates: Arc<Rates>,
     /// Seeds request identifiers; unpredictable in production, fixed in simulation.
     pub seed: [u8; 16],
 }
@@ -103,6 +106,8 @@ pub struct Worker<I: Io> {
     balancers: Vec<RoundRobin>,
     inflight: Inflight,
     resilience: resilience::Resilience,
+    /// What was used of the rate limits, of all workers.
+    rates: Arc<Rates>,
     wheel: Wheel<timers::Timer>,
     /// Client connections with news, each once (`Client::marked`).
     touched: VecDeque<Downkey>,
@@ -160,6 +165,7 @@ impl<I: Io> Worker<I> {
             places: endpoints::Places::new(generation),
             inflight: Inflight::new(generation),
             resilience: resilience::Resilience::new(generation, now),
+            rates: setup.rates,
             balancers,
             wheel: Wheel::new(now, timers::capacity(generation)),
             touched: VecDeque::new(),

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from support import curl
 from support.authority import Authority
 from support.h1 import Client as H1
 from support.h1 import trusting
@@ -23,6 +24,27 @@ PERFORMANCE = {
     "backend_body_idle_timeout": "5s",
     "client_body_idle_timeout": "500ms",
 }
+
+
+POLICY = """
+[resilience]
+protocol = { denied_path_prefixes = ["/denied"] }
+[[routes]]
+name = "scarce"
+match = { path_prefix = "/scarce" }
+action = { upstream = "main" }
+[[routes]]
+name = "elsewhere"
+match = { path_prefix = "/elsewhere" }
+action = { upstream = "main" }
+clients = { allow = ["203.0.113.0/24"] }
+[[rate_limits]]
+name = "a-day"
+key = "route"
+requests = 1
+period = "24h"
+routes = "scarce"
+"""
 
 
 class Refusing:
@@ -55,8 +77,10 @@ class Refusing:
             PERFORMANCE,
             cleartext="serve",
             tls={"certificates": [{**guarded, "client_auth": policy}]},
-            extra='[resilience]\nprotocol = { denied_path_prefixes = ["/denied"] }',
+            extra=POLICY,
         )
+        # The only one that this route takes for a day.
+        assert curl.fetch(self.proxy, "/scarce/x").status == 200
         self.origins, self.child = origins, self.proxy.child
 
     def counted(self, reason):
@@ -82,6 +106,7 @@ REFUSED = {
     "target": (400, "http_request_error", asking(path="/main/%zz")),
     "target_form": (400, "http_request_error", asking(path="*")),
     "path_denied": (403, "http_request_denied", asking(path="/%64enied/x")),
+    "address_denied": (403, "http_request_denied", asking(path="/elsewhere/x")),
     "no_route": (404, "destination_not_found", asking(path="/nowhere")),
     "method_not_allowed": (405, "http_request_denied", asking(path="/posts/x")),
     "method_refused": (405, "http_request_denied", asking(method="TRACE")),
@@ -90,6 +115,7 @@ REFUSED = {
     "target_too_long": (414, "http_request_denied", asking(path="/main/" + "a" * 17_000)),
     "expectation": (417, "http_request_denied", asking(fields=[("expect", "something")])),
     "misdirected": (421, "http_request_denied", asking(authority="guarded.origin.test")),
+    "rate_limited": (429, "http_request_denied", asking(path="/scarce/x")),
     "head_too_large": (431, "http_request_denied", asking(fields=[("x-long", "a" * 17_000)])),
     "too_many_fields": (431, "http_request_denied", asking(fields=[(f"x-{number}", "1") for number in range(150)])),
     "limit_upstream": (503, "connection_limit_reached", asking(path="/busy/x")),

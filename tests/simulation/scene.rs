@@ -3,6 +3,7 @@
 use crate::client::{Client, Request};
 use crate::identity::identity;
 use crate::origin::{Door, Log, Reaction, Scripted, Seen};
+use spooky::admit::Rates;
 use spooky::config::{self, Generation};
 use spooky::h3;
 use spooky::telemetry::{AccessSender, BackendName, RouteName, Scope, WorkerCells};
@@ -17,7 +18,7 @@ use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the proxy listens.
 pub const PROXY: &str = "192.0.2.1:443";
@@ -117,6 +118,7 @@ impl Scene {
         let cells = Arc::new(WorkerCells::new(Arc::new(scope(&generation))));
         let setup = Setup {
             upstream_tls: vec![None; generation.upstreams.len()],
+            rates: Arc::new(Rates::new(&generation.rate_limits, generation.routes.len(), Instant::now())),
             generation,
             listeners: vec![(endpoint, socket)],
             doors: Vec::new(),
@@ -328,5 +330,6 @@ fn scope(generation: &Generation) -> Scope {
                 address: backend.authority.clone(),
             })
             .collect(),
+        rate_limits: generation.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
     }
 }

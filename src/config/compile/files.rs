@@ -9,13 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Compiler;
+use super::admission::{not_a_network, parse_networks};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::include::plain;
 use crate::config::schema::Located;
 use crate::config::source::Place;
 use crate::config::values::FilePath;
 use crate::identity::{Authorities, AuthoritiesError, Identity, IdentityError, ServerName, Trust, TrustError};
+use crate::limits;
 use crate::tls::{self, Verify};
+use ipnet::IpNet;
 
 /// A certificate chain and its key, and whether they are for `name`.
 pub(super) fn check_identity(
@@ -167,6 +170,33 @@ fn check_found(compiler: &mut Compiler<'_>, found: Result<Authorities, Authoriti
             compiler.report(Diagnostic::error(error.to_string()).at(place, label).denied(denied));
         }
     }
+}
+
+/// The networks of a file, one a line; `#` begins a comment.
+pub(super) fn networks(compiler: &mut Compiler<'_>, path: &Located<FilePath>) -> Vec<IpNet> {
+    let mut text = String::new();
+    let read =
+        File::open(&path.value.0).and_then(|file| file.take(limits::LIST_FILE_BYTES + 1).read_to_string(&mut text));
+    match read {
+        Ok(_) if text.len() as u64 > limits::LIST_FILE_BYTES => {
+            let most = limits::human(limits::LIST_FILE_BYTES);
+            compiler.report(Diagnostic::error(format!("this file has more than {most}")).at(path.place, ""));
+            return Vec::new();
+        }
+        Ok(_) => {}
+        Err(error) => {
+            unreadable(compiler, &path.value.0, path.place, &error);
+            return Vec::new();
+        }
+    }
+    parse_networks(&text).unwrap_or_else(|line| {
+        compiler.report(
+            Diagnostic::error(not_a_network(&path.value.0, line))
+                .at(path.place, "")
+                .help("write one network like 10.0.0.0/8, or one address, on a line; `#` begins a comment"),
+        );
+        Vec::new()
+    })
 }
 
 /// The text of a file, at most 1 MiB: no certificate chain comes near that.

@@ -4,6 +4,7 @@
 //! Owns every check that looks at more than one key. A part that is wrong is reported and left out, so that the rest is
 //! still checked; the result only counts when nothing was reported. One file for each part; `files` looks at the disk.
 
+mod admission;
 mod files;
 mod listeners;
 mod resilience;
@@ -31,7 +32,9 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
     let mut compiler = Compiler { root, start, whole, options, findings };
     let listeners = listeners::compile(&mut compiler);
     let upstreams = upstreams::compile(&mut compiler);
-    let (table, routes) = routes::compile(&mut compiler, &upstreams);
+    let (table, mut routes) = routes::compile(&mut compiler, &upstreams);
+    admission::of_routes(&mut compiler, &mut routes);
+    let rate_limits = admission::rate_limits(&mut compiler, &mut routes);
     let (observability, log) = service::compile(&mut compiler);
     timeouts::check_performance(&mut compiler);
     let resolver = resolver::compile(&mut compiler);
@@ -42,6 +45,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
         backends: upstreams.backends,
         table,
         routes,
+        rate_limits,
         routing: routing(&root.routing.value),
         resolver,
         performance: performance(&mut compiler),

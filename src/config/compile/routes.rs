@@ -123,6 +123,9 @@ fn route(
         upstream: id,
         timeouts: timeouts::resolve(full.map(|full| &full.timeouts.value), &keys.timeouts.value, performance),
         limits: timeouts::resolve_limits(full.map(|full| &full.limits.value), &keys.limits.value, performance),
+        // What every route has is filled in by `admission`.
+        clients: None,
+        rate_limits: Box::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Stories between a quiche client and an endpoint, without sockets.
 
 mod bad_input;
+mod denied;
 mod exchanges;
 mod floods;
 mod identities;

@@ -18,12 +18,13 @@ use crate::h3;
 use crate::http::peer::Peer;
 use crate::http::{HeadLimits, PoolShare};
 use crate::identity::{Handshake, ShownCertificate};
-use crate::limits;
+use crate::limits::{self, AddressRules};
 use crate::telemetry::kinds::Protocol;
 use crate::tls;
 use spooky_uring::{ListenerId, TimerKey, UdpId};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 use tcp::Told;
 
@@ -61,6 +62,8 @@ pub struct Door {
     pub listener: u16,
     /// Its socket.
     pub socket: ListenerId,
+    /// Which addresses may connect; `None`: all.
+    pub clients: Option<Arc<AddressRules>>,
     /// What connections begin with; `None`: without TLS.
     pub acceptor: Option<Rc<tls::Acceptor>>,
     /// The value of Alt-Svc in its responses.

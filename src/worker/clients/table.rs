@@ -262,7 +262,8 @@ mod tests {
         let sites = Sites::single(Site::new(Arc::new(identity), ClientAuth::Off));
         let tickets = TicketKeys::derive(b"a secret", || 0);
         let contexts = ServerContexts::new(&sites, &ServerSettings::default(), &tickets).unwrap();
-        Door { listener: 0, socket: ListenerId(0), acceptor: Some(Acceptor::new(&Arc::new(contexts))), alt_svc: None }
+        let acceptor = Some(Acceptor::new(&Arc::new(contexts)));
+        Door { listener: 0, socket: ListenerId(0), clients: None, acceptor, alt_svc: None }
     }
 
     /// A table with so many connections, in their order, none of which has said anything.

@@ -239,12 +239,12 @@ class Client(Asks):
     def transmit(self):
         self.protocol.transmit()
 
-    async def move(self, port=0, new_id=False):
-        """Goes on from another local port: as behind a NAT that forgot us, or on purpose with a connection ID of its own."""
+    async def move(self, port=0, new_id=False, address="::"):
+        """Goes on from another local port or address: as behind a NAT that forgot us, or on purpose with a connection ID of its own."""
         moved = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         moved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         moved.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        moved.bind(("::", port))
+        moved.bind((address, port))
         before = self.protocol._transport
         # The protocol takes the new transport as its own.
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self.protocol, sock=moved)

@@ -59,10 +59,11 @@ def negotiated(packet):
 
 
 class Sender:
-    """A bare UDP socket towards the proxy."""
+    """A bare UDP socket towards the proxy, from an address of this machine."""
 
-    def __init__(self, address):
+    def __init__(self, address, source="127.0.0.1"):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((source, 0))
         self.socket.connect(address)
 
     def __enter__(self):
