@@ -134,6 +134,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         tcp_contexts,
         upstream_tls,
         keys,
+        hash: secret.request_hash(),
         epoch: u16::from_ne_bytes(random()?),
         features: start.features,
         access: access_sender,

@@ -6,6 +6,7 @@
 use super::failure::Failure;
 use super::sockets::Share;
 use super::upstream_tls::UpstreamContexts;
+use crate::balance::KeyedHash;
 use crate::config::{CongestionControl, Generation, Listener, RetryMode};
 use crate::h3::{self, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Retry, TlsContexts};
 use crate::http::HeadLimits;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub upstream_tls: UpstreamContexts,
     /// Keys of connection IDs, tokens and resets.
     pub keys: EndpointKeys,
+    /// Hashes what requests are kept together by.
+    pub hash: KeyedHash,
     /// Tells this process's connection IDs from an earlier one's.
     pub epoch: u16,
     /// What the kernel has.
@@ -223,6 +226,7 @@ impl Start {
                 reports: self.report,
                 lines: self.lines,
                 upstream_tls: shared.upstream_tls.for_worker(),
+                hash: shared.hash.clone(),
                 seed: random()?,
             },
         ))

@@ -17,6 +17,7 @@
 //! The exchange is over once the request is not `Streaming` and the response is `Broken`, or `Complete` with nothing
 //! left in the protocol's queue but a short tail. An end in one direction says nothing of the other.
 
+pub mod affinity;
 pub mod deadline;
 pub mod ends;
 pub mod inflight;
@@ -31,6 +32,7 @@ pub use ends::{Abort, Downstream, Upstream};
 pub use plan::{Plan, Snapshot};
 pub use trail::Trail;
 
+use crate::balance::Outcome;
 use crate::config::BackendId;
 use crate::http::date;
 use crate::http::{Reason, RequestHead, ResponseHead};
@@ -99,6 +101,8 @@ pub struct Exchange {
     pub head: Box<RequestHead>,
     /// What was decided for it; `None` while (or because) it was refused before a route was found.
     pub plan: Option<Plan>,
+    /// The hash of what it is kept together with; `None`: nothing.
+    pub affinity: Option<u64>,
     /// The generation that admitted it.
     pub snapshot: Rc<Snapshot>,
     /// The running attempt's place.
@@ -116,6 +120,8 @@ pub struct Exchange {
     /// Backends that were tried and failed.
     /// Invariant: at most `limits::ATTEMPTS_MAX` entries.
     tried: Vec<BackendId>,
+    /// How an attempt went, until the balancer was told.
+    pub outcome: Option<(BackendId, Outcome)>,
     /// Why the attempt before this one failed.
     pub failure: Option<Reason>,
     /// Body bytes allowed to the client and not yet received.
@@ -154,6 +160,7 @@ impl Exchange {
         Self {
             head,
             plan: None,
+            affinity: None,
             snapshot,
             upstream: None,
             needs_fresh: false,
@@ -162,6 +169,7 @@ impl Exchange {
             trail,
             attempt: Attempt::Connecting,
             tried: Vec::new(),
+            outcome: None,
             failure: None,
             request_credit: 0,
             response_credit: 0,

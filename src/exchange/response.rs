@@ -2,7 +2,8 @@
 
 use super::request::is_endless;
 use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
-use crate::http::{Event, Known, Protocol, Reason, ResponseHead, forward};
+use crate::balance::Outcome;
+use crate::http::{Event, Known, Protocol, Reason, ResponseHead, Side, forward};
 use std::time::Instant;
 
 impl Exchange {
@@ -35,6 +36,7 @@ impl Exchange {
                 self.open_tunnel(head, end, downstream, turn)
             }
             Event::Head { mut head, end } => {
+                self.note_answer(head.status, now);
                 self.trail.note_head(head.status, now);
                 self.note_response(now);
                 self.note_taken(now);
@@ -108,6 +110,7 @@ impl Exchange {
 
     /// The attempt failed: another one, an answer of our own, or a broken stream, whatever is still possible.
     pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        self.note_failure(reason, turn.now);
         match self.response {
             ResponseState::Waiting if self.may_retry() => {
                 match self.attempt {
@@ -137,6 +140,34 @@ impl Exchange {
         }
     }
 
+    /// The final head came: it tells the balancer how soon, unless it says that the backend cannot serve. While the client
+    /// still sends, the time is the client's, not the backend's.
+    fn note_answer(&mut self, status: u16, now: Instant) {
+        let waited = self.waited(now);
+        let outcome = match status {
+            502..=504 => Outcome::Failed(waited),
+            _ if self.request == RequestState::Streaming && !self.asks_tunnel() => return,
+            _ => Outcome::Answered(waited),
+        };
+        self.outcome = self.trail.backend.map(|backend| (backend, outcome));
+    }
+
+    /// The attempt failed: it tells the balancer so if that was the backend's doing.
+    fn note_failure(&mut self, reason: Reason, now: Instant) {
+        let late = matches!(reason, Reason::ResponseTimeout | Reason::UpstreamSendTimeout);
+        let ours = matches!(reason, Reason::UpstreamBodyTooLarge | Reason::UpstreamNoTunnel);
+        // A connection that an origin has had enough of says nothing of the next one.
+        let stale = matches!(self.attempt, Attempt::Rejected | Attempt::Sent { reused: true });
+        let told = match self.response {
+            ResponseState::Waiting => !stale || late,
+            ResponseState::Streaming => !self.tunnel,
+            ResponseState::Complete | ResponseState::Broken => false,
+        };
+        if told && reason.side() == Side::Upstream && !ours {
+            self.outcome = self.trail.backend.map(|backend| (backend, Outcome::Failed(self.waited(now))));
+        }
+    }
+
     /// The origin agreed: from now on bytes go both ways, and mean nothing to us.
     fn open_tunnel(
         &mut self,
@@ -145,6 +176,7 @@ impl Exchange {
         downstream: &mut Downstream<'_>,
         turn: &mut Turn<'_>,
     ) -> Step {
+        self.note_answer(head.status, turn.now);
         self.tunnel = true;
         self.note_request(turn.now);
         self.note_response(turn.now);

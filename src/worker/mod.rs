@@ -6,6 +6,7 @@
 //! connection send; one system call of the next wait submits it all. [`timers`] is the one place that arms the wheel,
 //! [`drain`] the one that ends things, [`forward`] the one that speaks to other workers.
 
+mod balancers;
 pub mod census;
 mod clients;
 pub mod collect;
@@ -31,7 +32,7 @@ pub use census::Census;
 pub use drain::{Command, Report};
 pub use endpoints::{Endpoints, Resolved};
 
-use crate::balance::RoundRobin;
+use crate::balance::KeyedHash;
 use crate::config::Generation;
 use crate::exchange::inflight::Inflight;
 use crate::exchange::{Exchange, Snapshot};
@@ -42,6 +43,7 @@ use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
 use crate::tls;
 use crate::tls::ClientContext;
+use balancers::Balancers;
 pub use clients::Door;
 use clients::{Clients, Downkey};
 use origins::Origins;
@@ -76,6 +78,8 @@ pub struct Setup {
     pub lines: forward::Lines,
     /// What connections to backends over TLS are made with, by upstream; `None`: it has no such backend.
     pub upstream_tls: Vec<Option<ClientContext>>,
+    /// Hashes what clients choose and are kept together by: the same on all workers.
+    pub hash: KeyedHash,
     /// Seeds request identifiers; unpredictable in production, fixed in simulation.
     pub seed: [u8; 16],
 }
@@ -99,7 +103,7 @@ pub struct Worker<I: Io> {
     exchanges: Slab<Running>,
     origins: Origins,
     places: endpoints::Places,
-    balancers: Vec<RoundRobin>,
+    balancers: Balancers,
     inflight: Inflight,
     wheel: Wheel<timers::Timer>,
     /// Client connections with news, each once (`Client::marked`).
@@ -142,12 +146,6 @@ impl<I: Io> Worker<I> {
     /// A worker on `io`, whose sockets are already receiving with [`token::Owner::Listener`] tokens.
     pub fn new(io: I, setup: Setup) -> Self {
         let generation = &setup.generation;
-        let balancers = (0..generation.upstreams.len())
-            .map(|upstream| {
-                let id = crate::config::UpstreamId(upstream as u32);
-                RoundRobin::new(generation.backends_of(id).iter().map(|backend| backend.weight))
-            })
-            .collect();
         let now = io.now();
         let pool = PoolShare::unbounded();
         Self {
@@ -157,7 +155,7 @@ impl<I: Io> Worker<I> {
             origins: Origins::new(generation),
             places: endpoints::Places::new(generation),
             inflight: Inflight::new(generation),
-            balancers,
+            balancers: Balancers::new(generation, setup.hash, setup.seed.first_chunk().copied().unwrap_or_default()),
             wheel: Wheel::new(now, timers::capacity(generation)),
             touched: VecDeque::new(),
             ready: VecDeque::new(),

@@ -36,6 +36,7 @@ impl<I: Io> Worker<I> {
 
     /// Does what a step says, then sees whether the exchange is over.
     pub(super) fn apply(&mut self, slot: u32, step: Step) {
+        self.note_outcome(slot);
         match step {
             Step::Continue => {}
             Step::Retry => {
