@@ -73,7 +73,7 @@ impl Random {
     /// By weight over all; with weights of nothing but 0 it is anybody.
     #[inline]
     fn lot(&self, draw: u64) -> Option<usize> {
-        let at = (draw >> 32) * self.columns.len() as u64 >> 32;
+        let at = ((draw >> 32) * self.columns.len() as u64) >> 32;
         let column = self.columns.get(at as usize)?;
         Some(if (draw as u32) < column.keep { at as usize } else { column.other as usize })
     }
@@ -114,7 +114,7 @@ impl Chance {
     /// Below `bound`, with a bias of `bound`/2^64 at most.
     #[inline]
     pub(super) fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
 

@@ -16,7 +16,7 @@ pub const SLOTS: usize = 1 << SLOT_BITS;
 const SLOT_BITS: u32 = 16;
 
 /// Backends that a table holds: beyond that a backend has fewer than sixteen slots, and its share is chance more than
-/// weight. It bounds the time that making a table takes, too: a third of a second or so.
+/// weight. It bounds the time that making a table takes, too: a second or two.
 pub const NODES_MAX: usize = SLOTS / 16;
 const _: () = assert!(NODES_MAX <= u16::MAX as usize);
 

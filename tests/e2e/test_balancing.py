@@ -139,7 +139,8 @@ async def test_latency_aware_leaves_a_dead_backend_alone(balanced, down):
     assert after - before <= 6
 
 
-async def test_latency_aware_prefers_the_fast_backend(start, h3, origins):
+@pytest.mark.parametrize(("status", "seconds"), [(200, 0.2), (503, 0)], ids=["slow", "refusing"])
+async def test_latency_aware_prefers_the_backend_that_serves_soon(start, h3, origins, status, seconds):
     served = 0
 
     async def serve(reader, writer):
@@ -147,21 +148,22 @@ async def test_latency_aware_prefers_the_fast_backend(start, h3, origins):
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while await reader.readuntil(b"\r\n\r\n"):
                 served += 1
-                await asyncio.sleep(0.2)
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-origin: slow\r\n\r\n")
+                await asyncio.sleep(seconds)
+                writer.write(b"HTTP/1.1 %d Whatever\r\ncontent-length: 0\r\nx-origin: poor\r\n\r\n" % status)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        slow = {"id": "slow", "address": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "weight": 700}
+        poor = {"id": "poor", "address": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "weight": 700}
         fast = {"id": "fast", "address": origins.address("one"), "weight": 100}
         balancing = {"type": "latency-aware"}
-        # In a thread: starting waits, and the slow origin is on this loop.
-        proxy = await asyncio.to_thread(lambda: start(Upstream("main", slow, fast, load_balancing=balancing)))
+        # In a thread: starting waits, and the poor origin is on this loop.
+        proxy = await asyncio.to_thread(lambda: start(Upstream("main", poor, fast, load_balancing=balancing)))
         async with h3(proxy) as client:
-            names = collections.Counter([await origin(client, "/") for _ in range(100)])
+            names = collections.Counter([(await client.get("/", ("x-do", "inspect"))).get("x-origin") for _ in range(100)])
+        # By weight it would be one of eight.
         assert names["one"] >= 90, names
-        assert served == names["slow"] > 0
+        assert served == names["poor"]
 
 
 async def test_one_user_has_one_origin_over_every_version(balanced):
