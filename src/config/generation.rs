@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use spooky_uring::StreamAddress;
 
 use crate::admit::{LimitId, RateLimit};
+use crate::balance::Table;
 use crate::http::Method;
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
@@ -345,10 +346,47 @@ impl UpstreamTls {
 }
 
 /// How a backend is picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Balancing {
     /// Smooth weighted round-robin.
     RoundRobin,
+    /// By lot.
+    Random,
+    /// The least in flight.
+    LeastConnections,
+    /// The freer one of two.
+    TwoChoices,
+    /// The faster one of two.
+    LatencyAware,
+    /// By a key of the request. The table is the same for all workers, so they share it.
+    ConsistentHash(HashKey, Arc<Table>),
+    /// By the client's connection.
+    StickyCid(Arc<Table>),
+}
+
+/// What consistent hashing keeps together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The path that routes look at, without the query.
+    Path,
+    /// The host, without the port.
+    Authority,
+    /// The method.
+    Method,
+    /// The client's connection.
+    Cid,
+    /// The other side of the client's connection.
+    PeerIp,
+    /// The client behind trusted proxies.
+    ClientIp,
+    /// The token of `Authorization: Bearer`.
+    BearerToken,
+    /// The first field of this name, in lower case.
+    Header(Box<str>),
+    /// The first cookie of this name.
+    Cookie(Box<str>),
+    /// The first parameter of this name in the query.
+    Query(Box<str>),
 }
 
 /// One configured origin.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::generation::LogTarget;
+use super::generation::{HashKey, LogTarget};
 use super::schema::{Located, choice, schema};
 use super::values::{
     BackendAddress, Bytes, DnsServer, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, Named,
@@ -190,10 +190,12 @@ schema! {
 
     /// How a backend is picked.
     LoadBalancing of "upstream" {
-        /// The algorithm; round-robin is smooth and weighted.
+        /// The algorithm; `weight` counts in each. `round-robin`: in turn, as even as weights allow. `random`: by lot. `least-connections`: the one with the least in flight. `power-of-two-choices`: the freer one of two by lot, which costs the same with any number of backends. `latency-aware`: of two by lot the one that answers sooner, what is in flight considered. `consistent-hash`: by `key`, while the backend has less than its share of what is in flight and a quarter more. `sticky-cid`: one backend for each connection of a client, for the life of the connection.
         r#type: default BalancingType = "round-robin";
+        /// What "consistent-hash" keeps together: `path` (without query), `authority` (the host without port), `method`, `cid` (the client's connection), `peer_ip`, `client_ip` (behind `trusted_proxies`), `bearer_token`, `header:NAME`, `cookie:NAME` or `query:NAME`, the first of that name, as it was sent. A request that lacks it, or has it empty, goes by lot and weight.
+        key: optional HashKey;
     }
-    later ["key"]
+    later []
 
     /// An origin.
     Backend of "backend" {
@@ -685,8 +687,20 @@ choice! {
     BalancingType {
         /// Smooth weighted round-robin.
         RoundRobin = "round-robin",
+        /// By lot.
+        Random = "random",
+        /// The least in flight.
+        LeastConnections = "least-connections",
+        /// The freer one of two.
+        PowerOfTwoChoices = "power-of-two-choices",
+        /// The faster one of two.
+        LatencyAware = "latency-aware",
+        /// By a key of the request.
+        ConsistentHash = "consistent-hash",
+        /// By the client's connection.
+        StickyCid = "sticky-cid",
     }
-    later ["random", "consistent-hash", "least-connections", "latency-aware", "sticky-cid"]
+    later []
 
     /// What the backend sees as `Host`.
     HostMode {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod admission;
+mod balancing;
 mod tls;
 mod upstream_tls;
 
@@ -225,15 +226,11 @@ fn address_validation_is_off_the_way_unless_it_is_asked_for() {
 
 #[test]
 fn planned_keys_and_words_say_so() {
-    let text = format!(
-        "{SMALLEST}load_balancing = {{ type = \"least-connections\", key = \"path\" }}\n[resilience.hedging]\nmax = 1\n[performance]\nworker_threads = 5000\n"
-    );
+    let text = format!("{SMALLEST}[resilience.hedging]\nmax = 1\n[performance]\nworker_threads = 5000\n");
     let messages: Vec<String> = refuse(&text).into_iter().map(|(_, _, message)| message).collect();
     assert_eq!(
         messages,
         [
-            "\"least-connections\" is not available in this version",
-            "`key` in `upstream.default.load_balancing` is not available in this version",
             "`hedging` in `resilience` is not available in this version",
             "`worker_threads` is out of range: from 1 to 4096",
         ]

@@ -135,6 +135,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         tcp_contexts,
         upstream_tls,
         keys,
+        hash: secret.request_hash(),
         epoch: u16::from_ne_bytes(random()?),
         rates: Arc::new(Rates::new(&generation.rate_limits, generation.routes.len(), Instant::now())),
         features: start.features,

@@ -7,7 +7,9 @@
 
 use super::failure::{Exit, Failure};
 use super::workers::random;
+use crate::balance::KeyedHash;
 use crate::config::SecretSource;
+use ring::hkdf;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -29,6 +31,16 @@ impl Secret {
     /// What keys are derived from.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// What hashes keys of requests: the same on all workers, after a restart, and on every host that shares the secret.
+    pub fn request_hash(&self) -> KeyedHash {
+        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"spooky balancing").extract(&self.0);
+        let mut key = [0; 32];
+        // Both fail only for outputs over 255 hashes.
+        let filled = root.expand(&[b"hash v1"], hkdf::HKDF_SHA256).and_then(|okm| okm.fill(&mut key));
+        assert!(filled.is_ok(), "HKDF output of {} bytes", key.len());
+        KeyedHash::new(std::array::from_fn(|at| key[at]))
     }
 }
 

@@ -7,6 +7,7 @@ use super::failure::Failure;
 use super::sockets::Share;
 use super::upstream_tls::UpstreamContexts;
 use crate::admit::Rates;
+use crate::balance::KeyedHash;
 use crate::config::{CongestionControl, Generation, Listener, RetryMode};
 use crate::h3::{self, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Retry, TlsContexts};
 use crate::http::HeadLimits;
@@ -37,6 +38,8 @@ pub struct Shared {
     pub upstream_tls: UpstreamContexts,
     /// Keys of connection IDs, tokens and resets.
     pub keys: EndpointKeys,
+    /// Hashes what requests are kept together by.
+    pub hash: KeyedHash,
     /// Tells this process's connection IDs from an earlier one's.
     pub epoch: u16,
     /// What was used of the rate limits.
@@ -227,6 +230,7 @@ impl Start {
                 lines: self.lines,
                 upstream_tls: shared.upstream_tls.for_worker(),
                 rates: Arc::clone(&shared.rates),
+                hash: shared.hash.clone(),
                 seed: random()?,
             },
         ))

@@ -57,6 +57,11 @@ impl Exchange {
         self.moved.taken = now;
     }
 
+    /// How long the origin has had the request: since its head was sent, or its last byte if that came later.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.moved.attempt.max(self.moved.request))
+    }
+
     /// The next moment at which something is late, with what it then is. `pending` is what the downstream protocol
     /// queues for the client, `unsent` what our socket queues for the origin.
     pub fn deadline(&self, pending: usize, unsent: usize) -> (Instant, Reason) {

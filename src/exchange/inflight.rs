@@ -38,6 +38,11 @@ impl Inflight {
         self.backends[backend.0 as usize]
     }
 
+    /// Exchanges on one upstream, those without a backend included.
+    pub fn on_upstream(&self, upstream: UpstreamId) -> u32 {
+        self.upstreams[upstream.0 as usize]
+    }
+
     /// Whether `backend` has room for one more.
     pub fn backend_has_room(&self, generation: &Generation, backend: BackendId) -> bool {
         self.on_backend(backend) < generation.performance.share(generation.backend(backend).inflight_limit)

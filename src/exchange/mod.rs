@@ -18,6 +18,7 @@
 //! left in the protocol's queue but a short tail. An end in one direction says nothing of the other.
 
 pub mod admission;
+pub mod affinity;
 pub mod deadline;
 pub mod ends;
 pub mod inflight;
@@ -33,6 +34,7 @@ pub use ends::{Abort, Downstream, Upstream};
 pub use plan::{Plan, Snapshot};
 pub use trail::Trail;
 
+use crate::balance::Outcome;
 use crate::config::{BackendId, UpstreamId};
 use crate::http::date;
 use crate::http::{Reason, RequestHead, ResponseHead};
@@ -111,6 +113,8 @@ pub struct Exchange {
     pub head: Box<RequestHead>,
     /// What was decided for it; `None` while (or because) it was refused before a route was found.
     pub plan: Option<Plan>,
+    /// The hash of what it is kept together with; `None`: nothing.
+    pub affinity: Option<u64>,
     /// The generation that admitted it.
     pub snapshot: Rc<Snapshot>,
     /// The running attempt's place.
@@ -126,7 +130,7 @@ pub struct Exchange {
     /// Whether the running attempt got the request's head.
     attempt: Attempt,
     /// What the running attempt says of its backend.
-    outcome: Outcome,
+    verdict: Verdict,
     /// The circuit breaker's permission for the running attempt.
     pub pass: Option<(BackendId, Pass)>,
     /// When the next attempt begins, while the exchange pauses before it.
@@ -136,6 +140,8 @@ pub struct Exchange {
     tried: Vec<BackendId>,
     /// What is kept of the request's body, to be sent again.
     replay: replay::Replay,
+    /// How an attempt went, until the balancer was told.
+    pub outcome: Option<(BackendId, Outcome)>,
     /// Why the attempt before this one failed.
     pub failure: Option<Reason>,
     /// Body bytes allowed to the client and not yet received.
@@ -169,7 +175,7 @@ enum Attempt {
 
 /// What an attempt says of its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum Verdict {
     /// Nothing yet.
     Open,
     /// It answered.
@@ -188,6 +194,7 @@ impl Exchange {
         Self {
             head,
             plan: None,
+            affinity: None,
             snapshot,
             upstream: None,
             needs_fresh: false,
@@ -195,11 +202,12 @@ impl Exchange {
             response: ResponseState::Waiting,
             trail,
             attempt: Attempt::Connecting,
-            outcome: Outcome::Open,
+            verdict: Verdict::Open,
             pass: None,
             retry_at: None,
             tried: Vec::new(),
             replay,
+            outcome: None,
             failure: None,
             request_credit: 0,
             response_credit: 0,
@@ -249,19 +257,19 @@ impl Exchange {
     pub fn begin_attempt(&mut self, backend: BackendId, inflight: &mut inflight::Inflight, now: Instant) {
         inflight.enter(&mut self.permits, backend);
         self.attempt = Attempt::Connecting;
-        self.outcome = Outcome::Open;
+        self.verdict = Verdict::Open;
         self.trail.attempts = self.trail.attempts.saturating_add(1);
         self.trail.backend = Some(backend);
         self.note_attempt(now);
     }
 
     /// What the running attempt has said of its backend since the last look: good or bad.
-    pub fn take_outcome(&mut self) -> Option<bool> {
-        match std::mem::replace(&mut self.outcome, Outcome::Told) {
-            Outcome::Good => Some(true),
-            Outcome::Bad => Some(false),
-            outcome @ (Outcome::Open | Outcome::Told) => {
-                self.outcome = outcome;
+    pub fn take_verdict(&mut self) -> Option<bool> {
+        match std::mem::replace(&mut self.verdict, Verdict::Told) {
+            Verdict::Good => Some(true),
+            Verdict::Bad => Some(false),
+            verdict @ (Verdict::Open | Verdict::Told) => {
+                self.verdict = verdict;
                 None
             }
         }
@@ -269,8 +277,8 @@ impl Exchange {
 
     /// The first thing that an attempt says of its backend counts.
     fn judge(&mut self, good: bool) {
-        if self.outcome == Outcome::Open {
-            self.outcome = if good { Outcome::Good } else { Outcome::Bad };
+        if self.verdict == Verdict::Open {
+            self.verdict = if good { Verdict::Good } else { Verdict::Bad };
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::request::{breaks, is_endless};
 use super::{Abort, Again, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
+use crate::balance::Outcome;
 use crate::http::{Event, Known, Protocol, Reason, ResponseHead, Side, forward};
 use std::time::Instant;
 
@@ -35,7 +36,7 @@ impl Exchange {
                 self.open_tunnel(head, end, downstream, turn)
             }
             Event::Head { mut head, end } => {
-                self.judge(true);
+                self.note_answer(head.status, now);
                 self.trail.note_head(head.status, now);
                 self.note_response(now);
                 self.note_taken(now);
@@ -110,6 +111,7 @@ impl Exchange {
     /// The attempt failed: another one, an answer of our own, or a broken stream, whatever is still possible.
     pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
         let stale = matches!(self.attempt, Attempt::Sent { reused: true }) && !self.needs_fresh;
+        self.note_failure(reason, turn.now);
         match self.response {
             ResponseState::Waiting if self.may_retry(reason) => {
                 match self.attempt {
@@ -127,16 +129,10 @@ impl Exchange {
                         }
                     }
                 }
-                self.judge(false);
                 self.failure = Some(reason);
                 Step::Retry(Again::Failed)
             }
-            ResponseState::Waiting => {
-                if reason.side() == Side::Upstream {
-                    self.judge(false);
-                }
-                self.refuse(reason.into(), downstream, turn)
-            }
+            ResponseState::Waiting => self.refuse(reason.into(), downstream, turn),
             ResponseState::Streaming => {
                 self.blame(reason);
                 self.give_up(Abort::Internal, downstream)
@@ -149,6 +145,36 @@ impl Exchange {
         }
     }
 
+    /// The final head came: it tells the circuit breaker, and the balancer how soon, unless it says that the backend cannot serve. While the client
+    /// still sends, the time is the client's, not the backend's.
+    fn note_answer(&mut self, status: u16, now: Instant) {
+        self.judge(true);
+        let waited = self.waited(now);
+        let outcome = match status {
+            502..=504 => Outcome::Failed(waited),
+            _ if self.request == RequestState::Streaming && !self.asks_tunnel() => return,
+            _ => Outcome::Answered(waited),
+        };
+        self.outcome = self.trail.backend.map(|backend| (backend, outcome));
+    }
+
+    /// The attempt failed: it tells the balancer and the circuit breaker so if that was the backend's doing.
+    fn note_failure(&mut self, reason: Reason, now: Instant) {
+        let late = matches!(reason, Reason::ResponseTimeout | Reason::UpstreamSendTimeout);
+        let ours = matches!(reason, Reason::UpstreamBodyTooLarge | Reason::UpstreamNoTunnel);
+        // A connection that an origin has had enough of says nothing of the next one.
+        let stale = matches!(self.attempt, Attempt::Rejected | Attempt::Sent { reused: true });
+        let told = match self.response {
+            ResponseState::Waiting => !stale || late,
+            ResponseState::Streaming => !self.tunnel,
+            ResponseState::Complete | ResponseState::Broken => false,
+        };
+        if told && reason.side() == Side::Upstream && !ours {
+            self.judge(false);
+            self.outcome = self.trail.backend.map(|backend| (backend, Outcome::Failed(self.waited(now))));
+        }
+    }
+
     /// The origin agreed: from now on bytes go both ways, and mean nothing to us.
     fn open_tunnel(
         &mut self,
@@ -157,7 +183,7 @@ impl Exchange {
         downstream: &mut Downstream<'_>,
         turn: &mut Turn<'_>,
     ) -> Step {
-        self.judge(true);
+        self.note_answer(head.status, turn.now);
         self.tunnel = true;
         self.note_request(turn.now);
         self.note_response(turn.now);

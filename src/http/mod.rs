@@ -4,7 +4,7 @@
 //! It knows no connection, no socket and no clock. Read in this order: [`fields`], [`head`], [`path`], [`normalize`]
 //! (wire → head, the only gate), [`forward`] (what changes between the client's head and the backend's), [`reason`] and
 //! [`respond`] (our own answers), [`websocket`] (what opens a tunnel), [`contract`] (what the protocol machines say), [`buckets`] (what is too often), [`output`]
-//! (what they send), [`pool`] (what may wait in the worker's receive buffers).
+//! (what they send), [`pool`] (what may wait in the worker's receive buffers), [`pick`] (one cookie, one parameter).
 
 pub mod authority;
 pub mod buckets;
@@ -19,6 +19,7 @@ pub mod normalize;
 pub mod output;
 pub mod path;
 pub mod peer;
+pub mod pick;
 pub mod pool;
 pub mod reason;
 pub mod respond;

@@ -86,6 +86,7 @@ mod tests {
 
     use super::*;
     use crate::admit::Rates;
+    use crate::balance::KeyedHash;
     use crate::config::{self, UpstreamId};
     use crate::h1;
     use crate::telemetry::{AccessSender, Scope, WorkerCells};
@@ -118,6 +119,7 @@ mod tests {
             commands: mailbox::channel(1).unwrap().1,
             reports: mailbox::channel(1).unwrap().0,
             lines: forward::Lines::none(),
+            hash: KeyedHash::new([7; 16]),
             seed: [7; 16],
         };
         Worker::new(SimulatedHost::new(1, Plan::calm()), setup)

@@ -5,6 +5,7 @@ use super::upstream::running_is_open;
 use super::{Downkey, Running, Worker};
 use crate::admit::{Exceeded, Noted};
 use crate::config::{ClientCertHeader, Generation};
+use crate::exchange::affinity::{Asker, affinity};
 use crate::exchange::inflight::Permits;
 use crate::exchange::plan::{Refused, plan};
 use crate::exchange::stamp::Sender;
@@ -84,10 +85,14 @@ impl<I: Io> Worker<I> {
             true => plan(generation, &head),
             false => Err(Reason::Misdirected.into()),
         };
+        let mut kept = None;
         let (planned, refused) = match decided {
             Ok(plan) => match self.admit(generation, plan, &head, (&peer, trusted), &mut exceeded) {
                 Ok(taken) => {
                     permits = taken;
+                    let asker = Asker { peer: &peer, connection: self.balancers.connection_name(key) };
+                    let balancing = &generation.upstream(plan.upstream).balancing;
+                    kept = affinity(generation, balancing, &head, asker, &self.balancers.hash);
                     let asked = generation.upstream(plan.upstream).client_cert_header != ClientCertHeader::Off;
                     let certificate = if asked { self.clients.certificate(key) } else { None };
                     let sender = Sender { peer: &peer, trusted, certificate: certificate.as_deref() };
@@ -102,6 +107,7 @@ impl<I: Io> Worker<I> {
         trail.exceeded = exceeded;
         let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
         exchange.plan = planned;
+        exchange.affinity = kept;
         exchange.permits = permits;
         let slot = self.add(key, stream, exchange);
         match (refused, onward) {

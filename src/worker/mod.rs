@@ -6,6 +6,7 @@
 //! connection send; one system call of the next wait submits it all. [`timers`] is the one place that arms the wheel,
 //! [`drain`] the one that ends things, [`forward`] the one that speaks to other workers.
 
+mod balancers;
 pub mod census;
 mod clients;
 pub mod collect;
@@ -33,7 +34,7 @@ pub use drain::{Command, Report};
 pub use endpoints::{Endpoints, Resolved};
 
 use crate::admit::Rates;
-use crate::balance::RoundRobin;
+use crate::balance::KeyedHash;
 use crate::config::Generation;
 use crate::exchange::inflight::Inflight;
 use crate::exchange::{Exchange, Snapshot};
@@ -44,6 +45,7 @@ use crate::limits;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
 use crate::tls;
 use crate::tls::ClientContext;
+use balancers::Balancers;
 pub use clients::Door;
 use clients::{Clients, Downkey};
 use origins::Origins;
@@ -80,6 +82,8 @@ pub struct Setup {
     pub upstream_tls: Vec<Option<ClientContext>>,
     /// What was used of the rate limits, shared by all workers.
     pub rates: Arc<Rates>,
+    /// Hashes what clients choose and are kept together by: the same on all workers.
+    pub hash: KeyedHash,
     /// Seeds request identifiers; unpredictable in production, fixed in simulation.
     pub seed: [u8; 16],
 }
@@ -103,7 +107,7 @@ pub struct Worker<I: Io> {
     exchanges: Slab<Running>,
     origins: Origins,
     places: endpoints::Places,
-    balancers: Vec<RoundRobin>,
+    balancers: Balancers,
     inflight: Inflight,
     resilience: resilience::Resilience,
     /// What was used of the rate limits, of all workers.
@@ -149,12 +153,6 @@ impl<I: Io> Worker<I> {
     /// A worker on `io`, whose sockets are already receiving with [`token::Owner::Listener`] tokens.
     pub fn new(io: I, setup: Setup) -> Self {
         let generation = &setup.generation;
-        let balancers = (0..generation.upstreams.len())
-            .map(|upstream| {
-                let id = crate::config::UpstreamId(upstream as u32);
-                RoundRobin::new(generation.backends_of(id).iter().map(|backend| backend.weight))
-            })
-            .collect();
         let now = io.now();
         let pool = PoolShare::unbounded();
         Self {
@@ -166,7 +164,7 @@ impl<I: Io> Worker<I> {
             inflight: Inflight::new(generation),
             resilience: resilience::Resilience::new(generation, now),
             rates: setup.rates,
-            balancers,
+            balancers: Balancers::new(generation, setup.hash, setup.seed.first_chunk().copied().unwrap_or_default()),
             wheel: Wheel::new(now, timers::capacity(generation)),
             touched: VecDeque::new(),
             ready: VecDeque::new(),

@@ -40,6 +40,7 @@ impl<I: Io> Worker<I> {
 
     /// Does what a step says, then sees whether the exchange is over.
     pub(super) fn apply(&mut self, slot: u32, step: Step) {
+        self.note_outcome(slot);
         match step {
             Step::Continue => {}
             Step::Retry(again) => {
@@ -86,7 +87,7 @@ impl<I: Io> Worker<I> {
             return;
         };
         let exchange = &mut running.exchange;
-        let good = exchange.take_outcome();
+        let good = exchange.take_verdict();
         if (good.is_some() || over)
             && let Some((backend, pass)) = exchange.pass.take()
         {

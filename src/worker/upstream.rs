@@ -32,7 +32,8 @@ impl<I: Io> Worker<I> {
         let full = Cell::new(false);
         let missing = Cell::new(None);
         let open = Cell::new(false);
-        let picked = self.balancers[plan.upstream.0 as usize].pick(|index| {
+        let world = (&self.inflight, &mut self.ids, self.now);
+        let picked = self.balancers.pick(generation, plan.upstream, exchange.affinity, world, |index| {
             let backend = BackendId(first + index as u32);
             let room = self.inflight.backend_has_room(generation, backend);
             full.set(full.get() || !room);

@@ -4,6 +4,7 @@ use crate::client::{Client, Request};
 use crate::identity::identity;
 use crate::origin::{Door, Log, Reaction, Scripted, Seen};
 use spooky::admit::Rates;
+use spooky::balance::KeyedHash;
 use spooky::config::{self, Generation};
 use spooky::h3;
 use spooky::telemetry::{AccessSender, BackendName, RouteName, Scope, WorkerCells};
@@ -128,6 +129,7 @@ impl Scene {
             commands: inbox,
             reports: outbox,
             lines,
+            hash: KeyedHash::new([7; 16]),
             seed: [7; 16],
         };
         Self {

@@ -1,7 +1,6 @@
-//! The pure parts of the proxy: parsing, normalising, routing, balancing.
+//! The pure parts of the proxy: parsing, normalising, routing.
 
 use crate::harness::Harness;
-use spooky::balance::RoundRobin;
 use spooky::h1::{ClientConnection, Framing, Limits};
 use spooky::http::Output;
 use spooky::http::{Event, HeadLimits, Method, RequestHead, Scheme, WireRequest, WireVersion, normalize};
@@ -39,7 +38,6 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sat, 
 pub fn run(harness: &mut Harness) {
     heads(harness);
     routes(harness);
-    balancing(harness);
 }
 
 fn request_fields() -> impl Iterator<Item = (&'static [u8], &'static [u8])> {
@@ -139,13 +137,4 @@ fn routes(harness: &mut Harness) {
             found(black_box("www.example.net"), black_box("/service1/v1/items/4711"))
         });
     }
-}
-
-fn balancing(harness: &mut Harness) {
-    for count in [2u32, 16, 256] {
-        let mut balancer = RoundRobin::new((0..count).map(|at| 100 + at % 7));
-        harness.bench(&format!("balance: weighted round-robin of {count}"), || balancer.pick(|_| false));
-    }
-    let mut balancer = RoundRobin::new((0..16).map(|_| 100));
-    harness.bench("balance: weighted round-robin of 16, half out", || balancer.pick(|at| at % 2 == 0));
 }

@@ -1,8 +1,11 @@
 //! Upstreams and their backends.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use super::{Compiler, timeouts, upstream_tls};
+use crate::balance::{NODES_MAX, Table};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
     Backend, BackendScheme, Balancing, ClientCertHeader, ForwardedMode, HostPolicy, Location, Upstream, UpstreamId,
@@ -62,9 +65,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
         let compiled = Upstream {
             name: name.value.as_str().into(),
             backends: start..index(upstreams.backends.len()),
-            balancing: match keys.load_balancing.value.r#type.value {
-                BalancingType::RoundRobin => Balancing::RoundRobin,
-            },
+            balancing: balancing(compiler, name, &keys.load_balancing, &upstreams.backends[start as usize..]),
             host_policy: host_policy(compiler, &keys.host_policy.value, keys.host_policy.place),
             forwarded_headers: forwarded_headers(compiler, keys),
             client_cert_header: client_cert_header(compiler, keys),
@@ -139,6 +140,62 @@ fn backends(
             inflight_limit,
         });
     }
+}
+
+fn balancing(
+    compiler: &mut Compiler<'_>,
+    name: &Located<String>,
+    keys: &Located<keys::LoadBalancing>,
+    backends: &[Backend],
+) -> Balancing {
+    let keys::LoadBalancing { r#type, key } = &keys.value;
+    if let Some(key) = key
+        && r#type.value != BalancingType::ConsistentHash
+    {
+        let idle = Diagnostic::error("`key` acts only with type \"consistent-hash\"")
+            .at(key.place, "")
+            .at(if r#type.is_written() { r#type.place } else { keys.place }, "the type is another one");
+        compiler.report(idle.help("write type = \"consistent-hash\", or remove `key`"));
+    }
+    match r#type.value {
+        BalancingType::RoundRobin => Balancing::RoundRobin,
+        BalancingType::Random => Balancing::Random,
+        BalancingType::LeastConnections => Balancing::LeastConnections,
+        BalancingType::PowerOfTwoChoices => Balancing::TwoChoices,
+        BalancingType::LatencyAware => Balancing::LatencyAware,
+        BalancingType::ConsistentHash => {
+            let Some(key) = key else {
+                compiler.report_missing(
+                    Diagnostic::error("type \"consistent-hash\" needs `key`")
+                        .at(r#type.place, "")
+                        .help("add what requests are kept together by, such as key = \"client_ip\" or \"cookie:NAME\""),
+                );
+                return Balancing::RoundRobin;
+            };
+            match table(compiler, name, r#type.place, backends) {
+                Some(table) => Balancing::ConsistentHash(key.value.clone(), table),
+                None => Balancing::RoundRobin,
+            }
+        }
+        BalancingType::StickyCid => match table(compiler, name, r#type.place, backends) {
+            Some(table) => Balancing::StickyCid(table),
+            None => Balancing::RoundRobin,
+        },
+    }
+}
+
+/// The table of a type that hashes; `None`: that was refused.
+fn table(compiler: &mut Compiler<'_>, name: &Located<String>, of: Place, backends: &[Backend]) -> Option<Arc<Table>> {
+    if backends.len() > NODES_MAX {
+        let many = Diagnostic::error(format!(
+            "upstream `{}` has {} backends: types that hash take {NODES_MAX} at most",
+            name.value,
+            backends.len()
+        ));
+        compiler.report(many.at(of, "").at(name.place, "this upstream").help("use another type, or several upstreams"));
+        return None;
+    }
+    Some(Arc::new(Table::new(backends.iter().map(|backend| (&*backend.id, backend.weight)))))
 }
 
 fn host_policy(compiler: &mut Compiler<'_>, keys: &keys::HostPolicy, place: Place) -> HostPolicy {

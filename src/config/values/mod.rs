@@ -1,9 +1,11 @@
 //! The types a key can have, each with the one way it is written and the words for when it is not.
 //!
-//! Here: words, switches and what holds other values. [`count_by`]: what rate limits count by. [`numbers`]: integers, times, sizes. [`text`]: names, addresses,
-//! paths. Knows no key. A new type is one `impl Value`. Read next: `keys`, which uses them.
+//! Here: words, switches and what holds other values. [`numbers`]: integers, times, sizes. [`text`]: names, addresses,
+//! paths. [`count_by`]: what rate limits count by. [`hash_key`]: what requests are kept together by. Knows no key. A new type
+//! is one `impl Value`. Read next: `keys`, which uses them.
 
 mod count_by;
+mod hash_key;
 mod numbers;
 mod text;
 

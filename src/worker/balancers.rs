@@ -1,0 +1,97 @@
+//! How this worker picks backends: a balancer for each upstream, and what names a client's connection to them.
+
+use super::{Downkey, Worker};
+use crate::balance::{
+    Ask, Balancer, ConsistentHash, KeyedHash, LatencyAware, LeastConnections, Outcome, Random, RoundRobin, TwoChoices,
+};
+use crate::config::{BackendId, Balancing, Generation, UpstreamId};
+use crate::exchange::inflight::Inflight;
+use crate::exchange::trail::Ids;
+use spooky_uring::Io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The balancers of one worker, by [`UpstreamId`].
+#[derive(Debug)]
+pub(super) struct Balancers {
+    list: Vec<Balancer>,
+    /// Of keys that clients choose; the same on all workers.
+    pub hash: KeyedHash,
+    /// Connections of other workers have the same places; this tells them apart.
+    salt: [u8; 4],
+}
+
+impl Balancers {
+    pub(super) fn new(generation: &Generation, hash: KeyedHash, salt: [u8; 4]) -> Self {
+        let ids = (0..generation.upstreams.len()).map(|at| UpstreamId(at as u32));
+        Self { list: ids.map(|id| balancer(generation, id)).collect(), hash, salt }
+    }
+
+    /// The position of a backend for an admitted exchange.
+    #[inline]
+    pub(super) fn pick(
+        &mut self,
+        generation: &Generation,
+        upstream: UpstreamId,
+        affinity: Option<u64>,
+        (inflight, ids, now): (&Inflight, &mut Ids, Instant),
+        skip: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let first = generation.upstream(upstream).backends.start;
+        let ask = Ask { affinity, running: inflight.on_upstream(upstream), now, random: || ids.word() };
+        let on = |at: usize| inflight.on_backend(BackendId(first + at as u32));
+        self.list[upstream.0 as usize].pick(ask, on, skip)
+    }
+
+    /// What names a client's connection for as long as it lives, wherever its packets come from and whatever connection IDs
+    /// it has by now.
+    pub(super) fn connection_name(&self, key: Downkey) -> [u8; 16] {
+        let (kind, place, uses) = match key {
+            Downkey::Quic { listener, connection } => (u32::from(listener), connection.slot, connection.tag),
+            Downkey::Tcp(key) => (u32::MAX, key.stream.slot, key.stream.generation),
+        };
+        let mut name = [0; 16];
+        let parts = [self.salt, kind.to_le_bytes(), place.to_le_bytes(), uses.to_le_bytes()];
+        for (into, part) in name.as_chunks_mut().0.iter_mut().zip(parts) {
+            *into = part;
+        }
+        name
+    }
+}
+
+fn balancer(generation: &Generation, id: UpstreamId) -> Balancer {
+    let weights = || generation.backends_of(id).iter().map(|backend| backend.weight);
+    match &generation.upstream(id).balancing {
+        Balancing::RoundRobin => Balancer::RoundRobin(RoundRobin::new(weights())),
+        Balancing::Random => Balancer::Random(Random::new(weights())),
+        Balancing::LeastConnections => Balancer::LeastConnections(LeastConnections::new(weights())),
+        Balancing::TwoChoices => Balancer::TwoChoices(TwoChoices::new(weights())),
+        Balancing::LatencyAware => Balancer::LatencyAware(LatencyAware::new(weights())),
+        Balancing::ConsistentHash(_, table) => {
+            Balancer::ConsistentHash(ConsistentHash::new(Arc::clone(table), weights()))
+        }
+        Balancing::StickyCid(table) => Balancer::StickyCid(Arc::clone(table)),
+    }
+}
+
+impl<I: Io> Worker<I> {
+    /// Tells the balancer how the attempt of an exchange went, if that is known since the last time.
+    #[inline]
+    pub(super) fn note_outcome(&mut self, slot: u32) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let Some((backend, outcome)) = running.exchange.outcome.take() else {
+            return;
+        };
+        self.balancers.observe(&running.exchange.snapshot.generation, backend, outcome, self.now);
+    }
+}
+
+impl Balancers {
+    fn observe(&mut self, generation: &Generation, backend: BackendId, outcome: Outcome, now: Instant) {
+        let upstream = generation.backend(backend).upstream;
+        let at = backend.0 - generation.upstream(upstream).backends.start;
+        self.list[upstream.0 as usize].observe(at as usize, outcome, now);
+    }
+}
