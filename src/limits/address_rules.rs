@@ -65,8 +65,7 @@ impl AddressRules {
     /// Bytes on the heap.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let of_v4 = self.v4.steps.len() * size_of::<(u32, bool)>();
-        (of_v4 + self.v6.steps.len() * size_of::<(u128, bool)>()) as u64
+        (size_of_val(&*self.v4.edges) + size_of_val(&*self.v6.edges)) as u64
     }
 }
 
@@ -90,12 +89,12 @@ struct Prefix<A> {
     allowed: bool,
 }
 
-/// From which address on, up to the next boundary, an answer holds.
+/// Where the answer changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Boundaries<A> {
-    /// Invariant: addresses rise, and neighbours answer differently.
-    steps: Box<[(A, bool)]>,
-    /// Below the first of them.
+    /// From each of these addresses on, up to the next, the answer is the other one. Invariant: they rise.
+    edges: Box<[A]>,
+    /// The answer below the first of them.
     otherwise: bool,
 }
 
@@ -125,16 +124,14 @@ impl<A: Copy + Ord> Boundaries<A> {
         }
         close(&mut open, &mut steps, None);
         let mut before = otherwise;
-        steps.retain(|(_, allowed)| std::mem::replace(&mut before, *allowed) != *allowed);
-        Self { steps: steps.into(), otherwise }
+        let changes = |(first, allowed)| (std::mem::replace(&mut before, allowed) != allowed).then_some(first);
+        Self { edges: steps.into_iter().filter_map(changes).collect(), otherwise }
     }
 
     #[inline]
     fn admits(&self, address: A) -> bool {
-        match self.steps.partition_point(|(first, _)| *first <= address) {
-            0 => self.otherwise,
-            behind => self.steps[behind - 1].1,
-        }
+        let changes = self.edges.partition_point(|edge| *edge <= address);
+        self.otherwise ^ (changes % 2 == 1)
     }
 }
 

@@ -33,11 +33,13 @@ pub(super) fn address_rules(
         let written = written.iter().flat_map(|list| list.value.iter().map(|network| network.value));
         let mut networks: Vec<IpNet> = written.collect();
         if let Some(file) = file {
-            networks.extend(files::networks(compiler, file));
+            networks.extend(files::networks(compiler, file)?);
         }
-        networks
+        Some(networks)
     };
-    let (allowed, denied) = (list(allow, allow_file), list(deny, deny_file));
+    let (Some(allowed), Some(denied)) = (list(allow, allow_file), list(deny, deny_file)) else {
+        return None;
+    };
     let places = |list: &Option<Located<Vec<Located<IpNet>>>>, file: &Option<Located<FilePath>>| {
         list.as_ref().map(|list| list.place).or(file.as_ref().map(|file| file.place))
     };
@@ -134,6 +136,8 @@ fn routes_of(compiler: &mut Compiler<'_>, limit: &keys::RateLimit, routes: &[Rou
         match routes.iter().position(known) {
             Some(at) if applies.contains(&at) => {}
             Some(at) => applies.push(at),
+            // It has been told what is wrong with the route.
+            None if is_written(compiler.root, &name.value.0) => {}
             None => {
                 let unknown = Diagnostic::error(format!("there is no route `{}`", name.value.0)).at(name.place, "");
                 match suggest::nearest(&name.value.0, routes.iter().map(|route| &*route.name)) {
@@ -146,6 +150,13 @@ fn routes_of(compiler: &mut Compiler<'_>, limit: &keys::RateLimit, routes: &[Rou
         }
     }
     applies
+}
+
+/// Whether a route of that name is written, right or wrong.
+fn is_written(root: &keys::Root, name: &str) -> bool {
+    let full = |route: &Located<keys::Route>| route.value.name.as_ref().is_some_and(|written| written.value.0 == name);
+    let short = |(of, upstream): &(Located<String>, keys::Upstream)| of.value == name && upstream.route.is_some();
+    root.routes.value.iter().any(full) || root.upstream.value.0.iter().any(short)
 }
 
 fn rate_limit(compiler: &mut Compiler<'_>, keys: &keys::RateLimit) -> Option<RateLimit> {

@@ -172,8 +172,8 @@ fn check_found(compiler: &mut Compiler<'_>, found: Result<Authorities, Authoriti
     }
 }
 
-/// The networks of a file, one a line; `#` begins a comment.
-pub(super) fn networks(compiler: &mut Compiler<'_>, path: &Located<FilePath>) -> Vec<IpNet> {
+/// The networks of a file, one a line; `#` begins a comment. `None`: what is wrong with it has been told.
+pub(super) fn networks(compiler: &mut Compiler<'_>, path: &Located<FilePath>) -> Option<Vec<IpNet>> {
     let mut text = String::new();
     let read =
         File::open(&path.value.0).and_then(|file| file.take(limits::LIST_FILE_BYTES + 1).read_to_string(&mut text));
@@ -181,22 +181,22 @@ pub(super) fn networks(compiler: &mut Compiler<'_>, path: &Located<FilePath>) ->
         Ok(_) if text.len() as u64 > limits::LIST_FILE_BYTES => {
             let most = limits::human(limits::LIST_FILE_BYTES);
             compiler.report(Diagnostic::error(format!("this file has more than {most}")).at(path.place, ""));
-            return Vec::new();
+            return None;
         }
         Ok(_) => {}
         Err(error) => {
             unreadable(compiler, &path.value.0, path.place, &error);
-            return Vec::new();
+            return None;
         }
     }
-    parse_networks(&text).unwrap_or_else(|line| {
+    let wrong = |line| {
         compiler.report(
             Diagnostic::error(not_a_network(&path.value.0, line))
                 .at(path.place, "")
                 .help("write one network like 10.0.0.0/8, or one address, on a line; `#` begins a comment"),
         );
-        Vec::new()
-    })
+    };
+    parse_networks(&text).map_err(wrong).ok()
 }
 
 /// The text of a file, at most 1 MiB: no certificate chain comes near that.

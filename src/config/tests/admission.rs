@@ -76,6 +76,9 @@ fn what_is_wrong_with_a_rate_limit_is_told() {
     }
     let fast = with("[[rate_limits]]\nname = \"fast\"\nrequests = 1000000\nperiod = \"9s\"\n");
     assert_eq!(told(&fast), ["a rate of more than 100000 requests in a second cannot be held"]);
+    // A route that is wrong itself is told once.
+    let broken = limit("routes = \"api\"").replace("upstream = \"default\" }", "upstream = \"defoult\" }");
+    assert_eq!(told(&broken), ["there is no upstream `defoult`"]);
     let twice = format!("{}[[rate_limits]]\nname = \"it\"\nrequests = 1\n", limit(""));
     assert_eq!(told(&twice), ["two rate limits are named `it`"]);
     let many: String = (0..17).map(|at| format!("[[rate_limits]]\nname = \"n{at}\"\nrequests = 1\n")).collect();
@@ -143,5 +146,5 @@ fn lists_come_from_files_too() {
 
     fs::remove_dir_all(&folder).expect("the folder is ours");
     let missing = told(&listening(&only_file));
-    assert!(missing[0].starts_with("cannot read "), "{missing:?}");
+    assert!(missing.len() == 1 && missing[0].starts_with("cannot read "), "{missing:?}");
 }
