@@ -21,9 +21,10 @@ pub(super) fn of(generation: &Generation) -> Budget {
         exchanges: u64::from(performance.global_inflight_limit),
         request_head: u64::from(generation.protocol.max_headers_bytes),
         response_head: generation
-            .routes
+            .ways
             .iter()
-            .map(|route| u64::from(route.limits.max_response_header_bytes))
+            .filter(|way| way.upstream.is_some())
+            .map(|way| u64::from(way.limits.max_response_header_bytes))
             .max()
             .unwrap_or(0),
         backends: generation.backends.len() as u64,
@@ -36,6 +37,7 @@ pub(super) fn of(generation: &Generation) -> Budget {
         udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),
         limits_addresses: performance.max_connections_per_address.is_some() || performance.new_connections.is_some(),
+        patterns: generation.table.patterns() as u64,
         traces: generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files)),
     })
 }

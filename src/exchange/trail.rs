@@ -115,7 +115,7 @@ impl Exchange {
             upstream_protocol: trail.upstream_protocol,
             status: trail.status,
             reason: trail.reason,
-            route: self.plan.map(|Plan { route, .. }| route.0),
+            route: self.plan.map(|Plan { way, .. }| way.0),
             backend: trail.backend.map(|backend| backend.0),
             attempts: trail.attempts,
             reused: trail.reused,

@@ -52,7 +52,7 @@ pub struct AccessEntry<'a> {
     pub status: Option<u16>,
     /// Why the exchange did not end as meant.
     pub reason: Option<Reason>,
-    /// Route index.
+    /// Index of the way that its route took.
     pub route: Option<u32>,
     /// Backend index, of the last attempt.
     pub backend: Option<u32>,
@@ -218,7 +218,7 @@ impl AccessRecord {
             line.string("reason", reason.token().as_bytes());
         }
         if let Some(route) = route {
-            line.string("route", route.route.as_bytes()).string("upstream", route.upstream.as_bytes());
+            line.string("route", route.route.as_bytes()).string_if("upstream", route.upstream.as_bytes());
         }
         if let Some(backend) = backend {
             line.string("backend", backend.backend.as_bytes()).string("backend_address", backend.address.as_bytes());

@@ -5,7 +5,7 @@ use super::upstream::running_is_open;
 use super::{Downkey, Running, Worker};
 use crate::config::ClientCertHeader;
 use crate::exchange::inflight::Permits;
-use crate::exchange::plan::{Refused, plan};
+use crate::exchange::plan::{Asker, Refused, plan};
 use crate::exchange::stamp::Sender;
 use crate::exchange::{Abort, Exchange, Trail, Turn, stamp};
 use crate::http::forward::Onward;
@@ -80,20 +80,22 @@ impl<I: Io> Worker<I> {
         let decided = match served {
             // A tunnel whose one direction has ended before it is open is none.
             true if end && head.protocol.is_some() => Err(Reason::WebSocket.into()),
-            true => plan(generation, &head),
+            true => plan(&snapshot, &mut head, &Asker { id: &id, peer: address.ip(), trusted }),
             false => Err(Reason::Misdirected.into()),
         };
         let (planned, refused) = match decided {
-            Ok(plan) => match self.inflight.admit(generation, plan.upstream) {
-                Ok(taken) => {
+            Ok(plan) => match plan.upstream.map(|upstream| (upstream, self.inflight.admit(generation, upstream))) {
+                // The route itself answers, which takes no room.
+                None => (Some(plan), None),
+                Some((upstream, Ok(taken))) => {
                     permits = taken;
-                    let asked = generation.upstream(plan.upstream).client_cert_header != ClientCertHeader::Off;
+                    let asked = generation.upstream(upstream).client_cert_header != ClientCertHeader::Off;
                     let certificate = if asked { self.clients.certificate(key) } else { None };
                     let sender = Sender { peer: &peer, trusted, certificate: certificate.as_deref() };
-                    onward = stamp::stamp(&mut head, &snapshot, plan, sender, &id, &mut self.ids);
+                    onward = stamp::stamp(&mut head, &snapshot, plan, upstream, sender, &id, &mut self.ids);
                     (Some(plan), None)
                 }
-                Err(reason) => (Some(plan), Some(Refused::from(reason))),
+                Some((_, Err(reason))) => (Some(plan), Some(Refused::from(reason))),
             },
             Err(refused) => (None, Some(refused)),
         };
@@ -108,6 +110,9 @@ impl<I: Io> Worker<I> {
             }
             (None, Onward::AnswerHere) => {
                 self.step(slot, |exchange, downstream, turn| exchange.answer_options(downstream, turn));
+            }
+            (None, Onward::Forward) if planned.is_some_and(|plan| plan.upstream.is_none()) => {
+                self.step(slot, |exchange, downstream, turn| exchange.answer_route(downstream, turn));
             }
             (None, Onward::Forward) => self.attempt(slot),
         }

@@ -4,8 +4,10 @@
 //! Owns every check that looks at more than one key. A part that is wrong is reported and left out, so that the rest is
 //! still checked; the result only counts when nothing was reported. One file for each part; `files` looks at the disk.
 
+mod actions;
 mod files;
 mod listeners;
+mod matchers;
 mod resolver;
 mod routes;
 mod service;
@@ -30,7 +32,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
     let mut compiler = Compiler { root, start, whole, options, findings };
     let listeners = listeners::compile(&mut compiler);
     let upstreams = upstreams::compile(&mut compiler);
-    let (table, routes) = routes::compile(&mut compiler, &upstreams);
+    let routes::Routes { table, routes, ways } = routes::compile(&mut compiler, &upstreams);
     let (observability, log) = service::compile(&mut compiler);
     timeouts::check_performance(&mut compiler);
     let resolver = resolver::compile(&mut compiler);
@@ -41,6 +43,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
         backends: upstreams.backends,
         table,
         routes,
+        ways,
         routing: routing(&root.routing.value),
         resolver,
         performance: performance(&mut compiler),
