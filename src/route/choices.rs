@@ -160,12 +160,12 @@ impl Asking {
     /// Tells every two candidates of one weight that one request can satisfy.
     fn conflicts(&self, specs: &[RouteSpec], conflict: &mut impl FnMut(RouteId, RouteId)) {
         let matchers = |rank: u32| specs[self.candidates[rank as usize].route.0 as usize].matchers.as_slice();
-        for (rank, candidate) in self.candidates.iter().enumerate() {
-            let rank = u32::try_from(rank).unwrap_or(u32::MAX);
-            let own = matchers(rank);
-            let weight = Weight::of(own);
+        let ranks = 0..u32::try_from(self.candidates.len()).unwrap_or(u32::MAX);
+        let weights: Vec<Weight> = ranks.clone().map(|rank| Weight::of(matchers(rank))).collect();
+        for (rank, candidate) in ranks.zip(&self.candidates) {
+            let (own, weight) = (matchers(rank), weights[rank as usize]);
             let mut judge = |other: u32| {
-                if other > rank && Weight::of(matchers(other)) == weight && overlap(own, matchers(other)) {
+                if other > rank && weights[other as usize] == weight && overlap(own, matchers(other)) {
                     conflict(candidate.route, self.candidates[other as usize].route);
                 }
             };
