@@ -26,9 +26,10 @@ pub(super) fn of(generation: &Generation) -> Budget {
         },
         request_head: u64::from(generation.protocol.max_headers_bytes),
         response_head: generation
-            .routes
+            .ways
             .iter()
-            .map(|route| u64::from(route.limits.max_response_header_bytes))
+            .filter(|way| way.upstream.is_some())
+            .map(|way| u64::from(way.limits.max_response_header_bytes))
             .max()
             .unwrap_or(0),
         backends: generation.backends.len() as u64,
@@ -43,6 +44,7 @@ pub(super) fn of(generation: &Generation) -> Budget {
         limits_addresses: performance.max_connections_per_address.is_some() || performance.new_connections.is_some(),
         rate_keys: generation.rate_limits.iter().map(|limit| limit.entries(generation.routes.len())).sum(),
         address_rules: lists(generation),
+        patterns: generation.table.patterns() as u64,
         traces: generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files)),
     })
 }

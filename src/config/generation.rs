@@ -14,11 +14,12 @@ use spooky_uring::StreamAddress;
 
 use crate::admit::{LimitId, RateLimit};
 use crate::balance::Table;
-use crate::http::Method;
+use crate::http::respond::{FixedResponse, Redirect};
+use crate::http::{Edits, Method};
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
 use crate::resilience::{BreakerPolicy, BudgetPolicy, RetryPolicy};
-use crate::route::{self, RouteId};
+use crate::route::{self, RouteId, Shares};
 
 /// Position of an upstream in [`Generation::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +28,10 @@ pub struct UpstreamId(pub u32);
 /// Position of a backend in [`Generation::backends`], over all upstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendId(pub u32);
+
+/// Position of a way in [`Generation::ways`], over all routes; counters and the access log use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WayId(pub u32);
 
 /// One validated configuration. Built once by `config::load`, never changed.
 #[derive(Debug)]
@@ -39,12 +44,14 @@ pub struct Generation {
     pub upstreams: Vec<Upstream>,
     /// By [`BackendId`]; the backends of one upstream stand together.
     pub backends: Vec<Backend>,
-    /// Host, path and method to [`RouteId`].
+    /// What a request asks for to [`RouteId`].
     pub table: route::Table,
     /// By [`RouteId`].
     pub routes: Vec<Route>,
     /// By [`LimitId`]; [`Route::rate_limits`] says where they apply.
     pub rate_limits: Vec<RateLimit>,
+    /// By [`WayId`]; the ways of one route stand together.
+    pub ways: Vec<Way>,
     /// How addresses and paths of requests are read.
     pub routing: Routing,
     /// How names of backends are resolved.
@@ -69,6 +76,13 @@ impl Generation {
     #[must_use]
     pub fn route(&self, id: RouteId) -> &Route {
         &self.routes[id.0 as usize]
+    }
+
+    /// One way of a route.
+    #[inline]
+    #[must_use]
+    pub fn way(&self, id: WayId) -> &Way {
+        &self.ways[id.0 as usize]
     }
 
     /// An upstream.
@@ -475,16 +489,56 @@ pub enum Location {
 pub struct Route {
     /// For logs and metrics; unique.
     pub name: Box<str>,
-    /// Who answers.
-    pub upstream: UpstreamId,
-    /// Bounds in time.
-    pub timeouts: Timeouts,
-    /// Bounds in size.
-    pub limits: BodyLimits,
+    /// Its [`WayId`]s; never empty, and one only unless a split shares requests out.
+    pub ways: Range<u32>,
+    /// Who answers, and how.
+    pub action: Action,
+    /// Changes to what goes upstream.
+    pub request_fields: Edits,
+    /// Changes to final responses.
+    pub response_fields: Edits,
     /// Which clients' requests it takes; `None`: all.
     pub clients: Option<Arc<AddressRules>>,
     /// How often they may come: those of [`Generation::rate_limits`] that apply.
     pub rate_limits: Box<[LimitId]>,
+}
+
+/// Who answers the requests of a route.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// The upstreams of its ways.
+    Forward {
+        /// Which way a request goes.
+        shares: Shares,
+        /// What the upstream sees of the path.
+        rewrite: Option<Rewrite>,
+    },
+    /// We send the client elsewhere.
+    Redirect(Redirect),
+    /// We have the answer.
+    Respond(FixedResponse),
+}
+
+/// A path for the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// What it begins with.
+    pub base: Box<str>,
+    /// What the request's path has behind this prefix follows; `None`: nothing does.
+    pub behind: Option<Box<str>>,
+}
+
+/// One way that requests of a route can go.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// The route it belongs to.
+    pub route: RouteId,
+    /// Who answers; `None`: we do.
+    pub upstream: Option<UpstreamId>,
+    /// Bounds in time.
+    pub timeouts: Timeouts,
+    /// Bounds in size.
+    pub limits: BodyLimits,
 }
 
 /// Times of one exchange, resolved route > upstream > performance. `None`: off.

@@ -12,12 +12,13 @@ use ipnet::IpNet;
 use super::generation::{HashKey, LogTarget};
 use super::schema::{Located, choice, schema};
 use super::values::{
-    BackendAddress, Bytes, DnsServer, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, Named,
-    OneOrMany, OrOff, RoutePath, Rows,
+    BackendAddress, Body, Bytes, DnsServer, ExactPath, FieldValue, FilePath, HostHeader, IncludePattern, Location,
+    MethodName, Name, Named, OneOrMany, OrOff, RoutePath, Rows, StickyKey, ValueText,
 };
 use crate::admit::CountBy;
+use crate::http::edits::EditedName;
 use crate::identity::ServerName;
-use crate::route::HostPattern;
+use crate::route::{HostPattern, Pattern};
 
 schema! {
     /// The whole file.
@@ -186,7 +187,7 @@ schema! {
         /// Method, or an array of them. Left out: any.
         method: optional OneOrMany<MethodName>;
     }
-    later ["headers", "query", "cookie"]
+    later []
 
     /// How a backend is picked.
     LoadBalancing of "upstream" {
@@ -270,6 +271,10 @@ schema! {
         timeouts: default Timeouts = "{}";
         /// Limits for this route.
         limits: default RouteLimits = "{}";
+        /// Changes to the fields of requests, after ours are in place.
+        request_headers: default HeaderEdits = "{}";
+        /// Changes to the fields of final responses: the backend's, the redirect or the fixed response. Not of refusals.
+        response_headers: default HeaderEdits = "{}";
         /// Which clients may come; others are answered 403. The client is the rightmost address that is no trusted proxy's.
         clients: default AddressLists = "{}";
     }
@@ -323,15 +328,97 @@ schema! {
         path: optional ExactPath;
         /// Method, or an array of them. Left out: any.
         method: optional OneOrMany<MethodName>;
+        /// Fields that have to be there; of several lines of one name the first counts. What only trusted proxies may say is looked at only in their requests.
+        headers: default Vec<Located<ValueMatch>> = "[]";
+        /// Parameters of the query that have to be there, decoded; of several of one name the first counts.
+        query: default Vec<Located<ValueMatch>> = "[]";
+        /// Cookies that have to be there; of several of one name the first counts.
+        cookies: default Vec<Located<ValueMatch>> = "[]";
     }
-    later ["headers", "query", "cookie"]
+    later []
 
-    /// What happens to the requests of a route.
+    /// A value that a request has to have: one of `exact`, `regex` and `present` says which.
+    ValueMatch of "route" {
+        /// Its name. Case counts, but not for fields.
+        name: required ValueText;
+        /// The value, or an array of which one will do. Case counts.
+        exact: optional OneOrMany<ValueText>;
+        /// A regular expression that the whole value matches. It works on bytes; `(?i)` at its start ignores the case of ASCII.
+        regex: optional Pattern;
+        /// Any value will do; only `true` can be written.
+        present: optional bool;
+    }
+    later []
+
+    /// What happens to the requests of a route: one of `upstream`, `upstreams`, `redirect` and `respond`.
     Action of "route" {
         /// Name of the upstream that answers.
-        upstream: required Name;
+        upstream: optional Name;
+        /// Several upstreams that share the requests by weight.
+        upstreams: default Vec<Located<Share>> = "[]";
+        /// What keeps a client with the same one of `upstreams`. Left out, or where a request does not have it: each request goes by its id.
+        sticky: optional StickyKey;
+        /// Path that the upstream sees in place of the route's `path_prefix` (or `path`); what follows stays, and the whole is normalised and judged again.
+        rewrite: optional RoutePath;
+        /// Send clients elsewhere.
+        redirect: optional Redirect;
+        /// Answer with a fixed response.
+        respond: optional Respond;
     }
-    later ["upstreams", "redirect", "rewrite", "mirror"]
+    later ["mirror"]
+
+    /// One of several upstreams.
+    Share of "route" {
+        /// Name of the upstream.
+        upstream: required Name;
+        /// Share of the requests, relative to the others.
+        weight: default u32 = "100", 1..=1_000;
+    }
+    later []
+
+    /// A redirect.
+    Redirect of "route" {
+        /// 301, 302, 303, 307 or 308.
+        status: default u16 = "308", 301..=308;
+        /// Where to: a URL, or a path for the same host.
+        location: required Location;
+        /// Append what the request's path has behind the route's `path_prefix`.
+        keep_path: default bool = "false";
+        /// Append the request's query.
+        keep_query: default bool = "false";
+    }
+    later []
+
+    /// A fixed response.
+    Respond of "route" {
+        /// Status of the response.
+        status: required u16, 200..=599;
+        /// Its body. Left out: none.
+        body: optional Body;
+        /// Its Content-Type. Left out: text/plain; charset=utf-8.
+        content_type: optional FieldValue;
+    }
+    later []
+
+    /// Changes to the fields of one direction: first fields are removed, then set, then added.
+    HeaderEdits of "route" {
+        /// Names whose fields are taken out.
+        remove: default Vec<Located<EditedName>> = "[]";
+        /// Fields that take the place of all of their name.
+        set: default Vec<Located<HeaderLine>> = "[]";
+        /// Fields that come beside others of their name.
+        add: default Vec<Located<HeaderLine>> = "[]";
+    }
+    later []
+
+    /// A field.
+    HeaderLine of "route" {
+        /// Its name.
+        name: required EditedName;
+        /// Its value.
+        value: required FieldValue;
+    }
+    later []
 
     /// Limits of a route that differ from those of its upstream.
     RouteLimits of "route" {

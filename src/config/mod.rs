@@ -26,11 +26,12 @@ mod tests;
 
 pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
-    AllowedMethods, AltSvc, Backend, BackendId, BackendScheme, Balancing, BodyLimits, Cleartext, ClientAuthSource,
-    ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, Generation, HashKey, HostPolicy, Listener,
-    ListenerTls, Location, Log, LogFormat, LogLevel, LogTarget, MetricsEndpoint, MinVersion, NamedCertificate,
-    Observability, Performance, ProtocolPolicy, Protocols, Quic, Resilience, Resolver, RetryMode, Route, Routing,
-    SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId, UpstreamTls,
+    Action, AllowedMethods, AltSvc, Backend, BackendId, BackendScheme, Balancing, BodyLimits, Cleartext,
+    ClientAuthSource, ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, Generation, HashKey,
+    HostPolicy, Listener, ListenerTls, Location, Log, LogFormat, LogLevel, LogTarget, MetricsEndpoint, MinVersion,
+    NamedCertificate, Observability, Performance, ProtocolPolicy, Protocols, Quic, Resilience, Resolver, RetryMode,
+    Rewrite, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId, UpstreamTls, Way,
+    WayId,
 };
 pub use source::Position;
 pub use values::{parse_bytes, parse_millis};

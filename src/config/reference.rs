@@ -50,6 +50,14 @@ fn write_table(out: &mut String, schema: &Schema, path: &str) {
             Shape::Tables(_) if inner.name == "Listener" => {
                 let _ = writeln!(out, "# [[{path}]]");
             }
+            shape if excludes(schema, key) => {
+                let (open, close) = if matches!(shape, Shape::Tables(_)) { ("[[", "]]") } else { ("[", "]") };
+                let mut table = format!("{open}{path}{close}\n");
+                write_table(&mut table, inner, &path);
+                for line in table.lines() {
+                    let _ = writeln!(out, "{}", format!("#   {line}").trim_end());
+                }
+            }
             Shape::Tables(_) => {
                 let _ = writeln!(out, "[[{path}]]");
                 write_table(out, inner, &path);
@@ -68,9 +76,18 @@ fn write_table(out: &mut String, schema: &Schema, path: &str) {
 
 const EXAMPLE_NAME: &str = "example";
 
-/// Optional keys that stand in the file uncommented: without them two of its routes would be the same.
+/// Optional keys that stand in the file uncommented: without them two of its routes would be the same, or a table would be empty
+/// that needs one of them.
 fn is_shown(schema: &Schema, key: &Key) -> bool {
-    schema.name == "ShortRoute" && key.name() == "path_prefix"
+    matches!(
+        (schema.name, key.name()),
+        ("ShortRoute", "path_prefix") | ("Action", "upstream") | ("ValueMatch", "exact")
+    )
+}
+
+/// Tables that cannot stand in the file beside the others of theirs.
+fn excludes(schema: &Schema, key: &Key) -> bool {
+    matches!((schema.name, key.name()), ("Action", "upstreams" | "redirect" | "respond"))
 }
 
 /// Tables of all keys, in Markdown. A table that stands in several places is shown once, under all its names.
@@ -244,6 +261,12 @@ fn example(key: &Key) -> String {
         "id" => "\"backend1\"".to_owned(),
         "path" => "\"/exactly/this\"".to_owned(),
         "name" => "\"edge\"".to_owned(),
+        "location" => "\"https://www.example.com/\"".to_owned(),
+        "rewrite" => "\"/internal\"".to_owned(),
+        "regex" => "\"v[0-9]+\"".to_owned(),
+        "content_type" => "\"application/json\"".to_owned(),
+        "status" => "404".to_owned(),
+        "sticky" => "\"cookie:session\"".to_owned(),
         _ => by_shape(key.shape),
     }
 }

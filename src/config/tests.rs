@@ -6,12 +6,13 @@ use std::time::Duration;
 
 mod admission;
 mod balancing;
+mod routes;
 mod tls;
 mod upstream_tls;
 
 use super::*;
-use crate::http::Method;
-use crate::route::{Lookup, RouteId};
+use crate::http::{Fields, Method};
+use crate::route::{Lookup, Request, RouteId};
 
 const SMALLEST: &str = r#"
 version = 1
@@ -25,6 +26,13 @@ backends = [ { id = "backend1", address = "http://127.0.0.1:8080" } ]
 
 fn accept(text: &str) -> (Generation, Warnings) {
     from_str("test.toml", text).unwrap_or_else(|diagnostics| panic!("refused:\n{diagnostics}"))
+}
+
+/// What is found for a GET that has nothing but host and path.
+fn lookup(generation: &Generation, host: &str, path: &str) -> Lookup {
+    let (method, fields) = (Method::Get, Fields::new());
+    let request = Request { host, path: Some(path), method: &method, query: None, fields: &fields, trusted: false };
+    generation.table.lookup(&request, &mut generation.table.lens())
 }
 
 /// The messages of a refused text, each with its line and column.
@@ -53,18 +61,17 @@ fn the_smallest_file_has_every_default() {
     );
     assert_eq!(generation.listeners[0].quic.max_data, 8 << 20);
     assert_eq!(generation.listeners[0].quic.idle_timeout, Duration::from_secs(30));
-    let Lookup::Found(route) = generation.table.lookup("any", Some("/x"), &Method::Get) else {
-        panic!("the route takes everything")
-    };
+    let Lookup::Found(route) = lookup(&generation, "any", "/x") else { panic!("the route takes everything") };
     let route = generation.route(route);
-    assert_eq!(&*route.name, "default");
-    assert_eq!(route.timeouts.backend, Duration::from_secs(15));
-    assert_eq!(route.timeouts.total, None);
+    assert_eq!((&*route.name, route.ways.clone()), ("default", 0..1));
+    let way = generation.way(WayId(0));
+    assert_eq!(way.timeouts.backend, Duration::from_secs(15));
+    assert_eq!(way.timeouts.total, None);
     assert_eq!(
-        route.limits,
+        way.limits,
         BodyLimits { max_request_body_bytes: None, max_response_body_bytes: None, max_response_header_bytes: 65_536 }
     );
-    let backends = generation.backends_of(route.upstream);
+    let backends = generation.backends_of(way.upstream.expect("it forwards"));
     assert_eq!(backends.len(), 1);
     assert_eq!((backends[0].weight, &*backends[0].authority), (100, "127.0.0.1:8080"));
     assert_eq!(
@@ -100,7 +107,7 @@ timeouts = {{ backend_timeout = \"30s\", total_request_timeout = \"off\" }}
 limits = {{ max_request_body_bytes = \"off\" }}
 "
     ));
-    let (short, slow) = (generation.route(RouteId(0)), generation.route(RouteId(1)));
+    let (short, slow) = (generation.way(WayId(0)), generation.way(WayId(1)));
     assert_eq!(short.timeouts.backend, Duration::from_secs(20));
     assert_eq!(short.timeouts.backend_connect, Duration::from_secs(2));
     assert_eq!(short.timeouts.client_send, Duration::from_millis(700));
@@ -160,7 +167,7 @@ error: no rule can order the routes `a` and `b`: both take any host, path prefix
   |
 5 | route = {}
   |         ^^ and this one
-  = help: change host, path or method of one of them, or remove it
+  = help: change host, path, method or matchers of one of them, or remove it
 
 error: unknown key `performence` at the top level
   --> /etc/spooky/config.toml:11:2
@@ -461,7 +468,7 @@ fn included_files_are_merged_in_the_order_of_their_names() {
     assert_eq!(names, ["a", "b"]);
     let names: Vec<&str> = generation.routes.iter().map(|route| &*route.name).collect();
     assert_eq!(names, ["a", "b", "r1", "r2"]);
-    assert_eq!(generation.routes[0].timeouts.backend_connect, Duration::from_secs(2));
+    assert_eq!(generation.ways[0].timeouts.backend_connect, Duration::from_secs(2));
 }
 
 #[test]
@@ -571,7 +578,7 @@ fn ten_thousand_upstreams_compile_in_linear_steps() {
     }
     let (generation, warnings) = accept(&text);
     assert!(warnings.is_empty());
-    assert_eq!(generation.table.lookup("h77.example.com", Some("/p77/x"), &Method::Get), Lookup::Found(RouteId(77)));
+    assert_eq!(lookup(&generation, "h77.example.com", "/p77/x"), Lookup::Found(RouteId(77)));
 }
 
 #[test]

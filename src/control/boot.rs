@@ -228,9 +228,12 @@ fn scope(generation: &Generation) -> Scope {
     Scope {
         generation: generation.number,
         routes: generation
-            .routes
+            .ways
             .iter()
-            .map(|route| RouteName { route: route.name.clone(), upstream: upstream(route.upstream) })
+            .map(|way| RouteName {
+                route: generation.route(way.route).name.clone(),
+                upstream: way.upstream.map_or_else(Box::default, upstream),
+            })
             .collect(),
         backends: generation
             .backends

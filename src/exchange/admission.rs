@@ -48,8 +48,9 @@ pub fn admit(
 mod tests {
     use super::*;
     use crate::config::from_str;
-    use crate::exchange::plan::plan;
+    use crate::exchange::plan::{Asker, Snapshot, plan};
     use crate::http::Known;
+    use std::sync::Arc;
 
     const TEXT: &str = r#"
         version = 1
@@ -68,7 +69,13 @@ mod tests {
         routes = ["inside"]
     "#;
 
-    fn ask(generation: &Generation, rates: &Rates, path: &str, peer: &str, forwarded: Option<&str>) -> Admission {
+    fn snapshot() -> Snapshot {
+        let (generation, _) = from_str("t", TEXT).unwrap_or_else(|wrong| panic!("{wrong}"));
+        Snapshot::new(Arc::new(generation))
+    }
+
+    fn ask(snapshot: &Snapshot, rates: &Rates, path: &str, peer: &str, forwarded: Option<&str>) -> Admission {
+        let generation = &*snapshot.generation;
         let mut head = RequestHead::default();
         let target = crate::http::PathPair::parse(path.as_bytes()).expect("a path");
         head.target = crate::http::Target::Path(target);
@@ -76,14 +83,16 @@ mod tests {
             head.fields.push_known(Known::XForwardedFor, forwarded.as_bytes());
         }
         let peer: IpAddr = peer.parse().expect("an address");
-        let plan = plan(generation, &head).expect("a route");
+        let trusted = generation.trusts(peer);
+        let plan = plan(snapshot, &mut head, &Asker { id: &[0; 16], peer, trusted }).expect("a route");
         let now = Instant::now();
-        admit(generation, rates, plan, &head, (&Peer::new(Some(peer)), generation.trusts(peer)), now, |_, _| {})
+        admit(generation, rates, plan, &head, (&Peer::new(Some(peer)), trusted), now, |_, _| {})
     }
 
     #[test]
     fn the_client_behind_a_trusted_proxy_is_judged_and_nobody_elses_word_counts() {
-        let (generation, _) = from_str("t", TEXT).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let snapshot = snapshot();
+        let generation = &snapshot.generation;
         for (peer, forwarded, refused) in [
             ("192.0.2.1", None, None),
             ("::ffff:192.0.2.1", None, None),
@@ -99,17 +108,18 @@ mod tests {
             ("10.9.9.9", None, Some(Reason::AddressDenied)),
         ] {
             let rates = Rates::new(&generation.rate_limits, generation.routes.len(), Instant::now());
-            let found = ask(&generation, &rates, "/inside/x", peer, forwarded);
+            let found = ask(&snapshot, &rates, "/inside/x", peer, forwarded);
             assert_eq!(found.refused, refused, "{peer} {forwarded:?}");
-            assert_eq!(ask(&generation, &rates, "/x", peer, forwarded), Admission::default());
+            assert_eq!(ask(&snapshot, &rates, "/x", peer, forwarded), Admission::default());
         }
     }
 
     #[test]
     fn who_may_not_come_uses_nothing_and_who_comes_too_often_is_refused() {
-        let (generation, _) = from_str("t", TEXT).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let snapshot = snapshot();
+        let generation = &snapshot.generation;
         let rates = Rates::new(&generation.rate_limits, generation.routes.len(), Instant::now());
-        let ask = |peer| ask(&generation, &rates, "/inside", peer, None);
+        let ask = |peer| ask(&snapshot, &rates, "/inside", peer, None);
         assert_eq!(ask("192.0.2.66").refused, Some(Reason::AddressDenied));
         assert_eq!(ask("192.0.2.1"), Admission::default());
         let over = ask("192.0.2.1");

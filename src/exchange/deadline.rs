@@ -143,6 +143,6 @@ impl Exchange {
 
     fn timeouts(&self) -> Option<&Timeouts> {
         let plan = self.plan.as_ref()?;
-        Some(&self.snapshot.generation.route(plan.route).timeouts)
+        Some(&self.snapshot.generation.way(plan.way).timeouts)
     }
 }

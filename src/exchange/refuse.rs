@@ -3,9 +3,11 @@
 use super::plan::Refused;
 use super::trail::hex;
 use super::{Abort, Downstream, Exchange, RequestState, ResponseState, Step, Turn};
+use crate::config::Action;
 use crate::http::respond::{self, Answer, BodyForm, ProxyStatus};
 use crate::http::{Known, Reason, ResponseHead};
 use spooky_uring::Chunk;
+use std::rc::Rc;
 
 impl Exchange {
     /// Answers with the status of a reason. Only while no final head was sent.
@@ -18,7 +20,7 @@ impl Exchange {
             reason: refused.reason,
             request_id: &id,
             form: BodyForm::asked_by(&self.head.fields),
-            allow: refused.allow.map(str::as_bytes),
+            allow: refused.allow.as_deref().map(str::as_bytes),
             retry_after: exceeded.map(|exceeded| exceeded.wait_s),
             proxy_status: ProxyStatus::Error,
             date: turn.date,
@@ -51,6 +53,31 @@ impl Exchange {
         let id: [u8; 32] = hex(&self.trail.id);
         head.fields.push_known(Known::XRequestId, &id);
         self.answer(head, Vec::new(), downstream, turn)
+    }
+
+    /// Answers as the route says that takes the request.
+    pub fn answer_route(&mut self, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        let snapshot = Rc::clone(&self.snapshot);
+        let Some(route) = self.plan.map(|plan| snapshot.generation.route(plan.route)) else {
+            return self.refuse(Reason::Internal.into(), downstream, turn);
+        };
+        let mut head = ResponseHead::default();
+        let body = match &route.action {
+            Action::Redirect(redirect) => {
+                redirect.write(&self.head, turn.date, &mut head);
+                Vec::new()
+            }
+            Action::Respond(response) => {
+                response.write(turn.date, &mut head);
+                response.body.to_vec()
+            }
+            // It has no answer of its own.
+            Action::Forward { .. } => return self.refuse(Reason::Internal.into(), downstream, turn),
+        };
+        let id: [u8; 32] = hex(&self.trail.id);
+        head.fields.push_known(Known::XRequestId, &id);
+        route.response_fields.apply(&mut head.fields);
+        self.answer(head, body, downstream, turn)
     }
 
     fn answer(

@@ -176,7 +176,7 @@ impl Exchange {
         if self.tunnel {
             return false;
         }
-        let most = self.snapshot.generation.route(plan.route).limits.max_request_body_bytes;
+        let most = self.snapshot.generation.way(plan.way).limits.max_request_body_bytes;
         most.is_some_and(|most| self.trail.request_bytes > most)
     }
 

@@ -45,6 +45,7 @@ impl Exchange {
                 }
                 self.endless |= is_endless(head.fields.get(Known::ContentType));
                 forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
+                self.edit_response(&mut head);
                 if let Some(value) = downstream.alt_svc() {
                     head.fields.push_known(Known::AltSvc, value);
                 }
@@ -189,6 +190,7 @@ impl Exchange {
         self.note_response(turn.now);
         self.note_taken(turn.now);
         forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
+        self.edit_response(&mut head);
         let key = self.head.protocol.and_then(|Protocol::WebSocket { key }| key);
         let status = downstream.open_tunnel(&head, key);
         self.trail.note_head(status, turn.now);
@@ -226,6 +228,13 @@ impl Exchange {
         Step::Discard
     }
 
+    /// What the route changes in a final response.
+    fn edit_response(&self, head: &mut ResponseHead) {
+        if let Some(plan) = self.plan {
+            self.snapshot.generation.route(plan.route).response_fields.apply(&mut head.fields);
+        }
+    }
+
     fn is_response_too_large(&self, bytes: u64) -> bool {
         let Some(plan) = self.plan else {
             return false;
@@ -233,7 +242,7 @@ impl Exchange {
         if self.tunnel {
             return false;
         }
-        let most = self.snapshot.generation.route(plan.route).limits.max_response_body_bytes;
+        let most = self.snapshot.generation.way(plan.way).limits.max_response_body_bytes;
         most.is_some_and(|most| bytes > most)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::trail::{Ids, RequestId, hex};
 use super::{Plan, Snapshot};
-use crate::config::{ClientCertHeader, ForwardedMode};
+use crate::config::{ClientCertHeader, ForwardedMode, UpstreamId};
 use crate::http::RequestHead;
 use crate::http::forward::{self, ClientCert, IdentityMode, Onward, RequestRules};
 use crate::http::peer::Peer;
@@ -25,12 +25,13 @@ pub fn stamp(
     head: &mut RequestHead,
     snapshot: &Snapshot,
     plan: Plan,
+    upstream: UpstreamId,
     sender: Sender<'_>,
     id: &RequestId,
     ids: &mut Ids,
 ) -> Onward {
     let request_id: [u8; 32] = hex(id);
-    let upstream = snapshot.generation.upstream(plan.upstream);
+    let upstream = snapshot.generation.upstream(upstream);
     let rules = RequestRules {
         peer: sender.peer,
         trusted: sender.trusted,
@@ -49,5 +50,8 @@ pub fn stamp(
             ClientCertHeader::Chain => Some(ClientCert { cert: shown.leaf(), chain: shown.chain() }),
         }),
     };
-    forward::request_upstream(head, &rules)
+    let onward = forward::request_upstream(head, &rules);
+    // The operator has the last word.
+    snapshot.generation.route(plan.route).request_fields.apply(&mut head.fields);
+    onward
 }

@@ -120,7 +120,7 @@ impl Exchange {
             status: trail.status,
             reason: trail.reason,
             rate_limit: trail.exceeded.map(|exceeded| exceeded.limit.0),
-            route: self.plan.map(|Plan { route, .. }| route.0),
+            route: self.plan.map(|Plan { way, .. }| way.0),
             backend: trail.backend.map(|backend| backend.0),
             attempts: trail.attempts,
             reused: trail.reused,

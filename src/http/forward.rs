@@ -193,6 +193,14 @@ fn is_untrusted_name(field: &FieldName<'_>) -> bool {
     field.name.starts_with(b"x-forwarded-") || field.name.starts_with(b"client-cert") || field.name.contains(&b'_')
 }
 
+/// Whether only a trusted peer's word counts for a field of this name: from anyone else it is dropped or replaced.
+pub fn needs_trust(field: &FieldName<'_>) -> bool {
+    match field.known {
+        Some(known) => known == Known::XRequestId || known.rules() & rule::IDENTITY != 0,
+        None => is_untrusted_name(field),
+    }
+}
+
 fn has_trailers(value: &[u8]) -> bool {
     super::list::elements(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }

@@ -3,13 +3,15 @@
 //!
 //! It knows no connection, no socket and no clock. Read in this order: [`fields`], [`head`], [`path`], [`normalize`]
 //! (wire → head, the only gate), [`forward`] (what changes between the client's head and the backend's), [`reason`] and
-//! [`respond`] (our own answers), [`websocket`] (what opens a tunnel), [`contract`] (what the protocol machines say), [`buckets`] (what is too often), [`output`]
-//! (what they send), [`pool`] (what may wait in the worker's receive buffers), [`pick`] (one cookie, one parameter).
+//! [`respond`] (our own answers), [`edits`] (what a route changes), [`parameters`] (queries and cookies), [`websocket`] (what
+//! opens a tunnel), [`contract`] (what the protocol machines say), [`buckets`] (what is too often), [`output`] (what they
+//! send), [`pool`] (what may wait in the worker's receive buffers), [`pick`] (one cookie, one parameter).
 
 pub mod authority;
 pub mod buckets;
 pub mod contract;
 pub mod date;
+pub mod edits;
 pub mod fields;
 pub mod forward;
 pub mod head;
@@ -17,6 +19,7 @@ pub mod known;
 pub mod list;
 pub mod normalize;
 pub mod output;
+pub mod parameters;
 pub mod path;
 pub mod peer;
 pub mod pick;
@@ -32,6 +35,7 @@ pub mod websocket;
 pub use authority::Authority;
 pub use buckets::Buckets;
 pub use contract::{Event, NO_OWNER, StreamRef};
+pub use edits::Edits;
 pub use fields::{FieldName, Fields};
 pub use head::{Method, Protocol, RequestHead, ResponseHead, Scheme, Target, WireVersion};
 pub use known::Known;

@@ -166,6 +166,18 @@ impl PathPair {
         Ok(())
     }
 
+    /// Puts `base` in the place of `prefix`, under which the match path lies, or of the whole path, and reads the result again;
+    /// the query stays.
+    ///
+    /// # Errors
+    /// A fault of the new path; the pair is empty then.
+    pub fn rewrite_to(&mut self, base: &str, prefix: Option<&str>) -> Result<(), PathFault> {
+        let mut whole = String::with_capacity(base.len() + 1 + self.text.len());
+        join(base, prefix.map_or("", |prefix| behind(self.path(), prefix)), &mut whole);
+        whole.push_str(&self.text[self.path_len..]);
+        self.set(whole.as_bytes())
+    }
+
     /// Makes the match path if the forwarded path has `//`.
     fn fold(&mut self) {
         let path = &self.text[..self.path_len];
@@ -252,6 +264,28 @@ pub fn has_prefix(path: &str, prefix: &str) -> bool {
         Some(rest) => rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'),
         None => false,
     }
+}
+
+/// What a forwarded path has behind the prefix that its match path lies under: `/x` of `//api/x` behind `/api` or `/api/`;
+/// empty, or it begins with a slash.
+pub fn behind<'a>(forwarded: &'a str, prefix: &str) -> &'a str {
+    let mut rest = forwarded;
+    for segment in prefix.split('/').filter(|segment| !segment.is_empty()) {
+        rest = rest.trim_start_matches('/');
+        rest = rest.strip_prefix(segment).unwrap_or(rest);
+    }
+    rest
+}
+
+/// `base`, and what [`behind`] gave. Between them stands one slash, so that no path becomes one that names a host (`//host/`).
+pub fn join(base: &str, below: &str, into: &mut String) {
+    if below.is_empty() {
+        into.push_str(base);
+        return;
+    }
+    into.push_str(base.trim_end_matches('/'));
+    into.push('/');
+    into.push_str(below.trim_start_matches('/'));
 }
 
 fn fold_slashes(path: &str, out: &mut String) {

@@ -6,6 +6,7 @@ use super::fields::Fields;
 use super::head::{Method, RequestHead, ResponseHead, phrase};
 use super::known::Known;
 use super::list;
+use super::path::{PathPair, behind, join};
 use super::reason::Reason;
 use super::syntax::decimal;
 
@@ -199,6 +200,73 @@ pub fn to_https(request: &RequestHead, port: u16, date: &[u8; date::LENGTH], hea
     };
     let path = request.target.path().map_or("/", |path| path.forwarded());
     head.fields.push_parts(Known::Location, &[b"https://", host.as_bytes(), port[0], port[1], path.as_bytes()])
+}
+
+/// Where a route sends its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// Scheme, authority and path of the location; or its path alone.
+    pub base: Box<str>,
+    /// Query of the location, without `?`.
+    pub query: Option<Box<str>>,
+    /// Fragment of the location, without `#`.
+    pub fragment: Option<Box<str>>,
+    /// What the request's path has behind this prefix is appended to the path.
+    pub behind: Option<Box<str>>,
+    /// The request's query is appended to the query.
+    pub keep_query: bool,
+}
+
+impl Redirect {
+    /// Writes the head of the answer to a request; it has no body.
+    pub fn write(&self, request: &RequestHead, date: &[u8; date::LENGTH], head: &mut ResponseHead) {
+        let path = request.target.path();
+        let mut location = String::new();
+        let below = self.behind.as_deref().zip(path).map_or("", |(prefix, path)| behind(path.path(), prefix));
+        join(&self.base, below, &mut location);
+        let kept = path.and_then(PathPair::query).filter(|_| self.keep_query);
+        for (query, before) in [(self.query.as_deref(), '?'), (kept, if self.query.is_some() { '&' } else { '?' })] {
+            if let Some(query) = query {
+                location.push(before);
+                location.push_str(query);
+            }
+        }
+        if let Some(fragment) = &self.fragment {
+            location.push('#');
+            location.push_str(fragment);
+        }
+        head.clear();
+        head.status = self.status;
+        head.content_length = Some(0);
+        head.fields.push_known(Known::Date, date);
+        head.fields.push_known(Known::Location, location.as_bytes());
+    }
+}
+
+/// What a route answers by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixedResponse {
+    /// 200 to 599.
+    pub status: u16,
+    /// Empty for statuses that have no body.
+    pub body: Box<[u8]>,
+    /// Of a body.
+    pub content_type: Box<str>,
+}
+
+impl FixedResponse {
+    /// Writes the head of the answer; its length is right for HEAD too.
+    pub fn write(&self, date: &[u8; date::LENGTH], head: &mut ResponseHead) {
+        head.clear();
+        head.status = self.status;
+        head.content_length = (!matches!(self.status, 204 | 304)).then_some(self.body.len() as u64);
+        head.fields.push_known(Known::Date, date);
+        if !self.body.is_empty() {
+            head.fields.push_known(Known::ContentType, self.content_type.as_bytes());
+        }
+    }
 }
 
 /// What a client gets that spoke HTTP to a port of TLS. Nobody has read its request: it may not even be one.

@@ -50,6 +50,8 @@ pub struct Demand {
     pub address_rules: u64,
     /// Traces of connections, in the life of the process.
     pub traces: u64,
+    /// Regular expressions of routes.
+    pub patterns: u64,
 }
 
 /// The worst-case memory of the process, item by item.
@@ -198,6 +200,11 @@ impl Budget {
                 each: QLOG_GATHERED_BYTES as u64,
             },
             Item {
+                what: "patterns of routes",
+                count: demand.patterns.saturating_mul(workers),
+                each: (PATTERN_COMPILED_BYTES + 2 * PATTERN_CACHE_BYTES) as u64,
+            },
+            Item {
                 what: "UDP socket buffers (kernel)",
                 count: demand.listeners.saturating_mul(workers),
                 each: demand.udp_receive_buffer.saturating_add(demand.udp_send_buffer),
@@ -269,6 +276,7 @@ mod tests {
             rate_keys: 0,
             address_rules: 0,
             traces: 0,
+            patterns: 0,
         }
     }
 

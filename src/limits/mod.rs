@@ -76,7 +76,20 @@ pub const CONFIG_FILES: usize = 1_024;
 pub const CONFIG_DIAGNOSTICS_SHOWN: usize = 50;
 /// A name of an upstream, backend, route or listener.
 pub const NAME_BYTES: usize = 64;
+/// Matchers of one route.
+pub const ROUTE_MATCHERS: usize = 16;
+/// The text of a regular expression.
+pub const PATTERN_BYTES: usize = 1_024;
+/// Its compiled program, which all workers share.
+pub const PATTERN_COMPILED_BYTES: usize = 64 << 10;
+/// What each worker remembers of it, once for each direction of the search.
+pub const PATTERN_CACHE_BYTES: usize = 128 << 10;
+/// The body of a fixed response: it is queued for the client in one piece.
+pub const FIXED_BODY_BYTES: usize = 16 << 10;
+/// The value of a field, a parameter or a cookie that a configuration holds, and the location of a redirect.
+pub const CONFIG_VALUE_BYTES: usize = 2_048;
 
 const _: () = assert!(CONFIG_FILES < u16::MAX as usize, "a file's number fits the id of a source");
+const _: () = assert!(FIXED_BODY_BYTES <= RESPONSE_TAIL_BYTES, "a fixed response needs no exchange while it is sent");
 const _: () =
     assert!(quic::QUEUE_BYTES >= STREAM_RECEIVE_BUFFER_BYTES as usize, "one receive fits what an exchange may hold");

@@ -1,92 +1,53 @@
 //! The paths of one host: a tree of segments with the routes that stand at each.
 //!
-//! A lookup walks the request's path once, remembers the deepest route that takes the method, and never allocates.
+//! A lookup walks the request's path once, remembers the deepest route that takes the request, and never allocates.
 //! Its cost grows with the length of the path, not with the number of routes.
 
 use rustc_hash::FxHashMap;
 
-use super::RouteId;
+use super::choices::Choices;
+use super::matcher::{Lens, Matcher, PatternList};
 use super::pattern::PathPattern;
+use super::{Request, RouteId, RouteSpec};
 use crate::http::Method;
 
 /// The routes at one point, by method.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Methods {
-    any: Option<RouteId>,
-    /// In order of insertion; each method once.
-    named: Vec<(Method, RouteId)>,
-}
-
-impl Methods {
-    fn is_empty(&self) -> bool {
-        self.any.is_none() && self.named.is_empty()
-    }
-
-    /// Puts a route in; the one that already stands there is given back.
-    fn insert(&mut self, method: Option<&Method>, route: RouteId) -> Result<(), RouteId> {
-        match method {
-            None => match self.any {
-                Some(there) => Err(there),
-                None => {
-                    self.any = Some(route);
-                    Ok(())
-                }
-            },
-            Some(method) => match self.named.iter().find(|(named, _)| named == method) {
-                Some((_, there)) => Err(*there),
-                None => {
-                    self.named.push((method.clone(), route));
-                    Ok(())
-                }
-            },
-        }
-    }
-
-    #[inline]
-    fn find(&self, method: &Method) -> Option<RouteId> {
-        self.named.iter().find(|(named, _)| named == method).map(|(_, route)| *route).or(self.any)
-    }
-}
-
-/// Methods known to be taken somewhere, as an `Allow` value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct AllowId(u32);
-
-/// All `Allow` values of a table, each once.
-#[derive(Clone, Debug, Default)]
-pub(super) struct AllowValues {
-    values: Vec<Box<str>>,
-    known: FxHashMap<Box<str>, u32>,
-}
-
-impl AllowValues {
-    /// The value of a set of methods.
-    fn intern(&mut self, methods: &[Method]) -> AllowId {
-        let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        let text: Box<str> = names.join(", ").into();
-        if let Some(&at) = self.known.get(&text) {
-            return AllowId(at);
-        }
-        let at = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        self.known.insert(text.clone(), at);
-        self.values.push(text);
-        AllowId(at)
-    }
-
-    #[inline]
-    pub(super) fn get(&self, id: AllowId) -> &str {
-        &self.values[id.0 as usize]
-    }
-}
-
-/// One set of routes, with the methods that a refusal at this point names.
-#[derive(Clone, Debug, Default)]
 struct Slot {
-    methods: Methods,
-    /// What the routes here and every prefix that leads here take; `None` until sealed, or when one takes any method.
-    allow: Option<AllowId>,
+    any: Choices,
+    /// In order of insertion; each method once.
+    named: Vec<(Method, Choices)>,
+}
+
+impl Slot {
+    fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.named.is_empty()
+    }
+
+    fn choices(&mut self, method: Option<&Method>) -> &mut Choices {
+        let Some(method) = method else {
+            return &mut self.any;
+        };
+        let at = self.named.iter().position(|(named, _)| named == method).unwrap_or_else(|| {
+            self.named.push((method.clone(), Choices::default()));
+            self.named.len() - 1
+        });
+        &mut self.named[at].1
+    }
+
+    fn of(&self, method: &Method) -> Option<&Choices> {
+        self.named.iter().find(|(named, _)| named == method).map(|(_, choices)| choices)
+    }
+
+    #[inline]
+    fn find(&self, request: &Request<'_>, lens: &mut Lens) -> Option<RouteId> {
+        let named = self.of(request.method).and_then(|choices| choices.find(request, lens));
+        named.or_else(|| self.any.find(request, lens))
+    }
+
+    fn each(&mut self) -> impl Iterator<Item = &mut Choices> {
+        self.named.iter_mut().map(|(_, choices)| choices).chain([&mut self.any])
+    }
 }
 
 /// One segment.
@@ -122,22 +83,17 @@ impl Default for Paths {
 pub(super) enum Found {
     /// A route takes the request.
     Route(RouteId),
-    /// The path matches, the method does not.
-    Refused(AllowId),
-    /// No path matches.
+    /// Routes take the request but for its method.
+    Refused,
+    /// No route takes it, whatever its method.
     Nothing,
 }
 
 impl Paths {
     /// Puts a route in; the one that no rule can order it against is given back.
-    pub(super) fn insert(
-        &mut self,
-        path: &PathPattern,
-        method: Option<&Method>,
-        route: RouteId,
-    ) -> Result<(), RouteId> {
+    pub(super) fn insert(&mut self, spec: &RouteSpec, method: Option<&Method>, route: RouteId) -> Result<(), RouteId> {
         self.first = Some(self.first.map_or(route, |first| first.min(route)));
-        let slot = match path {
+        let slot = match &spec.path {
             PathPattern::Pathless => &mut self.pathless,
             PathPattern::Exact(path) => &mut self.node(path).exact,
             PathPattern::Prefix(path) => match path.strip_suffix('/') {
@@ -145,7 +101,7 @@ impl Paths {
                 None => &mut self.node(path).here,
             },
         };
-        slot.methods.insert(method, route)
+        slot.choices(method).insert(route, spec)
     }
 
     /// The node of a path, made where it is missing. The empty path is the root.
@@ -163,9 +119,23 @@ impl Paths {
         &mut self.nodes[at]
     }
 
-    /// Whether a prefix takes every path.
+    /// Brings the routes of every point into their order, once all are in.
+    pub(super) fn seal(
+        &mut self,
+        specs: &[RouteSpec],
+        patterns: &mut PatternList,
+        conflict: &mut impl FnMut(RouteId, RouteId),
+    ) {
+        let slots = self.nodes.iter_mut().flat_map(|node| [&mut node.here, &mut node.below, &mut node.exact]);
+        for slot in slots.chain([&mut self.pathless]) {
+            slot.each().for_each(|choices| choices.seal(specs, patterns, conflict));
+        }
+    }
+
+    /// Whether a prefix takes every path, whatever else a request has.
     pub(super) fn takes_every_path(&self) -> bool {
-        !self.nodes[0].below.methods.is_empty()
+        let root = &self.nodes[0].below;
+        root.any.has_plain() || root.named.iter().any(|(_, choices)| choices.has_plain())
     }
 
     /// The lowest route of this host.
@@ -173,60 +143,130 @@ impl Paths {
         self.first
     }
 
-    /// Works out the `Allow` values, once all routes are in.
-    pub(super) fn seal(&mut self, values: &mut AllowValues) {
-        seal_slot(&mut self.pathless, None, values);
-        // `Some(methods)`: the prefixes so far take these; `None`: one of them takes any method.
-        let mut open: Vec<(u32, Option<Vec<Method>>)> = vec![(0, Some(Vec::new()))];
-        while let Some((at, so_far)) = open.pop() {
-            let node = &mut self.nodes[at as usize];
-            let here = seal_slot(&mut node.here, Some(so_far), values);
-            seal_slot(&mut node.exact, Some(here.clone()), values);
-            let below = seal_slot(&mut node.below, Some(here), values);
-            open.extend(node.children.values().map(|&child| (child, below.clone())));
-        }
-    }
-
-    /// The route of a path and method.
-    pub(super) fn find(&self, path: Option<&str>, method: &Method) -> Found {
+    /// Shows every set of routes whose path matches, the less specific first.
+    #[inline]
+    fn walk<'p>(&'p self, path: Option<&str>, mut look: impl FnMut(&'p Slot)) {
         let Some(path) = path else {
-            return match self.pathless.methods.find(method) {
-                Some(route) => Found::Route(route),
-                None => self.pathless.allow.map_or(Found::Nothing, Found::Refused),
-            };
-        };
-        let mut best = None;
-        let mut allow = None;
-        let mut look = |slot: &Slot| {
-            // Later slots are more specific, so the last that takes the method wins, and the last `Allow` holds them all.
-            if !slot.methods.is_empty() {
-                best = slot.methods.find(method).or(best);
-                allow = slot.allow.or(allow);
-            }
+            look(&self.pathless);
+            return;
         };
         let mut node = &self.nodes[0];
-        let mut whole = true;
         for segment in segments(path) {
             look(&node.here);
             look(&node.below);
             match node.children.get(segment) {
                 Some(&child) => node = &self.nodes[child as usize],
-                None => {
-                    whole = false;
-                    break;
-                }
+                None => return,
             }
         }
-        if whole {
-            look(&node.here);
-            look(&node.exact);
-        }
-        match (best, allow) {
-            (Some(route), _) => Found::Route(route),
-            (None, Some(allow)) => Found::Refused(allow),
-            (None, None) => Found::Nothing,
+        look(&node.here);
+        look(&node.exact);
+    }
+
+    /// The route of a request.
+    pub(super) fn find(&self, request: &Request<'_>, lens: &mut Lens) -> Found {
+        let mut best = None;
+        let mut seen = false;
+        self.walk(request.path, |slot| {
+            // Later ones are more specific, so the last that takes the request wins.
+            if !slot.is_empty() {
+                seen = true;
+                best = slot.find(request, lens).or(best);
+            }
+        });
+        match best {
+            Some(route) => Found::Route(route),
+            None if seen && self.takes_other_methods(request, lens) => Found::Refused,
+            None => Found::Nothing,
         }
     }
+
+    fn takes_other_methods(&self, request: &Request<'_>, lens: &mut Lens) -> bool {
+        let mut any = false;
+        self.methods(request, lens, |_| any = true);
+        any
+    }
+
+    /// The methods for which a route would take the request; one may be told twice.
+    pub(super) fn methods<'p>(&'p self, request: &Request<'_>, lens: &mut Lens, mut tell: impl FnMut(&'p Method)) {
+        self.walk(request.path, |slot| {
+            for (method, choices) in &slot.named {
+                if choices.find(request, lens).is_some() {
+                    tell(method);
+                }
+            }
+        });
+    }
+
+    /// Whether others take every request of this host that `route` would take with a method (`None`: with any), and which.
+    /// `allowed`: no other methods come here at all.
+    pub(super) fn covers(
+        &self,
+        route: RouteId,
+        specs: &[RouteSpec],
+        method: Option<&Method>,
+        allowed: Option<&[Method]>,
+        by: &mut Vec<RouteId>,
+    ) -> bool {
+        let RouteSpec { path, matchers, .. } = &specs[route.0 as usize];
+        let (same, more) = match path {
+            PathPattern::Pathless => (&self.pathless, None),
+            PathPattern::Exact(path) => match self.get(path) {
+                Some(node) => (&node.exact, None),
+                None => return false,
+            },
+            PathPattern::Prefix(path) => {
+                match (self.get(path.strip_suffix('/').unwrap_or(path)), path.ends_with('/')) {
+                    (Some(node), true) => (&node.below, None),
+                    // Together these take every path that the prefix takes.
+                    (Some(node), false) => (&node.here, Some([&node.exact, &node.below])),
+                    (None, _) => return false,
+                }
+            }
+        };
+        let mut covered = |method: Option<&Method>, named_wins: bool| {
+            let asked = |slot: &Slot| covering(slot, route, specs, matchers, method);
+            let here = method.filter(|_| named_wins).and_then(|method| same.of(method));
+            let found: Vec<RouteId> = match (here.and_then(|choices| choices.covering(route, matchers, specs)), more) {
+                (Some(one), _) => vec![one],
+                (None, Some([exact, below])) => match (asked(exact), asked(below)) {
+                    (Some(exact), Some(below)) => vec![exact, below],
+                    _ => return false,
+                },
+                (None, None) => return false,
+            };
+            by.extend(found);
+            true
+        };
+        if covered(method, false) {
+            return true;
+        }
+        // A route for any method gets what the named ones leave.
+        match (method, allowed) {
+            (None, Some(allowed)) => allowed.iter().all(|method| covered(Some(method), true)),
+            _ => false,
+        }
+    }
+
+    fn get(&self, path: &str) -> Option<&Node> {
+        let mut node = &self.nodes[0];
+        for segment in segments(path) {
+            node = &self.nodes[*node.children.get(segment)? as usize];
+        }
+        Some(node)
+    }
+}
+
+/// A route that takes every request which reaches this slot with a method and satisfies `matchers`.
+fn covering(
+    slot: &Slot,
+    route: RouteId,
+    specs: &[RouteSpec],
+    matchers: &[Matcher],
+    method: Option<&Method>,
+) -> Option<RouteId> {
+    let named = method.and_then(|method| slot.of(method));
+    named.into_iter().chain([&slot.any]).find_map(|choices| choices.covering(route, matchers, specs))
 }
 
 /// What stands between the slashes of a path: `/` has one empty segment, `/api/x` two, the empty path none.
@@ -235,22 +275,4 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     // Before the leading slash; for the empty path this is all there is.
     parts.next();
     parts
-}
-
-/// Gives a slot its `Allow` value; returns what the routes up to and including it take.
-fn seal_slot(slot: &mut Slot, so_far: Option<Option<Vec<Method>>>, values: &mut AllowValues) -> Option<Vec<Method>> {
-    let mut methods = so_far.unwrap_or_else(|| Some(Vec::new()))?;
-    if slot.methods.is_empty() {
-        return Some(methods);
-    }
-    if slot.methods.any.is_some() {
-        return None;
-    }
-    for (method, _) in &slot.methods.named {
-        if !methods.contains(method) {
-            methods.push(method.clone());
-        }
-    }
-    slot.allow = Some(values.intern(&methods));
-    Some(methods)
 }

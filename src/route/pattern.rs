@@ -1,10 +1,11 @@
-//! What a route can ask for: hosts, a path, methods.
+//! What a route can ask for: hosts, a path, methods, matchers.
 //!
 //! Owns the forms of hosts and paths in routes. Paths are match paths (see `http::path`): the caller hands over text
 //! that is already in that form.
 
 use std::fmt;
 
+use super::matcher::Matcher;
 use crate::http::{Authority, Method};
 
 /// A host, or all hosts below one.
@@ -82,7 +83,7 @@ impl fmt::Display for PathPattern {
     }
 }
 
-/// One route to compile: takes a request when one of the hosts, the path and one of the methods match.
+/// One route to compile: takes a request when one of the hosts, the path, one of the methods and all matchers match.
 #[derive(Clone, Debug)]
 pub struct RouteSpec {
     /// Empty: any host.
@@ -91,4 +92,6 @@ pub struct RouteSpec {
     pub path: PathPattern,
     /// Empty: any method.
     pub methods: Vec<Method>,
+    /// What else has to hold; each looks at another value.
+    pub matchers: Vec<Matcher>,
 }

@@ -1,10 +1,11 @@
 //! The compiled table: hosts to their paths.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::RouteId;
-use super::paths::{AllowValues, Found, Paths};
-use super::pattern::{HostPattern, PathPattern, RouteSpec};
+use super::matcher::{Lens, PatternList};
+use super::paths::{Found, Paths};
+use super::pattern::{HostPattern, RouteSpec};
+use super::{Request, RouteId};
 use crate::http::Method;
 
 /// All routes, compiled. Lookups never allocate, and do not get slower with the number of routes.
@@ -15,22 +16,19 @@ pub struct Table {
     /// Lengths of the suffixes, the longest first, so that a host is only cut where a suffix can begin.
     suffix_lengths: Vec<u16>,
     any_host: Paths,
-    allow: AllowValues,
+    patterns: PatternList,
     host_fallback: bool,
 }
 
 /// What a lookup says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup<'a> {
+pub enum Lookup {
     /// This route.
     Found(RouteId),
-    /// No path matches at any host that was asked: 404.
+    /// No route takes the request at any host that was asked: 404.
     NoRoute,
-    /// The path matches, no route takes the method: 405 with this `Allow`.
-    MethodNotAllowed {
-        /// Value of the field.
-        allow: &'a str,
-    },
+    /// Routes take the request but for its method: 405; [`Table::allow`] names the methods.
+    MethodNotAllowed,
 }
 
 /// Two routes that no rule can order.
@@ -42,6 +40,15 @@ pub struct Conflict {
     pub second: RouteId,
     /// What both take, for people.
     pub taken: String,
+}
+
+/// A route that no request reaches, because others take all that it would take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// The route.
+    pub route: RouteId,
+    /// The others.
+    pub by: Vec<RouteId>,
 }
 
 /// A host with routes of its own whose other paths fall back to a less specific route.
@@ -61,40 +68,47 @@ impl Table {
     /// # Errors
     /// Every pair of routes that no rule can order, once.
     pub fn build(specs: &[RouteSpec], host_fallback: bool) -> Result<Self, Vec<Conflict>> {
-        let mut table = Self {
-            hosts: FxHashMap::default(),
-            suffix_lengths: Vec::new(),
-            any_host: Paths::default(),
-            allow: AllowValues::default(),
-            host_fallback,
-        };
-        let mut conflicts: Vec<Conflict> = Vec::new();
+        let mut table = Self { host_fallback, ..Self::default() };
+        let mut conflicts: FxHashSet<(RouteId, RouteId)> = FxHashSet::default();
         for (at, spec) in specs.iter().enumerate() {
             let route = RouteId(u32::try_from(at).unwrap_or(u32::MAX));
-            let hosts: Vec<Option<&HostPattern>> =
-                if spec.hosts.is_empty() { vec![None] } else { spec.hosts.iter().map(Some).collect() };
-            let methods: Vec<Option<&Method>> =
-                if spec.methods.is_empty() { vec![None] } else { spec.methods.iter().map(Some).collect() };
-            for host in hosts {
-                for method in &methods {
-                    if let Err(first) = table.paths(host).insert(&spec.path, *method, route) {
-                        // A route that repeats a host or method of its own contradicts nobody.
-                        let seen = |known: &Conflict| known.first == first && known.second == route;
-                        if first != route && !conflicts.iter().rev().take_while(|known| known.second == route).any(seen)
-                        {
-                            conflicts.push(Conflict { first, second: route, taken: taken(host, &spec.path, *method) });
-                        }
+            for host in hosts(spec) {
+                for method in methods(spec) {
+                    // A route that repeats a host or method of its own contradicts nobody.
+                    if let Err(first) = table.paths(host).insert(spec, method, route)
+                        && first != route
+                    {
+                        conflicts.insert((first, route));
                     }
                 }
             }
         }
-        if !conflicts.is_empty() {
-            return Err(conflicts);
+        let Self { hosts, any_host, patterns, .. } = &mut table;
+        for paths in hosts.values_mut().chain([any_host]) {
+            paths.seal(specs, patterns, &mut |one, other| {
+                conflicts.insert((one.min(other), one.max(other)));
+            });
         }
-        let Self { hosts, any_host, allow, .. } = &mut table;
-        hosts.values_mut().chain([any_host]).for_each(|paths| paths.seal(allow));
+        if !conflicts.is_empty() {
+            let mut pairs: Vec<(RouteId, RouteId)> = conflicts.into_iter().collect();
+            pairs.sort_unstable_by_key(|&(first, second)| (second, first));
+            let told = |(first, second)| Conflict { first, second, taken: taken(specs, first, second) };
+            return Err(pairs.into_iter().map(told).collect());
+        }
         table.suffix_lengths.sort_unstable_by(|a, b| b.cmp(a));
         Ok(table)
+    }
+
+    /// What one thread needs for lookups.
+    #[must_use]
+    pub fn lens(&self) -> Lens {
+        Lens::new(&self.patterns)
+    }
+
+    /// How many regular expressions it holds.
+    #[must_use]
+    pub fn patterns(&self) -> usize {
+        self.patterns.len()
     }
 
     fn paths(&mut self, host: Option<&HostPattern>) -> &mut Paths {
@@ -111,24 +125,65 @@ impl Table {
         }
     }
 
-    /// The route of a request. `host` in its one spelling (`http::Authority::host`), `path` the match path or `None`
-    /// for the target `*`.
+    /// The route of a request.
     #[must_use]
-    pub fn lookup(&self, host: &str, path: Option<&str>, method: &Method) -> Lookup<'_> {
-        // The less specific hosts of one that begins with a dot would be itself: no valid host does, and none matches.
-        let exact = if host.starts_with('.') { None } else { self.hosts.get(host) };
-        for paths in exact.into_iter().chain(self.suffixes(host)).chain([&self.any_host]) {
-            match paths.find(path, method) {
+    pub fn lookup(&self, request: &Request<'_>, lens: &mut Lens) -> Lookup {
+        for paths in self.hosts_for(request.host) {
+            match paths.find(request, lens) {
                 Found::Route(route) => return Lookup::Found(route),
-                Found::Refused(allow) => {
-                    return Lookup::MethodNotAllowed { allow: self.allow.get(allow) };
-                }
+                Found::Refused => return Lookup::MethodNotAllowed,
                 Found::Nothing if self.host_fallback => {}
                 // `any_host` is always asked last; without fallback only a host's own routes count.
                 Found::Nothing => break,
             }
         }
         Lookup::NoRoute
+    }
+
+    /// The value of Allow for a request that found [`Lookup::MethodNotAllowed`].
+    #[must_use]
+    pub fn allow(&self, request: &Request<'_>, lens: &mut Lens) -> String {
+        let mut methods: Vec<&str> = Vec::new();
+        for paths in self.hosts_for(request.host) {
+            paths.methods(request, lens, |method| methods.push(method.as_str()));
+            if !methods.is_empty() {
+                break;
+            }
+        }
+        methods.sort_unstable();
+        methods.dedup();
+        methods.join(", ")
+    }
+
+    /// The paths of a host, the most specific pattern first.
+    fn hosts_for<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Paths> {
+        // The less specific hosts of one that begins with a dot would be itself: no valid host does, and none matches.
+        let exact = if host.starts_with('.') { None } else { self.hosts.get(host) };
+        exact.into_iter().chain(self.suffixes(host)).chain([&self.any_host])
+    }
+
+    /// Routes that no request reaches. `specs` are those the table was built from; `allowed`: the methods that come here, where
+    /// that is known.
+    #[must_use]
+    pub fn shadows(&self, specs: &[RouteSpec], allowed: Option<&[Method]>) -> Vec<Shadow> {
+        let mut found = Vec::new();
+        for (at, spec) in specs.iter().enumerate() {
+            let route = RouteId(u32::try_from(at).unwrap_or(u32::MAX));
+            let mut by = Vec::new();
+            let paths = |host: Option<&HostPattern>| match host {
+                None => Some(&self.any_host),
+                Some(HostPattern::Exact(host) | HostPattern::Suffix(host)) => self.hosts.get(host),
+            };
+            let mut covered = |host: Option<&HostPattern>, method: Option<&Method>| {
+                paths(host).is_some_and(|paths| paths.covers(route, specs, method, allowed, &mut by))
+            };
+            if hosts(spec).into_iter().all(|host| methods(spec).into_iter().all(|method| covered(host, method))) {
+                by.sort_unstable();
+                by.dedup();
+                found.push(Shadow { route, by });
+            }
+        }
+        found
     }
 
     /// The wildcard suffixes of a host, the longest first.
@@ -171,9 +226,26 @@ impl Table {
     }
 }
 
-/// What two routes both take.
-fn taken(host: Option<&HostPattern>, path: &PathPattern, method: Option<&Method>) -> String {
+/// The hosts under which a route stands; `None` is any.
+fn hosts(spec: &RouteSpec) -> Vec<Option<&HostPattern>> {
+    if spec.hosts.is_empty() { vec![None] } else { spec.hosts.iter().map(Some).collect() }
+}
+
+/// The methods under which a route stands; `None` is any.
+fn methods(spec: &RouteSpec) -> Vec<Option<&Method>> {
+    if spec.methods.is_empty() { vec![None] } else { spec.methods.iter().map(Some).collect() }
+}
+
+/// What two routes both take. Values of matchers are left out: they may be secrets.
+fn taken(specs: &[RouteSpec], first: RouteId, second: RouteId) -> String {
+    let (first, second) = (&specs[first.0 as usize], &specs[second.0 as usize]);
+    let host = second.hosts.iter().find(|host| first.hosts.contains(host));
     let host = host.map_or_else(|| "any host".to_owned(), |host| format!("host {host}"));
+    let method = second.methods.iter().find(|method| first.methods.contains(method));
     let method = method.map_or_else(|| "any method".to_owned(), |method| format!("method {}", method.as_str()));
-    format!("{host}, {path}, {method}")
+    let mut taken = format!("{host}, {}, {method}", second.path);
+    if !second.matchers.is_empty() {
+        taken.push_str(", and one request can satisfy the matchers of both");
+    }
+    taken
 }

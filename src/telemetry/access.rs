@@ -54,7 +54,7 @@ pub struct AccessEntry<'a> {
     pub reason: Option<Reason>,
     /// Index of the rate limit that the request was over; without a reason it was let through.
     pub rate_limit: Option<u8>,
-    /// Route index.
+    /// Index of the way that its route took.
     pub route: Option<u32>,
     /// Backend index, of the last attempt.
     pub backend: Option<u32>,
@@ -225,7 +225,7 @@ impl AccessRecord {
             line.string("rate_limit", limit.as_bytes());
         }
         if let Some(route) = route {
-            line.string("route", route.route.as_bytes()).string("upstream", route.upstream.as_bytes());
+            line.string("route", route.route.as_bytes()).string_if("upstream", route.upstream.as_bytes());
         }
         if let Some(backend) = backend {
             line.string("backend", backend.backend.as_bytes()).string("backend_address", backend.address.as_bytes());

@@ -2,12 +2,12 @@
 //!
 //! A generation has one `Scope`; workers hold indexes, and only control looks names up.
 
-/// A route by name, and the upstream it leads to.
+/// One way of a route by name, and the upstream it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteName {
     /// The route's name (for the short form: the upstream's).
     pub route: Box<str>,
-    /// The upstream's name.
+    /// The upstream's name; empty where the route has the answer itself.
     pub upstream: Box<str>,
 }
 
@@ -27,7 +27,7 @@ pub struct BackendName {
 pub struct Scope {
     /// The generation's number.
     pub generation: u64,
-    /// By route index.
+    /// By the index of the way: a route that splits has several.
     pub routes: Vec<RouteName>,
     /// By backend index.
     pub backends: Vec<BackendName>,

@@ -265,7 +265,7 @@ metrics! {
 
     // Routes.
     Counter "spooky_route_requests_total" ROUTE,
-        "Requests ended, by route and class of the final status.",
+        "Requests ended, by route, the upstream they went to (empty: the route had the answer) and class of the final status.",
         routes;
 
     // Rate limits.

@@ -5,11 +5,10 @@ use super::upstream::running_is_open;
 use super::{Downkey, Running, Worker};
 use crate::admit::{Exceeded, Noted};
 use crate::config::{ClientCertHeader, Generation};
-use crate::exchange::affinity::{Asker, affinity};
 use crate::exchange::inflight::Permits;
-use crate::exchange::plan::{Refused, plan};
+use crate::exchange::plan::{Asker, Refused, plan};
 use crate::exchange::stamp::Sender;
-use crate::exchange::{Abort, Exchange, Plan, Trail, Turn, admission, stamp};
+use crate::exchange::{Abort, Exchange, Plan, Trail, Turn, admission, affinity, stamp};
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, NO_OWNER, Reason, Refusal, RequestHead, StreamRef};
@@ -82,24 +81,26 @@ impl<I: Io> Worker<I> {
         let decided = match served {
             // A tunnel whose one direction has ended before it is open is none.
             true if end && head.protocol.is_some() => Err(Reason::WebSocket.into()),
-            true => plan(generation, &head),
+            true => plan(&snapshot, &mut head, &Asker { id: &id, peer: address.ip(), trusted }),
             false => Err(Reason::Misdirected.into()),
         };
         let mut kept = None;
         let (planned, refused) = match decided {
-            Ok(plan) => match self.admit(generation, plan, &head, (&peer, trusted), &mut exceeded) {
-                Ok(taken) => {
+            Ok(plan) => match (self.admit(generation, plan, &head, (&peer, trusted), &mut exceeded), plan.upstream) {
+                (Err(reason), _) => (Some(plan), Some(Refused::from(reason))),
+                // The route itself answers, which takes no room.
+                (Ok(_), None) => (Some(plan), None),
+                (Ok(taken), Some(upstream)) => {
                     permits = taken;
-                    let asker = Asker { peer: &peer, connection: self.balancers.connection_name(key) };
-                    let balancing = &generation.upstream(plan.upstream).balancing;
-                    kept = affinity(generation, balancing, &head, asker, &self.balancers.hash);
-                    let asked = generation.upstream(plan.upstream).client_cert_header != ClientCertHeader::Off;
+                    let asker = affinity::Asker { peer: &peer, connection: self.balancers.connection_name(key) };
+                    let balancing = &generation.upstream(upstream).balancing;
+                    kept = affinity::affinity(generation, balancing, &head, asker, &self.balancers.hash);
+                    let asked = generation.upstream(upstream).client_cert_header != ClientCertHeader::Off;
                     let certificate = if asked { self.clients.certificate(key) } else { None };
                     let sender = Sender { peer: &peer, trusted, certificate: certificate.as_deref() };
-                    onward = stamp::stamp(&mut head, &snapshot, plan, sender, &id, &mut self.ids);
+                    onward = stamp::stamp(&mut head, &snapshot, plan, upstream, sender, &id, &mut self.ids);
                     (Some(plan), None)
                 }
-                Err(reason) => (Some(plan), Some(Refused::from(reason))),
             },
             Err(refused) => (None, Some(refused)),
         };
@@ -117,12 +118,13 @@ impl<I: Io> Worker<I> {
             (None, Onward::AnswerHere) => {
                 self.step(slot, |exchange, downstream, turn| exchange.answer_options(downstream, turn));
             }
-            (None, Onward::Forward) => {
-                if let Some(plan) = planned {
-                    self.resilience.request(plan.upstream, self.now);
+            (None, Onward::Forward) => match planned.and_then(|plan| plan.upstream) {
+                None => self.step(slot, |exchange, downstream, turn| exchange.answer_route(downstream, turn)),
+                Some(upstream) => {
+                    self.resilience.request(upstream, self.now);
+                    self.attempt(slot);
                 }
-                self.attempt(slot);
-            }
+            },
         }
     }
 
@@ -145,9 +147,10 @@ impl<I: Io> Worker<I> {
             }
         });
         *exceeded = admission.exceeded;
-        match admission.refused {
-            Some(reason) => Err(reason),
-            None => self.inflight.admit(generation, plan.upstream),
+        match (admission.refused, plan.upstream) {
+            (Some(reason), _) => Err(reason),
+            (None, None) => Ok(Permits::default()),
+            (None, Some(upstream)) => self.inflight.admit(generation, upstream),
         }
     }
 

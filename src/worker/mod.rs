@@ -178,7 +178,7 @@ impl<I: Io> Worker<I> {
             ids: crate::exchange::trail::Ids::new(setup.seed),
             clients: Clients::new(setup.listeners, setup.doors, generation, &pool),
             pool,
-            snapshot: Rc::new(Snapshot { generation: setup.generation }),
+            snapshot: Rc::new(Snapshot::new(setup.generation)),
             cells: setup.cells,
             access: setup.access,
             qlog: setup.qlog,
@@ -275,9 +275,11 @@ impl<I: Io> Worker<I> {
 /// Connections of an upstream serve all its routes: the most that one of them permits.
 fn head_bytes(generation: &Generation) -> Vec<usize> {
     let mut most = vec![0; generation.upstreams.len()];
-    for route in &generation.routes {
-        let bytes = &mut most[route.upstream.0 as usize];
-        *bytes = (*bytes).max(route.limits.max_response_header_bytes as usize);
+    for way in &generation.ways {
+        if let Some(upstream) = way.upstream {
+            let bytes = &mut most[upstream.0 as usize];
+            *bytes = (*bytes).max(way.limits.max_response_header_bytes as usize);
+        }
     }
     most
 }

@@ -20,7 +20,7 @@ impl<I: Io> Worker<I> {
         self.cells.exchange_finished(&ExchangeEnd {
             status: trail.status.unwrap_or(0),
             reason: trail.reason,
-            route: exchange.plan.map(|plan| plan.route.0 as usize),
+            route: exchange.plan.map(|plan| plan.way.0 as usize),
             request_bytes: trail.request_bytes,
             response_bytes: trail.response_bytes,
             duration: self.now.saturating_duration_since(trail.received),

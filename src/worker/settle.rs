@@ -61,13 +61,14 @@ impl<I: Io> Worker<I> {
             return;
         };
         let exchange = &mut running.exchange;
-        let left = exchange.plan.filter(|plan| exchange.has_untried(plan.upstream));
+        let upstream = exchange.plan.and_then(|plan| plan.upstream);
+        let left = upstream.filter(|upstream| exchange.has_untried(*upstream));
         // A connection that was stale is made anew at once; where nobody is left to ask, the answer is given at once.
-        let (Again::Failed, Some(plan)) = (again, left) else {
+        let (Again::Failed, Some(upstream)) = (again, left) else {
             self.attempt(slot);
             return;
         };
-        if !self.resilience.retry(plan.upstream, self.now) {
+        if !self.resilience.retry(upstream, self.now) {
             if let Some(backend) = exchange.trail.backend {
                 self.cells.backend(backend.0 as usize).retries_denied.add(1);
             }

@@ -23,17 +23,17 @@ impl<I: Io> Worker<I> {
             return;
         };
         let exchange = &mut running.exchange;
-        let Some(plan) = exchange.plan else {
+        let Some(upstream) = exchange.plan.and_then(|plan| plan.upstream) else {
             return;
         };
         let snapshot = Rc::clone(&exchange.snapshot);
         let generation = &*snapshot.generation;
-        let first = generation.upstream(plan.upstream).backends.start;
+        let first = generation.upstream(upstream).backends.start;
         let full = Cell::new(false);
         let missing = Cell::new(None);
         let open = Cell::new(false);
         let world = (&self.inflight, &mut self.ids, self.now);
-        let picked = self.balancers.pick(generation, plan.upstream, exchange.affinity, world, |index| {
+        let picked = self.balancers.pick(generation, upstream, exchange.affinity, world, |index| {
             let backend = BackendId(first + index as u32);
             let room = self.inflight.backend_has_room(generation, backend);
             full.set(full.get() || !room);

@@ -109,6 +109,19 @@ fn rustls_stays_in_tls() {
 }
 
 #[test]
+fn regular_expressions_stay_in_route() {
+    let found = each_token(&source::rust(&["src"]), |file, tokens, at| {
+        let is_path = tokens.get(at + 1).is_some_and(|next| next.is("::")) && (at == 0 || !tokens[at - 1].is("::"));
+        (tokens[at].is("regex") && is_path && file.path != "src/route/matcher.rs")
+            .then(|| "`regex` outside src/route/matcher.rs".to_owned())
+    });
+    expect_none(
+        "only route::matcher knows regex: there its size is bounded and its caches belong to one thread",
+        found,
+    );
+}
+
+#[test]
 fn the_library_of_http2_stays_in_h2() {
     // Our module has the library's name: the library is written `::h2`, or imported from the root of names.
     let library = |tokens: &[Token], at: usize| {

@@ -316,11 +316,11 @@ fn scope(generation: &Generation) -> Scope {
     Scope {
         generation: generation.number,
         routes: generation
-            .routes
+            .ways
             .iter()
-            .map(|route| RouteName {
-                route: route.name.clone(),
-                upstream: generation.upstream(route.upstream).name.clone(),
+            .map(|way| RouteName {
+                route: generation.route(way.route).name.clone(),
+                upstream: way.upstream.map_or_else(Box::default, |id| generation.upstream(id).name.clone()),
             })
             .collect(),
         backends: generation

@@ -3,8 +3,10 @@
 use crate::harness::Harness;
 use spooky::h1::{ClientConnection, Framing, Limits};
 use spooky::http::Output;
-use spooky::http::{Event, HeadLimits, Method, RequestHead, Scheme, WireRequest, WireVersion, normalize};
-use spooky::route::{HostPattern, Lookup, PathPattern, RouteSpec, Table};
+use spooky::http::{Event, Fields, HeadLimits, Method, RequestHead, Scheme, WireRequest, WireVersion, normalize};
+use spooky::route::{
+    HostPattern, Lookup, Matcher, PathPattern, Pattern, Request, RouteSpec, Source, Subject, Table, Test,
+};
 use spooky_uring::Chunk;
 use std::hint::black_box;
 
@@ -99,6 +101,7 @@ fn table(count: usize) -> Table {
                 hosts: vec![HostPattern::parse(&host).expect("a host")],
                 path: PathPattern::Prefix(format!("/service{}/v1", at / hosts).into()),
                 methods: if at % 3 == 0 { vec![Method::Get, Method::Head] } else { Vec::new() },
+                matchers: Vec::new(),
             }
         })
         .collect();
@@ -106,7 +109,25 @@ fn table(count: usize) -> Table {
         hosts: vec![HostPattern::parse("*.example.org").expect("a wildcard")],
         path: PathPattern::Prefix("/".into()),
         methods: Vec::new(),
+        matchers: Vec::new(),
     });
+    Table::build(&specs, true).unwrap_or_else(|_| panic!("the routes of the benchmark conflict"))
+}
+
+/// A table of `count` routes at one host and path, which differ in the value that a field, a parameter or a cookie has; each
+/// wants the same second thing too.
+fn table_of_values(count: usize, source: Source) -> Table {
+    let specs: Vec<RouteSpec> = (0..count)
+        .map(|at| RouteSpec {
+            hosts: Vec::new(),
+            path: PathPattern::Prefix("/service".into()),
+            methods: Vec::new(),
+            matchers: vec![
+                Matcher { subject: Subject::new(Source::Header, "x-stage"), test: Test::Exact(vec!["live".into()]) },
+                Matcher { subject: Subject::new(source, "tenant"), test: Test::Exact(vec![format!("t{at}").into()]) },
+            ],
+        })
+        .collect();
     Table::build(&specs, true).unwrap_or_else(|_| panic!("the routes of the benchmark conflict"))
 }
 
@@ -117,6 +138,8 @@ fn routes(harness: &mut Harness) {
             continue;
         }
         let table = table(count);
+        let mut lens = table.lens();
+        let fields = Fields::new();
         let hosts = (count / 10).max(1);
         let targets: Vec<(String, String)> = (0..256)
             .map(|step| {
@@ -125,7 +148,11 @@ fn routes(harness: &mut Harness) {
                 (format!("host{}.example.com", at % hosts), format!("/service{}/v1/items/4711", at / hosts))
             })
             .collect();
-        let found = |host: &str, path: &str| matches!(table.lookup(host, Some(path), &Method::Get), Lookup::Found(_));
+        let mut found = |host: &str, path: &str| {
+            let request =
+                Request { host, path: Some(path), method: &Method::Get, query: None, fields: &fields, trusted: false };
+            matches!(table.lookup(&request, &mut lens), Lookup::Found(_))
+        };
         assert!(targets.iter().all(|(host, path)| found(host, path)));
         harness.bench_many(&name, targets.len() as u64, || {
             targets.iter().filter(|(host, path)| found(host, path)).count()
@@ -136,5 +163,82 @@ fn routes(harness: &mut Harness) {
         harness.bench(&format!("route: no match, {count} routes"), || {
             found(black_box("www.example.net"), black_box("/service1/v1/items/4711"))
         });
+        for source in [Source::Header, Source::Query, Source::Cookie] {
+            values(harness, count, source);
+        }
     }
+    patterns(harness);
+}
+
+/// Lookups among routes at one point that differ in a value.
+fn values(harness: &mut Harness, count: usize, source: Source) {
+    let name = format!("route: {} value, {count} routes", source.as_str());
+    if !harness.wants(&name) {
+        return;
+    }
+    let table = table_of_values(count, source);
+    let mut lens = table.lens();
+    let requests: Vec<(Fields, String)> = (0..256)
+        .map(|step| {
+            let tenant = format!("t{}", step * 7919 % count);
+            let mut fields = Fields::new();
+            for (name, value) in request_fields().filter(|(name, _)| !name.starts_with(b":")) {
+                fields.push(name, value);
+            }
+            fields.push(b"x-stage", b"live");
+            match source {
+                Source::Header => drop(fields.push(b"tenant", tenant.as_bytes())),
+                Source::Cookie => drop(fields.push(b"cookie", format!("tenant={tenant}").as_bytes())),
+                Source::Query => {}
+            }
+            (fields, format!("expand=all&tenant={tenant}"))
+        })
+        .collect();
+    let mut found = |(fields, query): &(Fields, String)| {
+        let request = Request {
+            host: "www.example.com",
+            path: Some("/service/v1/items/4711"),
+            method: &Method::Get,
+            query: Some(query),
+            fields,
+            trusted: false,
+        };
+        matches!(table.lookup(&request, &mut lens), Lookup::Found(_))
+    };
+    assert!(requests.iter().all(&mut found));
+    harness.bench_many(&name, requests.len() as u64, || requests.iter().filter(|request| found(request)).count());
+}
+
+/// A lookup in which one pattern decides.
+fn patterns(harness: &mut Harness) {
+    let name = "route: header that matches a pattern";
+    if !harness.wants(name) {
+        return;
+    }
+    let pattern = Pattern::parse("(?i).*(android|iphone|ipad).*").expect("a pattern");
+    let plain = RouteSpec {
+        hosts: Vec::new(),
+        path: PathPattern::Prefix("/".into()),
+        methods: Vec::new(),
+        matchers: Vec::new(),
+    };
+    let matcher = Matcher { subject: Subject::new(Source::Header, "user-agent"), test: Test::Regex(pattern) };
+    let table = Table::build(&[RouteSpec { matchers: vec![matcher], ..plain.clone() }, plain], true);
+    let table = table.unwrap_or_else(|_| panic!("the routes of the benchmark conflict"));
+    let mut lens = table.lens();
+    let mut fields = Fields::new();
+    for (name, value) in request_fields().filter(|(name, _)| !name.starts_with(b":")) {
+        fields.push(name, value);
+    }
+    harness.bench(name, || {
+        let request = Request {
+            host: "www.example.com",
+            path: Some(black_box("/service/v1")),
+            method: &Method::Get,
+            query: None,
+            fields: &fields,
+            trusted: false,
+        };
+        table.lookup(&request, &mut lens)
+    });
 }

@@ -4,9 +4,11 @@
 //! Owns every check that looks at more than one key. A part that is wrong is reported and left out, so that the rest is
 //! still checked; the result only counts when nothing was reported. One file for each part; `files` looks at the disk.
 
+mod actions;
 mod admission;
 mod files;
 mod listeners;
+mod matchers;
 mod resilience;
 mod resolver;
 mod routes;
@@ -32,7 +34,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
     let mut compiler = Compiler { root, start, whole, options, findings };
     let listeners = listeners::compile(&mut compiler);
     let upstreams = upstreams::compile(&mut compiler);
-    let (table, mut routes) = routes::compile(&mut compiler, &upstreams);
+    let routes::Routes { table, mut routes, ways } = routes::compile(&mut compiler, &upstreams);
     admission::of_routes(&mut compiler, &mut routes);
     let rate_limits = admission::rate_limits(&mut compiler, &mut routes);
     let (observability, log) = service::compile(&mut compiler);
@@ -46,6 +48,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
         table,
         routes,
         rate_limits,
+        ways,
         routing: routing(&root.routing.value),
         resolver,
         performance: performance(&mut compiler),

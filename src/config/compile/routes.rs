@@ -2,30 +2,43 @@
 
 use rustc_hash::FxHashMap;
 
+use super::actions::{Answerers, action, edits};
+use super::matchers::{matchers, path, prefix};
 use super::upstreams::{Compiled, Upstreams};
 use super::{Compiler, timeouts};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::generation::{Route, UpstreamId};
+use crate::config::generation::{Action, Route, UpstreamId, Way};
 use crate::config::keys;
 use crate::config::schema::Located;
 use crate::config::source::Place;
-use crate::config::suggest;
-use crate::config::values::{MethodName, OneOrMany, RoutePath};
+use crate::config::values::{MethodName, OneOrMany};
 use crate::http::path::has_prefix;
-use crate::route::{HostPattern, PathPattern, RouteId, RouteSpec, Table};
+use crate::http::{Edits, Method};
+use crate::route::{HostPattern, PathPattern, RouteId, RouteSpec, Shares, Table};
 
-/// Routes while they are collected; the vectors run in parallel and are indexed by [`RouteId`].
+/// What all routes become.
+pub(super) struct Routes {
+    pub(super) table: Table,
+    /// By [`RouteId`].
+    pub(super) routes: Vec<Route>,
+    /// By [`crate::config::WayId`].
+    pub(super) ways: Vec<Way>,
+}
+
+/// Routes while they are collected; the vectors but the last run in parallel and are indexed by [`RouteId`].
+#[derive(Default)]
 struct Collected {
     specs: Vec<RouteSpec>,
     routes: Vec<Route>,
     /// What says which requests a route takes.
     places: Vec<Place>,
+    ways: Vec<Way>,
 }
 
 /// Compiles `route` of every upstream and `[[routes]]`.
-pub(super) fn compile(compiler: &mut Compiler<'_>, upstreams: &Upstreams<'_>) -> (Table, Vec<Route>) {
+pub(super) fn compile(compiler: &mut Compiler<'_>, upstreams: &Upstreams<'_>) -> Routes {
     let root = compiler.root;
-    let mut collected = Collected { specs: Vec::new(), routes: Vec::new(), places: Vec::new() };
+    let mut collected = Collected::default();
     let mut names: FxHashMap<&str, Place> = FxHashMap::default();
     let mut used = vec![false; upstreams.list.len()];
 
@@ -37,41 +50,21 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, upstreams: &Upstreams<'_>) ->
                 hosts: hosts(short.value.host.as_ref()),
                 path: prefix(short.value.path_prefix.as_ref()),
                 methods: methods(short.value.method.as_ref()),
+                matchers: Vec::new(),
             };
             let id = UpstreamId(u32::try_from(at).unwrap_or(u32::MAX));
-            collected.add(compiler, spec, route(compiler, &upstream.compiled.name, id, upstream, None), short.place);
+            let route = Parts {
+                name: &upstream.compiled.name,
+                action: Action::Forward { shares: Shares::new([1], None), rewrite: None },
+                request_fields: Edits::default(),
+                response_fields: Edits::default(),
+            };
+            let way = way(compiler, Some((id, upstream)), None);
+            collected.add(compiler, spec, route, vec![way], short.place);
         }
     }
     for full in &root.routes.value {
-        let keys::Route { name, r#match, action, .. } = &full.value;
-        if let Some(name) = name
-            && let Some(first) = names.insert(&name.value.0, name.place)
-        {
-            let twice = Diagnostic::error(format!("two routes are named `{}`", name.value.0))
-                .at(name.place, "here again")
-                .at(first, "first here");
-            compiler.report(twice.help("a `route` inside an upstream has the upstream's name"));
-        }
-        timeouts::check_written(compiler, &full.value.timeouts.value);
-        let path = path(compiler, &r#match.value);
-        let Some(target) = action.as_ref().and_then(|action| action.value.upstream.as_ref()) else {
-            continue;
-        };
-        let Some(id) = upstreams.find(&target.value.0) else {
-            unknown_upstream(compiler, upstreams, target);
-            continue;
-        };
-        used[id.0 as usize] = true;
-        let (Some(name), Some(path)) = (name, path) else {
-            continue;
-        };
-        let spec = RouteSpec {
-            hosts: hosts(r#match.value.host.as_ref()),
-            path,
-            methods: methods(r#match.value.method.as_ref()),
-        };
-        let place = if r#match.is_written() { r#match.place } else { full.place };
-        collected.add(compiler, spec, route(compiler, &name.value.0, id, upstreams.get(id), Some(&full.value)), place);
+        compile_full(compiler, upstreams, full, &mut names, &mut used, &mut collected);
     }
 
     if collected.routes.is_empty() && !upstreams.list.is_empty() && root.routes.value.is_empty() {
@@ -89,11 +82,80 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, upstreams: &Upstreams<'_>) ->
         }
     }
     let table = build(compiler, &collected);
-    (table, collected.routes)
+    Routes { table, routes: collected.routes, ways: collected.ways }
+}
+
+/// Compiles one entry of `[[routes]]`; whatever is wrong with it, all of it is looked at.
+fn compile_full<'a>(
+    compiler: &mut Compiler<'_>,
+    upstreams: &Upstreams<'_>,
+    full: &'a Located<keys::Route>,
+    names: &mut FxHashMap<&'a str, Place>,
+    used: &mut [bool],
+    collected: &mut Collected,
+) {
+    let keys::Route { name, r#match, action: written, request_headers, response_headers, .. } = &full.value;
+    if let Some(name) = name
+        && let Some(first) = names.insert(&name.value.0, name.place)
+    {
+        let twice = Diagnostic::error(format!("two routes are named `{}`", name.value.0))
+            .at(name.place, "here again")
+            .at(first, "first here");
+        compiler.report(twice.help("a `route` inside an upstream has the upstream's name"));
+    }
+    timeouts::check_written(compiler, &full.value.timeouts.value);
+    let path = path(compiler, &r#match.value);
+    let matchers = matchers(compiler, &r#match.value);
+    let request_fields = edits(compiler, &request_headers.value);
+    let response_fields = edits(compiler, &response_headers.value);
+    let Some(written) = written else {
+        return;
+    };
+    let Some((answerers, action)) = action(compiler, upstreams, written, path.as_ref()) else {
+        return;
+    };
+    let ways = match answerers {
+        Answerers::Upstreams(ids) => {
+            ids.iter().for_each(|id| used[id.0 as usize] = true);
+            ids.iter().map(|&id| way(compiler, Some((id, upstreams.get(id))), Some(&full.value))).collect()
+        }
+        Answerers::Us => {
+            acts_on_forwarded_only(compiler, &full.value);
+            vec![way(compiler, None, None)]
+        }
+    };
+    let (Some(name), Some(path), Some(matchers)) = (name, path, matchers) else {
+        return;
+    };
+    let spec = RouteSpec {
+        hosts: hosts(r#match.value.host.as_ref()),
+        path,
+        methods: methods(r#match.value.method.as_ref()),
+        matchers,
+    };
+    let place = if r#match.is_written() { r#match.place } else { full.place };
+    let route = Parts { name: &name.value.0, action, request_fields, response_fields };
+    collected.add(compiler, spec, route, ways, place);
+}
+
+/// A [`Route`] without its ways.
+struct Parts<'a> {
+    name: &'a str,
+    action: Action,
+    request_fields: Edits,
+    response_fields: Edits,
 }
 
 impl Collected {
-    fn add(&mut self, compiler: &mut Compiler<'_>, spec: RouteSpec, route: Route, place: Place) {
+    fn add(&mut self, compiler: &mut Compiler<'_>, spec: RouteSpec, parts: Parts<'_>, ways: Vec<Way>, place: Place) {
+        let id = RouteId(index(self.routes.len()));
+        let start = index(self.ways.len());
+        self.ways.extend(ways.into_iter().map(|way| Way { route: id, ..way }));
+        let Parts { name, action, request_fields, response_fields } = parts;
+        let ways = start..index(self.ways.len());
+        // Who may come, and how often, is filled in by `admission`.
+        let (clients, rate_limits) = (None, Box::default());
+        let route = Route { name: name.into(), ways, action, request_fields, response_fields, clients, rate_limits };
         unreachable_by_policy(compiler, &spec, &route, place);
         self.specs.push(spec);
         self.routes.push(route);
@@ -109,23 +171,30 @@ impl Collected {
     }
 }
 
-fn route(
-    compiler: &Compiler<'_>,
-    name: &str,
-    id: UpstreamId,
-    upstream: &Compiled<'_>,
-    full: Option<&keys::Route>,
-) -> Route {
+/// One way of a route in full form, or of a short one; its route is filled in when it has a number.
+fn way(compiler: &Compiler<'_>, upstream: Option<(UpstreamId, &Compiled<'_>)>, full: Option<&keys::Route>) -> Way {
     let performance = &compiler.root.performance.value;
-    let keys = upstream.keys;
-    Route {
-        name: name.into(),
-        upstream: id,
-        timeouts: timeouts::resolve(full.map(|full| &full.timeouts.value), &keys.timeouts.value, performance),
-        limits: timeouts::resolve_limits(full.map(|full| &full.limits.value), &keys.limits.value, performance),
-        // What every route has is filled in by `admission`.
-        clients: None,
-        rate_limits: Box::default(),
+    let timeouts = full.map(|full| &full.timeouts.value);
+    let limits = full.map(|full| &full.limits.value);
+    let keys = upstream.map(|(_, upstream)| upstream.keys);
+    Way {
+        route: RouteId(u32::MAX),
+        upstream: upstream.map(|(id, _)| id),
+        timeouts: timeouts::resolve(timeouts, keys.map(|keys| &keys.timeouts.value), performance),
+        limits: timeouts::resolve_limits(limits, keys.map(|keys| &keys.limits.value), performance),
+    }
+}
+
+/// Reports what a route says of forwarding that forwards nothing.
+fn acts_on_forwarded_only(compiler: &mut Compiler<'_>, route: &keys::Route) {
+    let written = [
+        ("timeouts", route.timeouts.is_written(), route.timeouts.place),
+        ("limits", route.limits.is_written(), route.limits.place),
+        ("request_headers", route.request_headers.is_written(), route.request_headers.place),
+    ];
+    for (key, _, place) in written.into_iter().filter(|(_, is_written, _)| *is_written) {
+        let idle = Diagnostic::error(format!("`{key}` does nothing on a route that forwards no request")).at(place, "");
+        compiler.report(idle.help(format!("remove `{key}`, or answer with an upstream")));
     }
 }
 
@@ -133,43 +202,8 @@ fn hosts(written: Option<&Located<OneOrMany<HostPattern>>>) -> Vec<HostPattern> 
     written.map_or_else(Vec::new, |hosts| hosts.value.0.iter().map(|host| host.value.clone()).collect())
 }
 
-fn methods(written: Option<&Located<OneOrMany<MethodName>>>) -> Vec<crate::http::Method> {
+fn methods(written: Option<&Located<OneOrMany<MethodName>>>) -> Vec<Method> {
     written.map_or_else(Vec::new, |methods| methods.value.0.iter().map(|method| method.value.0.clone()).collect())
-}
-
-fn prefix(written: Option<&Located<RoutePath>>) -> PathPattern {
-    PathPattern::Prefix(written.map_or("/", |path| &path.value.0).into())
-}
-
-fn path(compiler: &mut Compiler<'_>, keys: &keys::Match) -> Option<PathPattern> {
-    match (&keys.path, &keys.path_prefix) {
-        (Some(path), Some(prefix)) => {
-            compiler.report(
-                Diagnostic::error("a route has `path` or `path_prefix`, not both")
-                    .at(path.place, "")
-                    .at(prefix.place, "and this")
-                    .help("remove one of them"),
-            );
-            None
-        }
-        (Some(path), None) if path.value.0 == "*" => Some(PathPattern::Pathless),
-        (Some(path), None) => Some(PathPattern::Exact(path.value.0.as_str().into())),
-        (None, written) => Some(prefix(written.as_ref())),
-    }
-}
-
-fn unknown_upstream(
-    compiler: &mut Compiler<'_>,
-    upstreams: &Upstreams<'_>,
-    target: &Located<crate::config::values::Name>,
-) {
-    let name = &target.value.0;
-    let unknown = Diagnostic::error(format!("there is no upstream `{name}`")).at(target.place, "");
-    match suggest::nearest(name, upstreams.names()) {
-        // A slip of the finger is one even where another line could not be read.
-        Some(near) => compiler.report(unknown.help(format!("did you mean `{near}`?"))),
-        None => compiler.report_missing(unknown.help(format!("add [upstream.{name}]"))),
-    }
 }
 
 /// Routes that the policies before routing never let a request through to.
@@ -181,7 +215,7 @@ fn unreachable_by_policy(compiler: &mut Compiler<'_>, spec: &RouteSpec, route: &
     };
     let denied = policy.denied_path_prefixes.value.iter().find(|denied| has_prefix(path, &denied.value.0));
     let refused = policy.allowed_methods.as_ref().filter(|allowed| {
-        let passes = |method: &crate::http::Method| allowed.value.iter().any(|one| one.value.0 == *method);
+        let passes = |method: &Method| allowed.value.iter().any(|one| one.value.0 == *method);
         !spec.methods.is_empty() && !spec.methods.iter().any(passes)
     });
     if let Some(denied) = denied {
@@ -204,6 +238,7 @@ fn build(compiler: &mut Compiler<'_>, collected: &Collected) -> Table {
     let fallback = &compiler.root.routing.value.host_fallback;
     match Table::build(&collected.specs, fallback.value) {
         Ok(table) => {
+            shadows(compiler, collected, &table);
             for exposure in table.exposures() {
                 let warning = Diagnostic::warning(format!(
                     "route `{}` also answers on host {}, for paths that the host's own routes do not take",
@@ -227,9 +262,35 @@ fn build(compiler: &mut Compiler<'_>, collected: &Collected) -> Table {
                 let error = error
                     .at(collected.place(conflict.second), "this one")
                     .at(collected.place(conflict.first), "and this one");
-                compiler.report(error.help("change host, path or method of one of them, or remove it"));
+                compiler.report(error.help("change host, path, method or matchers of one of them, or remove it"));
             }
             Table::default()
         }
     }
+}
+
+/// Reports routes of which others take every request.
+fn shadows(compiler: &mut Compiler<'_>, collected: &Collected, table: &Table) {
+    let allowed = compiler.root.resilience.value.protocol.value.allowed_methods.as_ref();
+    let allowed: Option<Vec<Method>> =
+        allowed.map(|allowed| allowed.value.iter().map(|method| method.value.0.clone()).collect());
+    for shadow in table.shadows(&collected.specs, allowed.as_deref()) {
+        let names: Vec<String> = shadow.by.iter().map(|&by| format!("`{}`", collected.name(by))).collect();
+        let takes = if names.len() == 1 { "takes" } else { "take" };
+        let mut warning = Diagnostic::warning(format!(
+            "no request reaches route `{}`: {} {takes} all that it would",
+            collected.name(shadow.route),
+            names.join(" and ")
+        ));
+        warning = warning.at(collected.place(shadow.route), "");
+        for by in shadow.by {
+            warning = warning.at(collected.place(by), "comes first");
+        }
+        compiler.report(warning.help("remove one of them, or change what it takes"));
+    }
+}
+
+/// A length as an index; the size of a configuration file keeps it far below the limit.
+fn index(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }

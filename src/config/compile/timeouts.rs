@@ -11,17 +11,16 @@ use crate::config::schema::Located;
 /// The first written value, route before upstream, else that of `[performance]`.
 macro_rules! resolve {
     ($key:ident, $performance:expr, $($layer:expr),+) => {
-        None$(.or($layer.$key.as_ref()))+.unwrap_or(&$performance.$key).value
+        None$(.or($layer.and_then(|layer| layer.$key.as_ref())))+.unwrap_or(&$performance.$key).value
     };
 }
 
-/// Times of a route.
+/// Times of a way.
 pub(super) fn resolve(
     route: Option<&keys::Timeouts>,
-    upstream: &keys::Timeouts,
+    upstream: Option<&keys::Timeouts>,
     performance: &keys::Performance,
 ) -> Timeouts {
-    let route = route.unwrap_or(upstream);
     Timeouts {
         backend_connect: resolve!(backend_connect_timeout, performance, route, upstream),
         backend: resolve!(backend_timeout, performance, route, upstream),
@@ -33,18 +32,12 @@ pub(super) fn resolve(
     }
 }
 
-/// Limits of a route.
+/// Limits of a way.
 pub(super) fn resolve_limits(
     route: Option<&keys::RouteLimits>,
-    upstream: &keys::UpstreamLimits,
+    upstream: Option<&keys::UpstreamLimits>,
     performance: &keys::Performance,
 ) -> BodyLimits {
-    let none = keys::RouteLimits {
-        max_request_body_bytes: None,
-        max_response_body_bytes: None,
-        max_response_header_bytes: None,
-    };
-    let route = route.unwrap_or(&none);
     BodyLimits {
         max_request_body_bytes: resolve!(max_request_body_bytes, performance, route, upstream).0.map(|bytes| bytes.0),
         max_response_body_bytes: resolve!(max_response_body_bytes, performance, route, upstream).0.map(|bytes| bytes.0),

@@ -50,6 +50,9 @@ fn the_reference_file_has_every_key_and_parses() {
         "allow_file = ",
         "deny_file = ",
         "key = \"client_ip",
+        "regex = ",
+        "present = ",
+        "sticky = ",
     ];
     let uncommented: Vec<&str> = text
         .lines()

@@ -18,7 +18,7 @@ use crate::limits;
 use crate::route::HostPattern;
 
 /// A type read from a string: the word for it, and how.
-trait Textual: Sized {
+pub(super) trait Textual: Sized {
     const WORD: &'static str;
 
     /// # Errors
@@ -43,6 +43,7 @@ macro_rules! textual {
         }
     )*};
 }
+pub(super) use textual;
 textual!(
     Name,
     IpAddr,

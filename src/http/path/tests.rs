@@ -230,3 +230,31 @@ fn any_bytes_are_read_without_a_panic() {
         }
     }
 }
+
+#[test]
+fn another_base_takes_the_place_of_a_prefix() {
+    for (path, prefix, base, expected) in [
+        ("/api", "/api", "/v2", "/v2"),
+        ("/api/", "/api", "/v2", "/v2/"),
+        ("/api/", "/api/", "/v2", "/v2/"),
+        ("/api/x?a=/api", "/api", "/v2", "/v2/x?a=/api"),
+        ("/api/x", "/api/", "/v2", "/v2/x"),
+        ("/api/x", "/api", "/v2/", "/v2/x"),
+        ("/api/x", "/api", "/", "/x"),
+        ("/api", "/api", "/", "/"),
+        ("/", "/", "/v2", "/v2/"),
+        ("/x/y", "/", "/v2", "/v2/x/y"),
+        ("//api//x//y", "/api", "/v2", "/v2/x//y"),
+        ("//evil.example/x", "/", "/", "/evil.example/x"),
+        ("/%61pi/x%2Fy", "/api", "/v2", "/v2/x%2Fy"),
+        ("/a/b/c", "/a/b", "/", "/c"),
+    ] {
+        let mut pair = PathPair::parse(path.as_bytes()).expect("a path");
+        assert!(has_prefix(pair.matched(), prefix), "{path} {prefix}");
+        pair.rewrite_to(base, Some(prefix)).expect("still a path");
+        assert_eq!(pair.forwarded(), expected, "{path} {prefix} {base}");
+    }
+    let mut pair = PathPair::parse(b"/a/b/?x").expect("a path");
+    pair.rewrite_to("/c", None).expect("still a path");
+    assert_eq!((pair.forwarded(), pair.matched()), ("/c?x", "/c"));
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::http::Target;
 
 fn answer(reason: Reason, form: BodyForm) -> (ResponseHead, String) {
     let answer = Answer {
@@ -149,4 +150,54 @@ fn options_answered_here_has_no_body() {
     assert_eq!((head.status, head.content_length), (204, None));
     assert_eq!(head.fields.get(Known::Allow), Some(ALLOW_DEFAULT));
     assert!(!sends_body(&Method::Head) && sends_body(&Method::Get));
+}
+
+fn redirect(base: &str, behind: Option<&str>) -> Redirect {
+    let behind = behind.map(Into::into);
+    Redirect { status: 308, base: base.into(), query: None, fragment: None, behind, keep_query: false }
+}
+
+fn location(redirect: &Redirect, target: &str) -> String {
+    let path = PathPair::parse(target.as_bytes()).expect("a path");
+    let request = RequestHead { target: Target::Path(path), ..RequestHead::default() };
+    let mut head = ResponseHead::default();
+    redirect.write(&request, &date::format(0), &mut head);
+    assert_eq!((head.status, head.content_length, head.fields.len()), (redirect.status, Some(0), 2));
+    String::from_utf8_lossy(head.fields.get(Known::Location).expect("a location")).into_owned()
+}
+
+#[test]
+fn a_redirect_keeps_what_it_is_told_to_keep() {
+    let host = "https://b.example";
+    for (redirect, target, expected) in [
+        (redirect("/new", None), "/old/x?a", "/new"),
+        (redirect("/new", Some("/old")), "/old/x?a", "/new/x"),
+        (redirect("/new", Some("/old")), "/old", "/new"),
+        (redirect(host, Some("/")), "/old/x", "https://b.example/old/x"),
+        (redirect(host, None), "/old/x", "https://b.example"),
+        // What a client asks for never becomes a host.
+        (redirect("/", Some("/")), "//evil.example/x", "/evil.example/x"),
+        (redirect("/", Some("/a")), "/a//evil.example/x", "/evil.example/x"),
+        (Redirect { keep_query: true, ..redirect("/new", None) }, "/old?a=%2F&b", "/new?a=%2F&b"),
+        (Redirect { keep_query: true, ..redirect("/new", None) }, "/old", "/new"),
+        (Redirect { keep_query: true, query: Some("c".into()), ..redirect("/new", None) }, "/old?a", "/new?c&a"),
+        (Redirect { query: Some("c".into()), ..redirect("/new", None) }, "/old?a", "/new?c"),
+        (Redirect { fragment: Some("f".into()), keep_query: true, ..redirect("/n", Some("/")) }, "/x?a", "/n/x?a#f"),
+    ] {
+        assert_eq!(location(&redirect, target), expected, "{redirect:?} {target}");
+    }
+}
+
+#[test]
+fn a_fixed_response_has_a_length_where_its_status_allows_one() {
+    for (status, body, length, kind) in
+        [(200, "x", Some(1), true), (404, "", Some(0), false), (204, "", None, false), (304, "", None, false)]
+    {
+        let response = FixedResponse { status, body: body.as_bytes().into(), content_type: "text/html".into() };
+        let mut head = ResponseHead::default();
+        response.write(&date::format(0), &mut head);
+        assert_eq!((head.status, head.content_length), (status, length));
+        assert_eq!(head.fields.get(Known::ContentType).is_some(), kind, "{status}");
+        assert!(head.fields.contains(Known::Date));
+    }
 }

@@ -38,11 +38,11 @@ def quoted(value):
 
 
 class Upstream:
-    """One upstream of a configuration."""
+    """One upstream of a configuration; `route=False`: only entries of [[routes]] lead to it."""
 
     def __init__(self, name, *addresses, route=None, **keys):
         self.name = name
-        self.route = route or {"path_prefix": "/"}
+        self.route = {"path_prefix": "/"} if route is None else route
         self.backends = [
             address if isinstance(address, dict) else {"id": f"{name}-{index}", "address": str(address)}
             for index, address in enumerate(addresses)
@@ -51,7 +51,8 @@ class Upstream:
 
     def lines(self):
         yield f"[upstream.{self.name}]"
-        yield f"route = {quoted(self.route)}"
+        if self.route is not False:
+            yield f"route = {quoted(self.route)}"
         yield f"backends = {quoted(self.backends)}"
         for key, value in self.keys.items():
             yield f"{key} = {quoted(value)}"

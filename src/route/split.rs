@@ -1,0 +1,117 @@
+//! The shares of a split: which of several ways a request goes, the same for the same key on every worker and after every start.
+//!
+//! A key becomes a [`Point`] on a line, on which every way owns a stretch as long as its share.
+
+use super::Request;
+use super::matcher::{Lens, Subject};
+use std::net::IpAddr;
+
+/// Where a request stands on the line from 0 to 2^64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point(u64);
+
+impl Point {
+    /// The point of a key: FNV-1a, then the finalizer of MurmurHash3, so that keys which differ in one character lie apart.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for &byte in key {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        Self(hash ^ (hash >> 33))
+    }
+}
+
+/// What keeps a client on the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sticky {
+    /// Its address.
+    ClientIp,
+    /// A value that it sends.
+    Value(Subject),
+}
+
+/// Ways with their shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Where each stretch ends, in units of weight; the last is the sum.
+    ends: Vec<u64>,
+    sticky: Option<Sticky>,
+}
+
+impl Shares {
+    /// Shares by weight. Each way gets the number of its position.
+    #[must_use]
+    pub fn new(weights: impl IntoIterator<Item = u32>, sticky: Option<Sticky>) -> Self {
+        let ends = weights.into_iter().scan(0_u64, |sum, weight| {
+            *sum += u64::from(weight);
+            Some(*sum)
+        });
+        Self { ends: ends.collect(), sticky }
+    }
+
+    /// Which way a request goes: by what is sticky; by its id where nothing is, or the request does not have it. `client` is
+    /// asked for the client's address only where that counts.
+    pub fn pick(&self, request: &Request<'_>, id: &[u8], client: impl FnOnce() -> IpAddr, lens: &mut Lens) -> usize {
+        if self.ends.len() < 2 {
+            return 0;
+        }
+        let point = match &self.sticky {
+            None => Point::of(id),
+            Some(Sticky::ClientIp) => match client() {
+                IpAddr::V4(address) => Point::of(&address.octets()),
+                IpAddr::V6(address) => Point::of(&address.octets()),
+            },
+            Some(Sticky::Value(subject)) => Point::of(subject.value(request, &mut lens.scratch).unwrap_or(id)),
+        };
+        self.at(point)
+    }
+
+    /// The way that owns a point.
+    fn at(&self, point: Point) -> usize {
+        let sum = self.ends.last().copied().unwrap_or(0);
+        let reached = (u128::from(point.0) * u128::from(sum)) >> 64;
+        self.ends.iter().position(|&end| u128::from(end) > reached).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_as_large_as_their_weights() {
+        let shares = Shares::new([90, 10], None);
+        let mut counts = [0_u32; 2];
+        for key in 0..100_000_u32 {
+            counts[shares.at(Point::of(&key.to_be_bytes()))] += 1;
+        }
+        // Three standard deviations of a binomial with 100,000 tries and p = 0.1 are 285.
+        assert!(counts[1].abs_diff(10_000) < 300, "{counts:?}");
+    }
+
+    #[test]
+    fn the_ends_of_the_line_belong_to_the_first_and_the_last() {
+        let shares = Shares::new([1, 2, 1], None);
+        assert_eq!(
+            [0, 1 << 62, (3 << 62) - 1, 3 << 62, u64::MAX].map(|point| shares.at(Point(point))),
+            [0, 1, 1, 2, 2]
+        );
+    }
+
+    #[test]
+    fn a_share_that_grows_keeps_what_it_had() {
+        let (small, large) = (Shares::new([5, 95], None), Shares::new([10, 90], None));
+        let moved = (0..10_000_u32).map(|key| Point::of(&key.to_be_bytes())).filter(|&point| small.at(point) == 0);
+        assert!(moved.into_iter().all(|point| large.at(point) == 0));
+    }
+
+    #[test]
+    fn points_never_change() {
+        // Written down: another value would send the clients of a running experiment elsewhere after an update.
+        assert_eq!(Point::of(b""), Point(0xefd0_1f60_ba99_2926));
+        assert_eq!(Point::of(b"alice"), Point(0x3507_d047_a67c_08f4));
+    }
+}
