@@ -63,7 +63,7 @@ mod tests {
         let weights: Vec<u32> = (0..50).map(|at| if at % 2 == 0 { 100 } else { 200 }).collect();
         let balancer = TwoChoices::new(weights.iter().copied());
         let mut chance = Chance::new(6);
-        let mut held = vec![0_u32; 50];
+        let mut held = [0_u32; 50];
         for _ in 0..7_500 {
             let at = balancer.pick(chance.next(), |at| held[at], |_| false).expect("fifty");
             held[at] += 1;
