@@ -80,6 +80,8 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{Fields, Method};
+    use crate::route::{Source, Table};
 
     #[test]
     fn shares_are_as_large_as_their_weights() {
@@ -106,6 +108,36 @@ mod tests {
         let (small, large) = (Shares::new([5, 95], None), Shares::new([10, 90], None));
         let moved = (0..10_000_u32).map(|key| Point::of(&key.to_be_bytes())).filter(|&point| small.at(point) == 0);
         assert!(moved.into_iter().all(|point| large.at(point) == 0));
+    }
+
+    /// Which of two ways a request goes: one with an id, from an address, whose field `x-user` has a value.
+    fn way(sticky: Option<Sticky>, id: u8, client: &str, user: Option<&str>) -> usize {
+        let (mut fields, method) = (Fields::new(), Method::Get);
+        if let Some(user) = user {
+            fields.push(b"x-user", user.as_bytes());
+        }
+        let request = Request { host: "h", path: None, method: &method, query: None, fields: &fields, trusted: false };
+        let client = || client.parse().expect("an address");
+        Shares::new([1, 1], sticky).pick(&request, &[id], client, &mut Table::default().lens())
+    }
+
+    /// Whether requests that differ in something go both ways.
+    fn differ(way: impl Fn(u8) -> usize) -> bool {
+        (0..100).map(&way).collect::<Vec<_>>().windows(2).any(|two| two[0] != two[1])
+    }
+
+    #[test]
+    fn only_what_is_sticky_decides_and_the_id_where_it_is_missing() {
+        assert!(differ(|id| way(None, id, "192.0.2.1", Some("a"))));
+        assert!(!differ(|last| way(None, 7, &format!("192.0.2.{last}"), Some(&last.to_string()))));
+        let address = || Some(Sticky::ClientIp);
+        assert!(differ(|last| way(address(), 7, &format!("192.0.2.{last}"), None)));
+        assert!(differ(|last| way(address(), 7, &format!("2001:db8::{last}"), None)));
+        assert!(!differ(|id| way(address(), id, "192.0.2.1", Some(&id.to_string()))));
+        let user = || Some(Sticky::Value(Subject::new(Source::Header, "X-User")));
+        assert!(differ(|name| way(user(), 7, "192.0.2.1", Some(&name.to_string()))));
+        assert!(!differ(|id| way(user(), id, &format!("192.0.2.{id}"), Some("a"))));
+        assert!(differ(|id| way(user(), id, "192.0.2.1", None)));
     }
 
     #[test]
