@@ -4,7 +4,7 @@
 //! from those that are always counted so: who leaves a key out gets no way around the limit. Values are hashed whole and kept
 //! nowhere.
 
-use crate::http::{Fields, Known};
+use crate::http::{Fields, parameters};
 use std::hash::Hasher;
 use std::net::IpAddr;
 
@@ -39,10 +39,11 @@ impl CountBy {
         let value = match self {
             Self::Client | Self::Route => None,
             Self::Header(name) => fields.find(name.as_bytes()),
-            Self::Cookie(name) => cookie(fields, name.as_bytes()),
-            Self::Bearer => bearer(fields),
+            Self::Cookie(name) => parameters::cookie_value(fields, name.as_bytes()),
+            Self::Bearer => parameters::bearer_token(fields),
         };
-        match value {
+        // Nothing is what many have in common who have nothing in common.
+        match value.filter(|value| !value.is_empty()) {
             Some(value) => {
                 hash.write_u8(b'v');
                 hash.write(value);
@@ -68,22 +69,6 @@ impl Networks {
             }
         }
     }
-}
-
-/// The value of the first cookie of a name (RFC 6265 §4.2.1), whatever fields the pairs are spread over.
-fn cookie<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
-    fields
-        .get_all(Known::Cookie)
-        .flat_map(|value| value.split(|byte| *byte == b';'))
-        .find_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"="))
-}
-
-/// The token of the credentials, if they are of that scheme; schemes have no case (RFC 9110 §11.1).
-fn bearer(fields: &Fields) -> Option<&[u8]> {
-    let credentials = fields.get(Known::Authorization)?;
-    let (scheme, token) = credentials.split_at_checked(b"bearer ".len())?;
-    let token = token.trim_ascii();
-    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use crate::balance::KeyedHash;
 use crate::config::{Balancing, Generation, HashKey};
 use crate::http::peer::{self, Peer};
-use crate::http::{RequestHead, pick};
+use crate::http::{RequestHead, parameters};
 use std::net::IpAddr;
 
 /// Whom a request comes from.
@@ -44,6 +44,7 @@ fn of_key(
     asker: Asker<'_>,
     hash: &KeyedHash,
 ) -> Option<u64> {
+    let mut decoded = Vec::new();
     let query = || head.target.path().and_then(|path| path.query());
     let bytes = match key {
         HashKey::Path => head.target.matched().map(str::as_bytes),
@@ -55,10 +56,10 @@ fn of_key(
             let client = |ip| peer::client_address(&head.fields, ip, |ip| generation.trusts(ip));
             return asker.peer.ip().map(|ip| of_address(client(ip), hash));
         }
-        HashKey::BearerToken => pick::bearer_token(&head.fields),
+        HashKey::BearerToken => parameters::bearer_token(&head.fields),
         HashKey::Header(name) => head.fields.find(name.as_bytes()),
-        HashKey::Cookie(name) => pick::cookie(&head.fields, name.as_bytes()),
-        HashKey::Query(name) => query().and_then(|query| pick::parameter(query, name)).map(str::as_bytes),
+        HashKey::Cookie(name) => parameters::cookie_value(&head.fields, name.as_bytes()),
+        HashKey::Query(name) => query().and_then(|query| parameters::query_value(query, name.as_bytes(), &mut decoded)),
     };
     // Nothing is what many have in common who have nothing in common.
     bytes.filter(|bytes| !bytes.is_empty()).map(|bytes| hash.of(bytes))

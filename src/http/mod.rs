@@ -3,9 +3,9 @@
 //!
 //! It knows no connection, no socket and no clock. Read in this order: [`fields`], [`head`], [`path`], [`normalize`]
 //! (wire → head, the only gate), [`forward`] (what changes between the client's head and the backend's), [`reason`] and
-//! [`respond`] (our own answers), [`edits`] (what a route changes), [`parameters`] (queries and cookies), [`websocket`] (what
+//! [`respond`] (our own answers), [`edits`] (what a route changes), [`parameters`] (queries, cookies and tokens), [`websocket`] (what
 //! opens a tunnel), [`contract`] (what the protocol machines say), [`buckets`] (what is too often), [`output`] (what they
-//! send), [`pool`] (what may wait in the worker's receive buffers), [`pick`] (one cookie, one parameter).
+//! send), [`pool`] (what may wait in the worker's receive buffers).
 
 pub mod authority;
 pub mod buckets;
@@ -22,7 +22,6 @@ pub mod output;
 pub mod parameters;
 pub mod path;
 pub mod peer;
-pub mod pick;
 pub mod pool;
 pub mod reason;
 pub mod respond;

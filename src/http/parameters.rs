@@ -1,4 +1,5 @@
-//! Owns how one value is found in a query and among cookies: the first of its name. It refuses to know what the value is for.
+//! Owns how one value is found in a query, among cookies and in credentials: the first of its name. It refuses to know what the
+//! value is for.
 
 use super::fields::Fields;
 use super::known::Known;
@@ -22,6 +23,14 @@ pub fn query_value<'a>(query: &'a str, name: &[u8], scratch: &'a mut Vec<u8>) ->
 pub fn cookie_value<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
     let crumbs = fields.get_all(Known::Cookie).flat_map(|line| line.split(|&byte| byte == b';'));
     crumbs.map(|crumb| halves(trim(crumb))).find(|(written, _)| *written == name).map(|(_, value)| value)
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 §2.1); the word has no case.
+pub fn bearer_token(fields: &Fields) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer";
+    let (scheme, rest) = fields.get(Known::Authorization)?.split_at_checked(SCHEME.len())?;
+    let token = trim(rest);
+    (scheme.eq_ignore_ascii_case(SCHEME) && rest.starts_with(b" ") && !token.is_empty()).then_some(token)
 }
 
 /// What stands before and behind the first `=`.
@@ -91,5 +100,29 @@ mod tests {
         {
             assert_eq!(cookie_value(&fields, name.as_bytes()), expected.map(str::as_bytes), "{name}");
         }
+    }
+
+    fn authorized(value: &str) -> Fields {
+        let mut fields = Fields::new();
+        fields.push_known(Known::Authorization, value.as_bytes());
+        fields
+    }
+
+    #[test]
+    fn a_bearer_token_is_what_stands_behind_the_word() {
+        for (value, expected) in [
+            ("Bearer abc.def", Some("abc.def")),
+            ("bearer  abc", Some("abc")),
+            ("BEARER a b", Some("a b")),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Bearerabc", None),
+            ("Basic YWJj", None),
+            ("Be", None),
+            ("", None),
+        ] {
+            assert_eq!(bearer_token(&authorized(value)), expected.map(str::as_bytes), "{value:?}");
+        }
+        assert_eq!(bearer_token(&Fields::new()), None);
     }
 }
