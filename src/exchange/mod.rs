@@ -83,7 +83,9 @@ pub enum Step {
 pub enum Again {
     /// The connection was closed while nobody used it: the same again on a fresh one, at once.
     Stale,
-    /// The backend failed: another one is asked, if the budget permits it.
+    /// The backend did not take the connection, so nobody has worked on the request: another one is asked, at once.
+    Elsewhere,
+    /// The backend failed: another one is asked after a pause, if the budget permits it.
     Failed,
 }
 

@@ -131,7 +131,7 @@ impl Exchange {
                     }
                 }
                 self.failure = Some(reason);
-                Step::Retry(Again::Failed)
+                Step::Retry(if self.attempt == Attempt::Connecting { Again::Elsewhere } else { Again::Failed })
             }
             ResponseState::Waiting => self.refuse(reason.into(), downstream, turn),
             ResponseState::Streaming => {

@@ -63,7 +63,8 @@ impl<I: Io> Worker<I> {
         let exchange = &mut running.exchange;
         let upstream = exchange.plan.and_then(|plan| plan.upstream);
         let left = upstream.filter(|upstream| exchange.has_untried(*upstream));
-        // A connection that was stale is made anew at once; where nobody is left to ask, the answer is given at once.
+        // A connection that was stale is made anew at once, one that was not made is made elsewhere; where nobody is left to
+        // ask, the answer is given at once.
         let (Again::Failed, Some(upstream)) = (again, left) else {
             self.attempt(slot);
             return;
