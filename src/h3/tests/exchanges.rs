@@ -81,8 +81,9 @@ fn a_bound_on_bytes_in_flight_is_kept() {
         let stats = connection.quic.stats();
         let in_flight = stats.sent_bytes - stats.acked_bytes - stats.lost_bytes;
         let bound = connection.flight.bound();
-        // Headers, a probe of the path's size, and acknowledgements, which are not acknowledged.
-        assert!(in_flight <= bound as u64 * 11 / 10 + 3000, "{in_flight} of {bound}");
+        // Headers, probes of the path's size and, on a busy machine, of its loss, and acknowledgements, which are not
+        // acknowledged.
+        assert!(in_flight <= bound as u64 * 11 / 10 + 10_000, "{in_flight} of {bound}");
         let in_transport = connection.held.bytes() - connection.waiting;
         assert!(in_transport <= 2 * bound, "{in_transport} of {bound}");
         world.client.answers.get(&stream).is_some_and(|answer| answer.finished)
