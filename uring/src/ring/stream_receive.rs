@@ -13,8 +13,9 @@ use super::queue::Completion;
 use super::streams::{Handle, Phase, Receiving};
 use super::user_data::{Kind, UserData};
 use crate::io::{End, Event, StreamId};
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 use std::os::fd::AsRawFd;
+use std::ptr::null_mut;
 
 impl Ring {
     pub(super) fn want_bytes(&mut self, id: StreamId, wanted: bool) {
@@ -43,11 +44,18 @@ impl Ring {
 
     fn arm_receive(&mut self, slot: u32) {
         let group = self.stream_buffers.group();
+        let others_wait = self.streams.starved.iter().any(|list| !list.is_empty());
         let stream = self.streams.slot(slot);
-        let entry = match &stream.handle {
-            Handle::Descriptor(fd) => opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), group).build(),
-            Handle::Direct => opcode::RecvMulti::new(types::Fixed(slot), group).build(),
-            Handle::None => return,
+        // While others wait for buffers nobody gets more than one: a socket with much to bring would take all there are.
+        let one = others_wait || stream.receiving == Receiving::Starved;
+        let entry = match (&stream.handle, one) {
+            (Handle::Descriptor(fd), true) => {
+                one_buffer(opcode::Recv::new(types::Fd(fd.as_raw_fd()), null_mut(), 0), group)
+            }
+            (Handle::Direct, true) => one_buffer(opcode::Recv::new(types::Fixed(slot), null_mut(), 0), group),
+            (Handle::Descriptor(fd), false) => opcode::RecvMulti::new(types::Fd(fd.as_raw_fd()), group).build(),
+            (Handle::Direct, false) => opcode::RecvMulti::new(types::Fixed(slot), group).build(),
+            (Handle::None, _) => return,
         };
         stream.receiving = Receiving::Armed;
         // SAFETY: the entry holds no address; the buffers belong to the registered ring of buffers.
@@ -157,4 +165,9 @@ impl Ring {
             self.stream_buffers.discard(index);
         }
     }
+}
+
+/// A receive into one buffer of the group.
+fn one_buffer(receive: opcode::Recv, group: u16) -> squeue::Entry {
+    receive.buf_group(group).build().flags(squeue::Flags::BUFFER_SELECT)
 }
