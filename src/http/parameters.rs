@@ -19,6 +19,12 @@ pub fn query_value<'a>(query: &'a str, name: &[u8], scratch: &'a mut Vec<u8>) ->
     Some(scratch)
 }
 
+/// The same as it was sent, nothing of it or of its name decoded.
+pub fn query_value_as_sent<'a>(query: &'a str, name: &[u8]) -> Option<&'a [u8]> {
+    let mut parameters = query.as_bytes().split(|&byte| byte == b'&').map(halves);
+    parameters.find(|(written, _)| *written == name).map(|(_, value)| value)
+}
+
 /// The first cookie of `name` (RFC 6265 §4.2.1), as sent, in however many lines the client sent them.
 pub fn cookie_value<'a>(fields: &'a Fields, name: &[u8]) -> Option<&'a [u8]> {
     let crumbs = fields.get_all(Known::Cookie).flat_map(|line| line.split(|&byte| byte == b';'));
@@ -87,6 +93,24 @@ mod tests {
             let value = query_value(query, name.as_bytes(), &mut scratch);
             assert_eq!(value, expected.map(str::as_bytes), "{query} {name}");
         }
+    }
+
+    #[test]
+    fn parameters_are_found_as_they_were_sent() {
+        let query = "a=1&ab=2&a=3&b=%41&flag&c==&&=x&%61=9";
+        for (name, expected) in [
+            ("a", Some("1")),
+            ("ab", Some("2")),
+            ("b", Some("%41")),
+            ("flag", Some("")),
+            ("c", Some("=")),
+            ("%61", Some("9")),
+            ("A", None),
+            ("fla", None),
+        ] {
+            assert_eq!(query_value_as_sent(query, name.as_bytes()), expected.map(str::as_bytes), "{name:?}");
+        }
+        assert_eq!(query_value_as_sent("", b"a"), None);
     }
 
     #[test]
