@@ -131,8 +131,8 @@ pub struct Exchange {
     pub trail: Trail,
     /// Whether the running attempt got the request's head.
     attempt: Attempt,
-    /// What the running attempt says of its backend.
-    verdict: Verdict,
+    /// What the running attempt says of its backend, good or bad, until the circuit breaker was told.
+    verdict: Option<bool>,
     /// The circuit breaker's permission for the running attempt.
     pub pass: Option<(BackendId, Pass)>,
     /// When the next attempt begins, while the exchange pauses before it.
@@ -175,19 +175,6 @@ enum Attempt {
     Rejected,
 }
 
-/// What an attempt says of its backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Nothing yet.
-    Open,
-    /// It answered.
-    Good,
-    /// It failed.
-    Bad,
-    /// What it said was taken.
-    Told,
-}
-
 impl Exchange {
     /// An exchange that has just got its head; `end` says that no body follows.
     pub fn new(head: Box<RequestHead>, end: bool, snapshot: Rc<Snapshot>, trail: Trail, now: Instant) -> Self {
@@ -204,7 +191,7 @@ impl Exchange {
             response: ResponseState::Waiting,
             trail,
             attempt: Attempt::Connecting,
-            verdict: Verdict::Open,
+            verdict: None,
             pass: None,
             retry_at: None,
             tried: Vec::new(),
@@ -259,29 +246,18 @@ impl Exchange {
     pub fn begin_attempt(&mut self, backend: BackendId, inflight: &mut inflight::Inflight, now: Instant) {
         inflight.enter(&mut self.permits, backend);
         self.attempt = Attempt::Connecting;
-        self.verdict = Verdict::Open;
+        self.verdict = None;
         self.trail.attempts = self.trail.attempts.saturating_add(1);
         self.trail.backend = Some(backend);
         self.note_attempt(now);
     }
 
-    /// What the running attempt has said of its backend since the last look: good or bad.
-    pub fn take_verdict(&mut self) -> Option<bool> {
-        match std::mem::replace(&mut self.verdict, Verdict::Told) {
-            Verdict::Good => Some(true),
-            Verdict::Bad => Some(false),
-            verdict @ (Verdict::Open | Verdict::Told) => {
-                self.verdict = verdict;
-                None
-            }
-        }
-    }
-
-    /// The first thing that an attempt says of its backend counts.
-    fn judge(&mut self, good: bool) {
-        if self.verdict == Verdict::Open {
-            self.verdict = if good { Verdict::Good } else { Verdict::Bad };
-        }
+    /// What the running attempt says of its backend, and the pass that goes back with it, once there is a verdict or the attempt
+    /// is `over`. A pass goes back once: what is said later does not count.
+    pub fn take_verdict(&mut self, over: bool) -> Option<(BackendId, Pass, Option<bool>)> {
+        let good = self.verdict.take();
+        let (backend, pass) = self.pass.take_if(|_| good.is_some() || over)?;
+        Some((backend, pass, good))
     }
 
     /// Whether the exchange has become a tunnel.

@@ -203,14 +203,18 @@ impl Exchange {
             Attempt::Connecting => more,
             // Whatever the method (RFC 9113 §8.7).
             Attempt::Rejected => more,
-            // A used connection that was closed meanwhile says nothing of the backend: that is no attempt.
-            Attempt::Sent { reused: true } if !self.needs_fresh && breaks(reason) => self.is_repeatable(),
+            Attempt::Sent { .. } if self.was_stale(reason) => self.is_repeatable(),
             Attempt::Sent { .. } if breaks(reason) => more && self.is_repeatable(),
             Attempt::Sent { .. } if matches!(reason, Reason::ResponseTimeout | Reason::UpstreamSendTimeout) => {
                 more && policy.per_try_timeout.is_some() && self.is_repeatable()
             }
             Attempt::Sent { .. } => false,
         }
+    }
+
+    /// Whether a used connection was closed meanwhile, which says nothing of the backend: that is no attempt.
+    pub(super) fn was_stale(&self, reason: Reason) -> bool {
+        self.attempt == Attempt::Sent { reused: true } && !self.needs_fresh && breaks(reason)
     }
 
     /// Whether another backend may be given the request after one may have read it.
@@ -220,7 +224,7 @@ impl Exchange {
 }
 
 /// Whether the connection broke, rather than said something wrong.
-pub(super) fn breaks(reason: Reason) -> bool {
+fn breaks(reason: Reason) -> bool {
     matches!(reason, Reason::UpstreamClosed | Reason::UpstreamReset)
 }
 

@@ -1,6 +1,6 @@
 //! The response's direction: from the origin to the client.
 
-use super::request::{breaks, is_endless};
+use super::request::is_endless;
 use super::{Abort, Again, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
 use crate::balance::Outcome;
 use crate::http::{Event, Known, Protocol, Reason, ResponseHead, Side, forward};
@@ -111,13 +111,12 @@ impl Exchange {
 
     /// The attempt failed: another one, an answer of our own, or a broken stream, whatever is still possible.
     pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
-        let stale = matches!(self.attempt, Attempt::Sent { reused: true }) && !self.needs_fresh;
         self.note_failure(reason, turn.now);
         match self.response {
             ResponseState::Waiting if self.may_retry(reason) => {
                 match self.attempt {
                     // A used connection that broke says nothing of the backend.
-                    Attempt::Sent { .. } if stale && breaks(reason) => {
+                    Attempt::Sent { .. } if self.was_stale(reason) => {
                         self.needs_fresh = true;
                         self.failure = Some(reason);
                         return Step::Retry(Again::Stale);
@@ -146,10 +145,10 @@ impl Exchange {
         }
     }
 
-    /// The final head came: it tells the circuit breaker, and the balancer how soon, unless it says that the backend cannot serve. While the client
-    /// still sends, the time is the client's, not the backend's.
+    /// The final head came: it tells the circuit breaker, and the balancer how soon, unless it says that the backend cannot
+    /// serve. While the client still sends, the time is the client's, not the backend's.
     fn note_answer(&mut self, status: u16, now: Instant) {
-        self.judge(true);
+        self.verdict.get_or_insert(true);
         let waited = self.waited(now);
         let outcome = match status {
             502..=504 => Outcome::Failed(waited),
@@ -171,7 +170,7 @@ impl Exchange {
             ResponseState::Complete | ResponseState::Broken => false,
         };
         if told && reason.side() == Side::Upstream && !ours {
-            self.judge(false);
+            self.verdict.get_or_insert(false);
             self.outcome = self.trail.backend.map(|backend| (backend, Outcome::Failed(self.waited(now))));
         }
     }

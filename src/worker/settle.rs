@@ -88,11 +88,7 @@ impl<I: Io> Worker<I> {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
-        let exchange = &mut running.exchange;
-        let good = exchange.take_verdict();
-        if (good.is_some() || over)
-            && let Some((backend, pass)) = exchange.pass.take()
-        {
+        if let Some((backend, pass, good)) = running.exchange.take_verdict(over) {
             let change = self.resilience.give_back(backend, pass, good, self.now);
             self.note_breaker(backend, change);
         }

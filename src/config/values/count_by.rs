@@ -4,6 +4,7 @@ use crate::admit::CountBy;
 use crate::config::schema::{Key, Reader, Shape, Value};
 use crate::config::tree::{Node, Value as TreeValue};
 use crate::http::Known;
+use crate::http::syntax::is_token;
 
 const HELP: &str = "write \"client_ip\", \"route\", \"bearer_token\", \"header:X-Tenant\" or \"cookie:session\"";
 
@@ -29,7 +30,8 @@ fn parse(text: &str) -> Result<CountBy, (&'static str, &'static str)> {
         _ => {}
     }
     let (kind, name) = text.split_once(':').ok_or(("nothing is counted by this", HELP))?;
-    if name.is_empty() || !name.bytes().all(is_token) {
+    // The names of cookies are tokens, too (RFC 6265 §4.1.1).
+    if !is_token(name.as_bytes()) {
         return Err(("this is not a name of a field or cookie", HELP));
     }
     match kind {
@@ -48,11 +50,6 @@ fn parse(text: &str) -> Result<CountBy, (&'static str, &'static str)> {
         }
         _ => Err(("nothing is counted by this", HELP)),
     }
-}
-
-/// RFC 9110 §5.6.2; the names of cookies are tokens, too (RFC 6265 §4.1.1).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
