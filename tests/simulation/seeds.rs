@@ -13,7 +13,10 @@ pub fn seeds(count: u64, story: impl Fn(u64)) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| story(seed))) {
             let thread = std::thread::current();
             let name = thread.name().unwrap_or("").to_owned();
-            eprintln!("seed {seed} failed; replay it with\n  SPOOKY_SEED={seed} cargo test --test simulation {name}");
+            eprintln!(
+                "seed {seed} failed; replay it with\n  SPOOKY_SEED={seed} cargo test --test {} {name}",
+                env!("CARGO_CRATE_NAME")
+            );
             resume_unwind(panic);
         }
     }
