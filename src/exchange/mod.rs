@@ -29,12 +29,13 @@ pub mod request;
 pub mod response;
 pub mod stamp;
 pub mod trail;
+pub mod verdict;
 
 pub use ends::{Abort, Downstream, Upstream};
 pub use plan::{Plan, Snapshot};
 pub use trail::Trail;
+pub use verdict::Verdict;
 
-use crate::balance::Outcome;
 use crate::config::{BackendId, UpstreamId};
 use crate::http::date;
 use crate::http::{Reason, RequestHead, ResponseHead};
@@ -131,8 +132,8 @@ pub struct Exchange {
     pub trail: Trail,
     /// Whether the running attempt got the request's head.
     attempt: Attempt,
-    /// What the running attempt says of its backend, good or bad, until the circuit breaker was told.
-    verdict: Option<bool>,
+    /// What the running attempt says of its backend, until circuit breaker and balancer were told.
+    verdict: Option<Verdict>,
     /// The circuit breaker's permission for the running attempt.
     pub pass: Option<(BackendId, Pass)>,
     /// When the next attempt begins, while the exchange pauses before it.
@@ -142,8 +143,6 @@ pub struct Exchange {
     tried: Vec<BackendId>,
     /// What is kept of the request's body, to be sent again.
     replay: replay::Replay,
-    /// How an attempt went, until the balancer was told.
-    pub outcome: Option<(BackendId, Outcome)>,
     /// Why the attempt before this one failed.
     pub failure: Option<Reason>,
     /// Body bytes allowed to the client and not yet received.
@@ -196,7 +195,6 @@ impl Exchange {
             retry_at: None,
             tried: Vec::new(),
             replay,
-            outcome: None,
             failure: None,
             request_credit: 0,
             response_credit: 0,
@@ -252,12 +250,9 @@ impl Exchange {
         self.note_attempt(now);
     }
 
-    /// What the running attempt says of its backend, and the pass that goes back with it, once there is a verdict or the attempt
-    /// is `over`. A pass goes back once: what is said later does not count.
-    pub fn take_verdict(&mut self, over: bool) -> Option<(BackendId, Pass, Option<bool>)> {
-        let good = self.verdict.take();
-        let (backend, pass) = self.pass.take_if(|_| good.is_some() || over)?;
-        Some((backend, pass, good))
+    /// What the running attempt has said of its backend since it was last asked.
+    pub fn take_verdict(&mut self) -> Option<(BackendId, Verdict)> {
+        Some((self.trail.backend?, self.verdict.take()?))
     }
 
     /// Whether the exchange has become a tunnel.

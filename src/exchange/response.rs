@@ -1,8 +1,7 @@
 //! The response's direction: from the origin to the client.
 
 use super::request::is_endless;
-use super::{Abort, Again, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
-use crate::balance::Outcome;
+use super::{Abort, Again, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream, Verdict};
 use crate::http::{Event, Known, Protocol, Reason, ResponseHead, Side, forward};
 use std::time::Instant;
 
@@ -145,34 +144,27 @@ impl Exchange {
         }
     }
 
-    /// The final head came: it tells the circuit breaker, and the balancer how soon, unless it says that the backend cannot
-    /// serve. While the client still sends, the time is the client's, not the backend's.
+    /// The final head came.
     fn note_answer(&mut self, status: u16, now: Instant) {
-        self.verdict.get_or_insert(true);
-        let waited = self.waited(now);
-        let outcome = match status {
-            502..=504 => Outcome::Failed(waited),
-            _ if self.request == RequestState::Streaming && !self.asks_tunnel() => return,
-            _ => Outcome::Answered(waited),
-        };
-        self.outcome = self.trail.backend.map(|backend| (backend, outcome));
+        let timed = self.request != RequestState::Streaming || self.asks_tunnel();
+        self.verdict = Some(Verdict::Answered { status, waited: self.waited(now), timed });
     }
 
-    /// The attempt failed: it tells the balancer and the circuit breaker so if that was the backend's doing.
+    /// The attempt failed, which says something of the backend if it was the backend's doing.
     fn note_failure(&mut self, reason: Reason, now: Instant) {
         let late = matches!(reason, Reason::ResponseTimeout | Reason::UpstreamSendTimeout);
         let ours = matches!(reason, Reason::UpstreamBodyTooLarge | Reason::UpstreamNoTunnel);
+        if reason.side() != Side::Upstream || ours {
+            return;
+        }
         // A connection that an origin has had enough of says nothing of the next one.
         let stale = matches!(self.attempt, Attempt::Rejected | Attempt::Sent { reused: true });
-        let told = match self.response {
-            ResponseState::Waiting => !stale || late,
-            ResponseState::Streaming => !self.tunnel,
-            ResponseState::Complete | ResponseState::Broken => false,
+        let waited = self.waited(now);
+        self.verdict = match self.response {
+            ResponseState::Waiting if !stale || late => Some(Verdict::Failed(waited)),
+            ResponseState::Streaming if !self.tunnel => Some(Verdict::BrokeOff(waited)),
+            _ => return,
         };
-        if told && reason.side() == Side::Upstream && !ours {
-            self.verdict.get_or_insert(false);
-            self.outcome = self.trail.backend.map(|backend| (backend, Outcome::Failed(self.waited(now))));
-        }
     }
 
     /// The origin agreed: from now on bytes go both ways, and mean nothing to us.

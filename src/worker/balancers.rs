@@ -1,13 +1,12 @@
 //! How this worker picks backends: a balancer for each upstream, and what names a client's connection to them.
 
-use super::{Downkey, Worker};
+use super::Downkey;
 use crate::balance::{
     Ask, Balancer, ConsistentHash, KeyedHash, LatencyAware, LeastConnections, Outcome, Random, RoundRobin, TwoChoices,
 };
 use crate::config::{BackendId, Balancing, Generation, UpstreamId};
 use crate::exchange::inflight::Inflight;
 use crate::exchange::trail::Ids;
-use spooky_uring::Io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -74,22 +73,10 @@ fn balancer(generation: &Generation, id: UpstreamId) -> Balancer {
     }
 }
 
-impl<I: Io> Worker<I> {
-    /// Tells the balancer how the attempt of an exchange went, if that is known since the last time.
-    #[inline]
-    pub(super) fn note_outcome(&mut self, slot: u32) {
-        let Some(running) = self.exchanges.get_mut(slot as usize) else {
-            return;
-        };
-        let Some((backend, outcome)) = running.exchange.outcome.take() else {
-            return;
-        };
-        self.balancers.observe(&running.exchange.snapshot.generation, backend, outcome, self.now);
-    }
-}
-
 impl Balancers {
-    fn observe(&mut self, generation: &Generation, backend: BackendId, outcome: Outcome, now: Instant) {
+    /// Takes in how an attempt on a backend went.
+    #[inline]
+    pub(super) fn observe(&mut self, generation: &Generation, backend: BackendId, outcome: Outcome, now: Instant) {
         let upstream = generation.backend(backend).upstream;
         let at = backend.0 - generation.upstream(upstream).backends.start;
         self.list[upstream.0 as usize].observe(at as usize, outcome, now);

@@ -40,7 +40,7 @@ impl<I: Io> Worker<I> {
 
     /// Does what a step says, then sees whether the exchange is over.
     pub(super) fn apply(&mut self, slot: u32, step: Step) {
-        self.note_outcome(slot);
+        self.judge(slot);
         match step {
             Step::Continue => {}
             Step::Retry(again) => {
@@ -50,13 +50,12 @@ impl<I: Io> Worker<I> {
             }
             Step::Discard => self.drop_attempt(slot),
         }
-        self.judge(slot, false);
         self.settle(slot);
     }
 
     /// Makes another attempt after a pause, if the upstream's budget permits it.
     fn retry(&mut self, slot: u32, again: Again) {
-        self.judge(slot, true);
+        self.end_trial(slot);
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
@@ -83,13 +82,29 @@ impl<I: Io> Worker<I> {
         self.arm_exchange(slot);
     }
 
-    /// Tells the circuit breaker what the running attempt has said of its backend. `over`: it will say no more.
-    fn judge(&mut self, slot: u32, over: bool) {
+    /// Tells what the running attempt has said of its backend: the only place where a verdict goes anywhere. The balancer
+    /// hears every one, the circuit breaker the first, which takes the attempt's pass back.
+    fn judge(&mut self, slot: u32) {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
-        if let Some((backend, pass, good)) = running.exchange.take_verdict(over) {
-            let change = self.resilience.give_back(backend, pass, good, self.now);
+        let Some((backend, verdict)) = running.exchange.take_verdict() else {
+            return;
+        };
+        let pass = running.exchange.pass.take();
+        if let Some(outcome) = verdict.outcome() {
+            self.balancers.observe(&running.exchange.snapshot.generation, backend, outcome, self.now);
+        }
+        if let Some((backend, pass)) = pass {
+            let change = self.resilience.give_back(backend, pass, Some(verdict.is_good()), self.now);
+            self.note_breaker(backend, change);
+        }
+    }
+
+    /// The running attempt is over: if it has said nothing of its backend, its pass goes back without a word.
+    fn end_trial(&mut self, slot: u32) {
+        if let Some((backend, pass)) = self.exchanges.get_mut(slot as usize).and_then(|one| one.exchange.pass.take()) {
+            let change = self.resilience.give_back(backend, pass, None, self.now);
             self.note_breaker(backend, change);
         }
     }
@@ -168,7 +183,8 @@ impl<I: Io> Worker<I> {
     /// The exchange is over: it gives back all it holds and becomes a line of the log.
     pub(super) fn finish(&mut self, slot: u32) {
         self.drop_attempt(slot);
-        self.judge(slot, true);
+        self.judge(slot);
+        self.end_trial(slot);
         let Some(mut running) = self.exchanges.try_remove(slot as usize) else {
             return;
         };
