@@ -3,7 +3,8 @@
 //! A body's idle time runs only while the side that is waited for owes bytes: a client that may not send, or an
 //! origin whose bytes nobody can take, is not late. A tunnel has one time for both.
 
-use super::{Attempt, Exchange, RequestState, ResponseState};
+use super::attempt::Stage;
+use super::{Exchange, RequestState, ResponseState};
 use crate::config::Timeouts;
 use crate::http::Reason;
 use crate::limits;
@@ -14,8 +15,6 @@ use std::time::{Duration, Instant};
 pub struct Moved {
     /// The first header byte of the request.
     began: Instant,
-    /// The running attempt began to connect, or was sent.
-    attempt: Instant,
     /// Body bytes came from the client, or were allowed to it after a pause.
     request: Instant,
     /// Body bytes came from the origin, or were allowed to it after a pause.
@@ -27,7 +26,7 @@ pub struct Moved {
 impl Moved {
     /// Everything counts from `now`.
     pub fn new(now: Instant) -> Self {
-        Self { began: now, attempt: now, request: now, response: now, taken: now }
+        Self { began: now, request: now, response: now, taken: now }
     }
 }
 
@@ -35,9 +34,9 @@ impl Moved {
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 impl Exchange {
-    /// A new attempt began.
-    pub fn note_attempt(&mut self, now: Instant) {
-        self.moved.attempt = now;
+    /// The attempt began, or was sent.
+    pub(super) fn note_attempt(&mut self, now: Instant) {
+        self.attempt.since = now;
         self.moved.request = now;
         self.moved.response = now;
     }
@@ -59,7 +58,7 @@ impl Exchange {
 
     /// How long the origin has had the request: since its head was sent, or its last byte if that came later.
     pub(super) fn waited(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.moved.attempt.max(self.moved.request))
+        now.saturating_duration_since(self.attempt.since.max(self.moved.request))
     }
 
     /// The next moment at which something is late, with what it then is. `pending` is what the downstream protocol
@@ -80,8 +79,8 @@ impl Exchange {
         let waits = self.continue_owed
             && self.response == ResponseState::Waiting
             && self.request == RequestState::Streaming
-            && matches!(self.attempt, Attempt::Sent { .. });
-        waits.then(|| self.moved.attempt + limits::CONTINUE_WAIT)
+            && self.attempt.stage == Stage::Sent;
+        waits.then(|| self.attempt.since + limits::CONTINUE_WAIT)
     }
 
     /// When something is to be done although nothing came: the client is told to go on, or the next attempt begins.
@@ -108,16 +107,16 @@ impl Exchange {
             return idle;
         };
         // Bytes for the client stand in the queue and it does not take them.
-        if pending > 0 && self.response_credit == 0 || self.response == ResponseState::Complete {
+        if pending > 0 && self.attempt.credit == 0 || self.response == ResponseState::Complete {
             return (self.moved.taken + timeouts.client_send, Reason::ClientSendTimeout);
         }
-        match (self.response, self.attempt) {
+        match (self.response, self.attempt.stage) {
             // No attempt is under way; the next one begins at a time of its own.
             (ResponseState::Waiting, _) if self.retry_at.is_some() => idle,
-            (ResponseState::Waiting, Attempt::Connecting | Attempt::Rejected) => {
-                (self.moved.attempt + timeouts.backend_connect, Reason::ConnectTimeout)
+            (ResponseState::Waiting, Stage::Connecting | Stage::Rejected) => {
+                (self.attempt.since + timeouts.backend_connect, Reason::ConnectTimeout)
             }
-            (ResponseState::Waiting, Attempt::Sent { .. }) => match self.request {
+            (ResponseState::Waiting, Stage::Sent) => match self.request {
                 RequestState::Streaming if self.request_credit > 0 && !self.endless => {
                     (self.moved.request + timeouts.client_body_idle, Reason::ClientBodyIdle)
                 }
@@ -126,10 +125,10 @@ impl Exchange {
                 _ => {
                     let late = if unsent > 0 { Reason::UpstreamSendTimeout } else { Reason::ResponseTimeout };
                     let most = self.per_try().map_or(timeouts.backend, |most| most.min(timeouts.backend));
-                    (self.moved.request.max(self.moved.attempt) + most, late)
+                    (self.moved.request.max(self.attempt.since) + most, late)
                 }
             },
-            (ResponseState::Streaming, _) if !self.endless && self.response_credit > 0 => {
+            (ResponseState::Streaming, _) if !self.endless && self.attempt.credit > 0 => {
                 (self.moved.response.max(self.moved.request) + timeouts.backend_body_idle, Reason::UpstreamBodyIdle)
             }
             _ => idle,

@@ -13,13 +13,24 @@ pub struct Inflight {
     backends: Vec<u32>,
 }
 
-/// What one exchange holds. Given back with [`Inflight::release`]; dropping it gives nothing back.
+/// What one exchange holds, but for its attempts. Given back with [`Inflight::release`]; dropping it gives nothing back.
 #[derive(Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Permits {
     total: bool,
     upstream: Option<UpstreamId>,
-    backend: Option<BackendId>,
+}
+
+/// What one attempt holds of its backend. Given back with [`Inflight::leave`]; dropping it gives nothing back.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub struct BackendPermit(BackendId);
+
+impl BackendPermit {
+    /// Whose it is.
+    pub fn backend(&self) -> BackendId {
+        self.0
+    }
 }
 
 impl Inflight {
@@ -63,26 +74,22 @@ impl Inflight {
         }
         *count += 1;
         self.total += 1;
-        Ok(Permits { total: true, upstream: Some(upstream), backend: None })
+        Ok(Permits { total: true, upstream: Some(upstream) })
     }
 
-    /// Moves the permits to `backend`, away from the one of an earlier attempt.
-    pub fn enter(&mut self, permits: &mut Permits, backend: BackendId) {
-        self.leave(permits);
+    /// Takes a unit of `backend`, for an attempt.
+    pub fn enter(&mut self, backend: BackendId) -> BackendPermit {
         self.backends[backend.0 as usize] += 1;
-        permits.backend = Some(backend);
+        BackendPermit(backend)
     }
 
-    /// Gives the backend's unit back, as its attempt is over.
-    pub fn leave(&mut self, permits: &mut Permits) {
-        if let Some(backend) = permits.backend.take() {
-            self.backends[backend.0 as usize] -= 1;
-        }
+    /// Gives a backend's unit back, as its attempt is over.
+    pub fn leave(&mut self, permit: BackendPermit) {
+        self.backends[permit.0.0 as usize] -= 1;
     }
 
-    /// Gives everything back.
-    pub fn release(&mut self, mut permits: Permits) {
-        self.leave(&mut permits);
+    /// Gives back what an exchange holds.
+    pub fn release(&mut self, permits: Permits) {
         if let Some(upstream) = permits.upstream {
             self.upstreams[upstream.0 as usize] -= 1;
         }
@@ -116,8 +123,8 @@ mod tests {
         let mut inflight = Inflight::new(&generation);
         // ⌈2 ÷ 3⌉ for the backend: no worker is left without.
         assert!(inflight.backend_has_room(&generation, backend));
-        let mut first = inflight.admit(&generation, one).unwrap();
-        inflight.enter(&mut first, backend);
+        let first = inflight.admit(&generation, one).unwrap();
+        let attempt = inflight.enter(backend);
         assert!(!inflight.backend_has_room(&generation, backend));
         // ⌈7 ÷ 3⌉ for the upstream, then ⌈10 ÷ 3⌉ for the process.
         let mut held = vec![first];
@@ -126,6 +133,8 @@ mod tests {
         held.push(inflight.admit(&generation, two).unwrap());
         assert_eq!(inflight.admit(&generation, two), Err(Reason::LimitGlobal));
         held.into_iter().for_each(|permits| inflight.release(permits));
+        assert_eq!((inflight.total(), inflight.on_backend(backend)), (0, 1));
+        inflight.leave(attempt);
         assert_eq!((inflight.total(), inflight.on_backend(backend)), (0, 0));
     }
 }

@@ -19,6 +19,7 @@
 
 pub mod admission;
 pub mod affinity;
+pub mod attempt;
 pub mod deadline;
 pub mod ends;
 pub mod inflight;
@@ -31,6 +32,7 @@ pub mod stamp;
 pub mod trail;
 pub mod verdict;
 
+pub use attempt::Attempt;
 pub use ends::{Abort, Downstream, Upstream};
 pub use plan::{Plan, Snapshot};
 pub use trail::Trail;
@@ -40,7 +42,6 @@ use crate::config::{BackendId, UpstreamId};
 use crate::http::date;
 use crate::http::{Reason, RequestHead, ResponseHead};
 use crate::limits;
-use crate::resilience::Pass;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -120,8 +121,6 @@ pub struct Exchange {
     pub affinity: Option<u64>,
     /// The generation that admitted it.
     pub snapshot: Rc<Snapshot>,
-    /// The running attempt's place.
-    pub upstream: Option<Upkey>,
     /// The next attempt takes no used connection: one of them was stale.
     pub needs_fresh: bool,
     /// How far the request is.
@@ -130,12 +129,8 @@ pub struct Exchange {
     pub response: ResponseState,
     /// What the log line will say.
     pub trail: Trail,
-    /// Whether the running attempt got the request's head.
-    attempt: Attempt,
-    /// What the running attempt says of its backend, until circuit breaker and balancer were told.
-    verdict: Option<Verdict>,
-    /// The circuit breaker's permission for the running attempt.
-    pub pass: Option<(BackendId, Pass)>,
+    /// The running attempt, or the last one.
+    pub attempt: Attempt,
     /// When the next attempt begins, while the exchange pauses before it.
     pub retry_at: Option<Instant>,
     /// Backends that were tried and failed.
@@ -147,8 +142,6 @@ pub struct Exchange {
     pub failure: Option<Reason>,
     /// Body bytes allowed to the client and not yet received.
     request_credit: usize,
-    /// Body bytes allowed to the origin and not yet received.
-    response_credit: usize,
     /// When each direction last moved, for the idle timers.
     moved: deadline::Moved,
     /// Permits that are given back when the exchange ends.
@@ -163,17 +156,6 @@ pub struct Exchange {
     pub armed: Option<(Instant, spooky_uring::TimerKey)>,
 }
 
-/// Where the running attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attempt {
-    /// No connection yet.
-    Connecting,
-    /// The head was queued on a connection; `reused` says that others used it before.
-    Sent { reused: bool },
-    /// The origin has said that it did not look at the request.
-    Rejected,
-}
-
 impl Exchange {
     /// An exchange that has just got its head; `end` says that no body follows.
     pub fn new(head: Box<RequestHead>, end: bool, snapshot: Rc<Snapshot>, trail: Trail, now: Instant) -> Self {
@@ -184,20 +166,16 @@ impl Exchange {
             plan: None,
             affinity: None,
             snapshot,
-            upstream: None,
             needs_fresh: false,
             request: if end { RequestState::Complete } else { RequestState::Streaming },
             response: ResponseState::Waiting,
             trail,
-            attempt: Attempt::Connecting,
-            verdict: None,
-            pass: None,
+            attempt: Attempt::none(now),
             retry_at: None,
             tried: Vec::new(),
             replay,
             failure: None,
             request_credit: 0,
-            response_credit: 0,
             moved: deadline::Moved::new(now),
             permits: inflight::Permits::default(),
             continue_owed,
@@ -240,19 +218,11 @@ impl Exchange {
         }
     }
 
-    /// The next attempt begins, on `backend`.
-    pub fn begin_attempt(&mut self, backend: BackendId, inflight: &mut inflight::Inflight, now: Instant) {
-        inflight.enter(&mut self.permits, backend);
-        self.attempt = Attempt::Connecting;
-        self.verdict = None;
+    /// The next attempt begins.
+    pub fn begin_attempt(&mut self, attempt: Attempt, now: Instant) {
+        self.attempt = attempt;
         self.trail.attempts = self.trail.attempts.saturating_add(1);
-        self.trail.backend = Some(backend);
         self.note_attempt(now);
-    }
-
-    /// What the running attempt has said of its backend since it was last asked.
-    pub fn take_verdict(&mut self) -> Option<(BackendId, Verdict)> {
-        Some((self.trail.backend?, self.verdict.take()?))
     }
 
     /// Whether the exchange has become a tunnel.

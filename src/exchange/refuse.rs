@@ -100,7 +100,7 @@ impl Exchange {
             downstream.end();
         }
         self.response = ResponseState::Complete;
-        self.response_credit = 0;
+        self.attempt.credit = 0;
         if self.request == RequestState::Streaming {
             self.request = RequestState::Abandoned;
             downstream.stop(Abort::NotNeeded);

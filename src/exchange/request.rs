@@ -1,7 +1,7 @@
 //! The request's direction: from the client to the origin.
 
-use super::Turn;
-use super::{Abort, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Upstream};
+use super::attempt::{Stage, Taken};
+use super::{Abort, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
 use crate::config::Backend;
 use crate::h1::Framing;
 use crate::http::{Event, Known, Reason, RequestHead};
@@ -27,9 +27,9 @@ impl Exchange {
             true => upstream.ask_tunnel(&self.head, host, &self.trail.id),
             false => upstream.send_head(&self.head, host, framing(&self.head, self.request, self.replay.bytes())),
         }
-        self.attempt = Attempt::Sent { reused };
+        self.attempt.stage = Stage::Sent;
+        self.attempt.taken = Some(Taken { at: now, reused, protocol });
         self.note_attempt(now);
-        self.trail.note_sent(reused, protocol, now);
         // What an earlier attempt was given.
         for chunk in self.replay.pieces().unwrap_or_default() {
             upstream.send_body(chunk.clone());
@@ -40,13 +40,13 @@ impl Exchange {
             self.endless |= is_endless(self.head.fields.get(Known::ContentType));
             self.allow_request(downstream, 0, now);
         }
-        self.response_credit = 0;
+        self.attempt.credit = 0;
         self.allow_response(upstream, downstream, now);
     }
 
     /// Allows the client as much as the origin's socket has room for; `unsent` bytes are queued there.
     pub fn allow_request(&mut self, downstream: &mut Downstream<'_>, unsent: usize, now: Instant) {
-        if self.request != RequestState::Streaming || !matches!(self.attempt, Attempt::Sent { .. }) {
+        if self.request != RequestState::Streaming || self.attempt.stage != Stage::Sent {
             return;
         }
         // What a client sends before the origin agreed may be no message of its protocol.
@@ -199,22 +199,22 @@ impl Exchange {
         // A stale connection was no attempt.
         let made = u32::from(self.trail.attempts).saturating_sub(u32::from(self.needs_fresh));
         let more = made < policy.attempts;
-        match self.attempt {
-            Attempt::Connecting => more,
+        match self.attempt.stage {
+            Stage::Connecting => more,
             // Whatever the method (RFC 9113 §8.7).
-            Attempt::Rejected => more,
-            Attempt::Sent { .. } if self.was_stale(reason) => self.is_repeatable(),
-            Attempt::Sent { .. } if breaks(reason) => more && self.is_repeatable(),
-            Attempt::Sent { .. } if matches!(reason, Reason::ResponseTimeout | Reason::UpstreamSendTimeout) => {
+            Stage::Rejected => more,
+            Stage::Sent if self.was_stale(reason) => self.is_repeatable(),
+            Stage::Sent if breaks(reason) => more && self.is_repeatable(),
+            Stage::Sent if matches!(reason, Reason::ResponseTimeout | Reason::UpstreamSendTimeout) => {
                 more && policy.per_try_timeout.is_some() && self.is_repeatable()
             }
-            Attempt::Sent { .. } => false,
+            Stage::Sent => false,
         }
     }
 
     /// Whether a used connection was closed meanwhile, which says nothing of the backend: that is no attempt.
     pub(super) fn was_stale(&self, reason: Reason) -> bool {
-        self.attempt == Attempt::Sent { reused: true } && !self.needs_fresh && breaks(reason)
+        self.attempt.is_reused() && !self.needs_fresh && breaks(reason)
     }
 
     /// Whether another backend may be given the request after one may have read it.

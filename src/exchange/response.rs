@@ -1,7 +1,8 @@
 //! The response's direction: from the origin to the client.
 
+use super::attempt::Stage;
 use super::request::is_endless;
-use super::{Abort, Again, Attempt, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream, Verdict};
+use super::{Abort, Again, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream, Verdict};
 use crate::http::{Event, Known, Protocol, Reason, ResponseHead, Side, forward};
 use std::time::Instant;
 
@@ -10,13 +11,13 @@ impl Exchange {
     /// `false`: there is no more room than it was allowed already.
     pub fn allow_response(&mut self, upstream: &mut Upstream<'_>, downstream: &Downstream<'_>, now: Instant) -> bool {
         let room = downstream.room();
-        let more = room > self.response_credit;
+        let more = room > self.attempt.credit;
         if more {
-            if self.response_credit == 0 {
+            if self.attempt.credit == 0 {
                 self.note_response(now);
             }
-            upstream.grant(room - self.response_credit);
-            self.response_credit = room;
+            upstream.grant(room - self.attempt.credit);
+            self.attempt.credit = room;
         }
         more
     }
@@ -43,7 +44,7 @@ impl Exchange {
                     return self.fail(Reason::UpstreamBodyTooLarge, downstream, turn);
                 }
                 self.endless |= is_endless(head.fields.get(Known::ContentType));
-                forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
+                forward::response_downstream(&mut head, self.received_version(), turn.date);
                 self.edit_response(&mut head);
                 if let Some(value) = downstream.alt_svc() {
                     head.fields.push_known(Known::AltSvc, value);
@@ -55,12 +56,12 @@ impl Exchange {
             }
             Event::Informational(mut head) => {
                 self.continue_owed &= head.status != 100;
-                forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
+                forward::response_downstream(&mut head, self.received_version(), turn.date);
                 downstream.send_informational(&head);
                 Step::Continue
             }
             Event::Body(chunk) => {
-                self.response_credit = self.response_credit.saturating_sub(chunk.len());
+                self.attempt.credit = self.attempt.credit.saturating_sub(chunk.len());
                 self.trail.response_bytes += chunk.len() as u64;
                 self.note_response(now);
                 if self.is_response_too_large(self.trail.response_bytes) {
@@ -103,7 +104,7 @@ impl Exchange {
     /// The origin has not looked at the request, and says so.
     pub fn reject(&mut self, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
         if self.response == ResponseState::Waiting {
-            self.attempt = Attempt::Rejected;
+            self.attempt.stage = Stage::Rejected;
         }
         self.fail(Reason::UpstreamReset, downstream, turn)
     }
@@ -113,23 +114,23 @@ impl Exchange {
         self.note_failure(reason, turn.now);
         match self.response {
             ResponseState::Waiting if self.may_retry(reason) => {
-                match self.attempt {
+                match self.attempt.stage {
                     // A used connection that broke says nothing of the backend.
-                    Attempt::Sent { .. } if self.was_stale(reason) => {
+                    Stage::Sent if self.was_stale(reason) => {
                         self.needs_fresh = true;
                         self.failure = Some(reason);
                         return Step::Retry(Again::Stale);
                     }
                     // It may have been the last one that this connection took.
-                    Attempt::Rejected => {}
-                    Attempt::Connecting | Attempt::Sent { .. } => {
-                        if let Some(backend) = self.trail.backend {
+                    Stage::Rejected => {}
+                    Stage::Connecting | Stage::Sent => {
+                        if let Some(backend) = self.attempt.backend {
                             self.mark_tried(backend);
                         }
                     }
                 }
                 self.failure = Some(reason);
-                Step::Retry(if self.attempt == Attempt::Connecting { Again::Elsewhere } else { Again::Failed })
+                Step::Retry(if self.attempt.stage == Stage::Connecting { Again::Elsewhere } else { Again::Failed })
             }
             ResponseState::Waiting => self.refuse(reason.into(), downstream, turn),
             ResponseState::Streaming => {
@@ -147,7 +148,7 @@ impl Exchange {
     /// The final head came.
     fn note_answer(&mut self, status: u16, now: Instant) {
         let timed = self.request != RequestState::Streaming || self.asks_tunnel();
-        self.verdict = Some(Verdict::Answered { status, waited: self.waited(now), timed });
+        self.attempt.verdict = Some(Verdict::Answered { status, waited: self.waited(now), timed });
     }
 
     /// The attempt failed, which says something of the backend if it was the backend's doing.
@@ -158,9 +159,9 @@ impl Exchange {
             return;
         }
         // A connection that an origin has had enough of says nothing of the next one.
-        let stale = matches!(self.attempt, Attempt::Rejected | Attempt::Sent { reused: true });
+        let stale = self.attempt.stage == Stage::Rejected || self.attempt.is_reused();
         let waited = self.waited(now);
-        self.verdict = match self.response {
+        self.attempt.verdict = match self.response {
             ResponseState::Waiting if !stale || late => Some(Verdict::Failed(waited)),
             ResponseState::Streaming if !self.tunnel => Some(Verdict::BrokeOff(waited)),
             _ => return,
@@ -180,7 +181,7 @@ impl Exchange {
         self.note_request(turn.now);
         self.note_response(turn.now);
         self.note_taken(turn.now);
-        forward::response_downstream(&mut head, self.trail.received_version(), turn.date);
+        forward::response_downstream(&mut head, self.received_version(), turn.date);
         self.edit_response(&mut head);
         let key = self.head.protocol.and_then(|Protocol::WebSocket { key }| key);
         let status = downstream.open_tunnel(&head, key);
@@ -207,7 +208,7 @@ impl Exchange {
     /// The whole response was given to the client's side.
     fn complete(&mut self, downstream: &mut Downstream<'_>) -> Step {
         self.response = ResponseState::Complete;
-        self.response_credit = 0;
+        self.attempt.credit = 0;
         // The client may go on in its direction of a tunnel.
         if self.tunnel || self.request != RequestState::Streaming {
             return Step::Continue;

@@ -1,8 +1,8 @@
 //! What is remembered of an exchange for its log line: the decision, the bytes, the times.
 
+use super::attempt::Taken;
 use super::{Exchange, Plan};
 use crate::admit::Exceeded;
-use crate::config::BackendId;
 use crate::http::trace::write_hex;
 use crate::http::{Known, Reason, Target, WireVersion};
 use crate::identity::Handshake;
@@ -37,19 +37,12 @@ pub struct Trail {
     pub reason: Option<Reason>,
     /// The rate limit that it was over.
     pub exceeded: Option<Exceeded>,
-    /// The backend of the latest attempt.
-    pub backend: Option<BackendId>,
     /// Attempts made.
     pub attempts: u16,
-    /// Whether the latest attempt began on a used connection.
-    pub reused: bool,
-    /// What the latest connection that took the request speaks.
-    upstream_protocol: Option<Protocol>,
     /// Body bytes from the client.
     pub request_bytes: u64,
     /// Body bytes to the client.
     pub response_bytes: u64,
-    connected: At,
     first_byte: At,
 }
 
@@ -65,29 +58,10 @@ impl Trail {
             status: None,
             reason: None,
             exceeded: None,
-            backend: None,
             attempts: 0,
-            reused: false,
-            upstream_protocol: None,
             request_bytes: 0,
             response_bytes: 0,
-            connected: None,
             first_byte: None,
-        }
-    }
-
-    /// The request was handed to a connection.
-    pub(super) fn note_sent(&mut self, reused: bool, protocol: Protocol, now: Instant) {
-        self.reused = reused;
-        self.upstream_protocol = Some(protocol);
-        self.connected = Some(now.saturating_duration_since(self.received));
-    }
-
-    /// What the response comes in, for Via (RFC 9110 §7.6.3).
-    pub(super) fn received_version(&self) -> WireVersion {
-        match self.upstream_protocol {
-            Some(Protocol::H2) => WireVersion::H2,
-            _ => WireVersion::H1_1,
         }
     }
 
@@ -101,14 +75,22 @@ impl Trail {
     pub fn first_byte(&self) -> Option<Duration> {
         self.first_byte
     }
-
-    /// From the head to a connection that took the request.
-    pub fn connected(&self) -> Option<Duration> {
-        self.connected
-    }
 }
 
 impl Exchange {
+    /// From the head to a connection that took the request.
+    pub fn connected(&self) -> Option<Duration> {
+        self.attempt.taken.map(|taken| taken.at.saturating_duration_since(self.trail.received))
+    }
+
+    /// What the response comes in, for Via (RFC 9110 §7.6.3).
+    pub(super) fn received_version(&self) -> WireVersion {
+        match self.attempt.taken {
+            Some(Taken { protocol: Protocol::H2, .. }) => WireVersion::H2,
+            _ => WireVersion::H1_1,
+        }
+    }
+
     /// The exchange as a record of the access log.
     pub fn entry<'a>(&'a self, id: &'a [u8], clock: &WallClock, now: Instant) -> AccessEntry<'a> {
         let trail = &self.trail;
@@ -116,18 +98,18 @@ impl Exchange {
             received_unix_us: clock.unix_us(trail.received),
             client: Some(trail.client),
             protocol: trail.protocol,
-            upstream_protocol: trail.upstream_protocol,
+            upstream_protocol: self.attempt.taken.map(|taken| taken.protocol),
             status: trail.status,
             reason: trail.reason,
             rate_limit: trail.exceeded.map(|exceeded| exceeded.limit.0),
             route: self.plan.map(|Plan { way, .. }| way.0),
-            backend: trail.backend.map(|backend| backend.0),
+            backend: self.attempt.backend.map(|backend| backend.0),
             attempts: trail.attempts,
-            reused: trail.reused,
+            reused: self.attempt.taken.is_some_and(|taken| taken.reused),
             request_bytes: trail.request_bytes,
             response_bytes: trail.response_bytes,
             routed: self.plan.map(|_| Duration::ZERO),
-            connected: trail.connected,
+            connected: self.connected(),
             first_byte: trail.first_byte,
             finished: now.saturating_duration_since(trail.received),
             round_trip: None,

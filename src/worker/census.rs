@@ -48,7 +48,7 @@ impl<I: Io> Worker<I> {
     pub fn check_invariants(&self) {
         self.wheel.check_invariants();
         for (slot, running) in &self.exchanges {
-            if let Some(key) = running.exchange.upstream {
+            if let Some(key) = running.exchange.attempt.place {
                 let holds = self.origins.get(key.origin).is_some_and(|origin| match &origin.speech {
                     Speech::Unsettled => origin.waiting.contains(&(slot as u32)),
                     Speech::H1(_) => origin.exchange == Some(slot as u32),
@@ -63,7 +63,7 @@ impl<I: Io> Worker<I> {
         }
         for (slot, origin) in self.origins.iter() {
             if let Some(exchange) = origin.exchange {
-                let held = self.exchanges.get(exchange as usize).and_then(|running| running.exchange.upstream);
+                let held = self.exchanges.get(exchange as usize).and_then(|running| running.exchange.attempt.place);
                 assert_eq!(
                     held.map(|key| key.origin),
                     Some(slot),
@@ -73,10 +73,16 @@ impl<I: Io> Worker<I> {
         }
         self.origins.check_invariants();
         let generation = &self.snapshot.generation;
-        let backends: u32 =
-            (0..generation.backends.len()).map(|at| self.inflight.on_backend(BackendId(at as u32))).sum();
         assert!(self.inflight.total() as usize <= self.exchanges.len(), "more permits than exchanges");
-        assert!(backends <= self.inflight.total(), "an attempt belongs to an admitted exchange");
+        let mut held = vec![0; generation.backends.len()];
+        for (_, running) in &self.exchanges {
+            if let Some(permit) = &running.exchange.attempt.permit {
+                held[permit.backend().0 as usize] += 1;
+            }
+        }
+        let counted: Vec<u32> =
+            (0..generation.backends.len()).map(|at| self.inflight.on_backend(BackendId(at as u32))).collect();
+        assert_eq!(counted, held, "permits of backends, as they are counted and as attempts hold them");
     }
 }
 
@@ -189,8 +195,8 @@ mod tests {
 
     #[test]
     fn an_attempt_of_nobody() {
-        caught("an attempt belongs to an admitted exchange", |worker| {
-            worker.inflight.enter(&mut Default::default(), BACKEND);
+        caught("permits of backends", |worker| {
+            let _ = worker.inflight.enter(BACKEND);
         });
     }
 

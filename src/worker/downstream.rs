@@ -185,7 +185,7 @@ impl<I: Io> Worker<I> {
         };
         let mut turn = Turn { now, date: &self.date, spare: None };
         let room = matches!(event, Event::Room);
-        let key = running.exchange.upstream;
+        let key = running.exchange.attempt.place;
         let Some((key, mut upstream)) = key.and_then(|key| Some((key, self.origins.end(key, &mut self.output)?)))
         else {
             let step = running.exchange.on_request(event, None, &mut downstream, &mut turn);

@@ -148,7 +148,7 @@ impl<I: Io> Worker<I> {
                 self.start(exchange, slot);
             } else {
                 // It waited for one that takes no more: there is another one for it, or it makes one.
-                self.exchanges[exchange as usize].exchange.upstream = None;
+                self.exchanges[exchange as usize].exchange.attempt.place = None;
                 self.acquire(exchange, backend);
             }
         }
@@ -168,7 +168,7 @@ impl<I: Io> Worker<I> {
             self.io.close(origin.stream);
         }
         for exchange in origin.waiting {
-            self.exchanges[exchange as usize].exchange.upstream = None;
+            self.exchanges[exchange as usize].exchange.attempt.place = None;
             self.step(exchange, |exchange, downstream, turn| exchange.fail(reason, downstream, turn));
         }
     }

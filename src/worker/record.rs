@@ -26,15 +26,15 @@ impl<I: Io> Worker<I> {
             duration: self.now.saturating_duration_since(trail.received),
             first_byte: trail.first_byte(),
         });
-        if let Some(backend) = trail.backend
-            && trail.connected().is_some()
+        if let Some(backend) = exchange.attempt.backend
+            && let Some(connected) = exchange.connected()
         {
             let cells = self.cells.backend(backend.0 as usize);
             match trail.reason {
                 Some(reason) if reason.side() == Side::Upstream => {}
                 _ => cells.responses.count(StatusClass::of(trail.status.unwrap_or(0))),
             }
-            if let (Some(connected), Some(first)) = (trail.connected(), trail.first_byte()) {
+            if let Some(first) = trail.first_byte() {
                 cells.response_duration.record(first.saturating_sub(connected));
             }
         }

@@ -44,7 +44,6 @@ impl<I: Io> Worker<I> {
         match step {
             Step::Continue => {}
             Step::Retry(again) => {
-                self.drop_attempt(slot);
                 self.retry(slot, again);
                 return;
             }
@@ -55,7 +54,7 @@ impl<I: Io> Worker<I> {
 
     /// Makes another attempt after a pause, if the upstream's budget permits it.
     fn retry(&mut self, slot: u32, again: Again) {
-        self.end_trial(slot);
+        self.end_attempt(slot);
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
@@ -69,7 +68,7 @@ impl<I: Io> Worker<I> {
             return;
         };
         if !self.resilience.retry(upstream, self.now) {
-            if let Some(backend) = exchange.trail.backend {
+            if let Some(backend) = exchange.attempt.backend {
                 self.cells.backend(backend.0 as usize).retries_denied.add(1);
             }
             let reason = exchange.failure.unwrap_or(Reason::Internal);
@@ -88,23 +87,15 @@ impl<I: Io> Worker<I> {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
-        let Some((backend, verdict)) = running.exchange.take_verdict() else {
+        let Some((backend, verdict)) = running.exchange.attempt.take_verdict() else {
             return;
         };
-        let pass = running.exchange.pass.take();
+        let pass = running.exchange.attempt.take_pass();
         if let Some(outcome) = verdict.outcome() {
             self.balancers.observe(&running.exchange.snapshot.generation, backend, outcome, self.now);
         }
         if let Some((backend, pass)) = pass {
             let change = self.resilience.give_back(backend, pass, Some(verdict.is_good()), self.now);
-            self.note_breaker(backend, change);
-        }
-    }
-
-    /// The running attempt is over: if it has said nothing of its backend, its pass goes back without a word.
-    fn end_trial(&mut self, slot: u32) {
-        if let Some((backend, pass)) = self.exchanges.get_mut(slot as usize).and_then(|one| one.exchange.pass.take()) {
-            let change = self.resilience.give_back(backend, pass, None, self.now);
             self.note_breaker(backend, change);
         }
     }
@@ -145,7 +136,7 @@ impl<I: Io> Worker<I> {
             self.cells.tunnel_opened(self.clients.kind(running.downkey));
         }
         let origin = match running.exchange.is_done_upstream() && !unsent {
-            true => running.exchange.upstream.take(),
+            true => running.exchange.attempt.place.take(),
             false => None,
         };
         let pending = self.clients.pending(running.downkey, running.stream);
@@ -166,7 +157,7 @@ impl<I: Io> Worker<I> {
             return false;
         };
         let over = running.exchange.is_tunnel() && running.exchange.is_done_upstream();
-        let key = running.exchange.upstream.filter(|_| over);
+        let key = running.exchange.attempt.place.filter(|_| over);
         key.and_then(|key| self.origins.get(key.origin))
             .is_some_and(|origin| origin.is_tunnel() && self.io.queued(origin.stream) > 0)
     }
@@ -174,17 +165,33 @@ impl<I: Io> Worker<I> {
     /// Closes the connection of the running attempt, if there is one.
     fn drop_attempt(&mut self, slot: u32) {
         if let Some(running) = self.exchanges.get_mut(slot as usize)
-            && let Some(key) = running.exchange.upstream.take()
+            && let Some(key) = running.exchange.attempt.place.take()
         {
             self.abandon(key, slot);
         }
     }
 
-    /// The exchange is over: it gives back all it holds and becomes a line of the log.
-    pub(super) fn finish(&mut self, slot: u32) {
+    /// The running attempt is over, and gives back all it holds: its connection, its backend's permit, and its pass, without a
+    /// word if it has said nothing of its backend.
+    fn end_attempt(&mut self, slot: u32) {
         self.drop_attempt(slot);
         self.judge(slot);
-        self.end_trial(slot);
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let attempt = &mut running.exchange.attempt;
+        if let Some(permit) = attempt.permit.take() {
+            self.inflight.leave(permit);
+        }
+        if let Some((backend, pass)) = attempt.take_pass() {
+            let change = self.resilience.give_back(backend, pass, None, self.now);
+            self.note_breaker(backend, change);
+        }
+    }
+
+    /// The exchange is over: it gives back all it holds and becomes a line of the log.
+    pub(super) fn finish(&mut self, slot: u32) {
+        self.end_attempt(slot);
         let Some(mut running) = self.exchanges.try_remove(slot as usize) else {
             return;
         };

@@ -100,7 +100,7 @@ impl<I: Io> Worker<I> {
                 self.start(exchange, slot);
             } else {
                 // It takes no more now: there is another one, or one is made.
-                self.exchanges[exchange as usize].exchange.upstream = None;
+                self.exchanges[exchange as usize].exchange.attempt.place = None;
                 self.acquire(exchange, backend);
             }
         }
@@ -113,7 +113,7 @@ impl<I: Io> Worker<I> {
         let Some(running) = self.exchanges.get_mut(at.owner as usize) else {
             return;
         };
-        if running.exchange.upstream != Some(key) {
+        if running.exchange.attempt.place != Some(key) {
             return;
         }
         let downkey = running.downkey;

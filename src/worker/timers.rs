@@ -127,7 +127,7 @@ impl<I: Io> Worker<I> {
 
     fn exchange_deadline(&mut self, slot: u32) -> (Instant, Reason) {
         let running = &self.exchanges[slot as usize];
-        let unsent = running.exchange.upstream.map_or(0, |key| self.unsent_on(key));
+        let unsent = running.exchange.attempt.place.map_or(0, |key| self.unsent_on(key));
         let pending = self.clients.pending(running.downkey, running.stream);
         running.exchange.deadline(pending, unsent)
     }

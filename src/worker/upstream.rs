@@ -8,7 +8,7 @@ use super::origins::Found;
 use super::record::count_attempt_failure;
 use super::token::Owner;
 use crate::config::BackendId;
-use crate::exchange::{Step, Turn, Upkey};
+use crate::exchange::{Attempt, Step, Turn, Upkey};
 use crate::http::{Reason, Side};
 use crate::limits;
 use crate::telemetry::kinds::{ConnectFailure, Protocol, UpstreamClose};
@@ -17,17 +17,23 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 impl<I: Io> Worker<I> {
-    /// Picks an endpoint for an admitted exchange and begins an attempt on it.
+    /// Begins an attempt of an admitted exchange on a backend that may be taken; without one the client hears why.
     pub(super) fn attempt(&mut self, slot: u32) {
-        let Some(running) = self.exchanges.get_mut(slot as usize) else {
-            return;
-        };
-        let exchange = &mut running.exchange;
-        let Some(upstream) = exchange.plan.and_then(|plan| plan.upstream) else {
-            return;
-        };
-        let snapshot = Rc::clone(&exchange.snapshot);
-        let generation = &*snapshot.generation;
+        match self.pick(slot) {
+            Some(Ok(backend)) => self.begin(slot, backend),
+            Some(Err(reason)) => {
+                let failure = self.exchanges.get(slot as usize).and_then(|running| running.exchange.failure);
+                self.refuse(slot, failure.unwrap_or(reason));
+            }
+            None => {}
+        }
+    }
+
+    /// Picks a backend for an exchange, or says why none can be taken. `None`: there is nobody to pick for.
+    fn pick(&mut self, slot: u32) -> Option<Result<BackendId, Reason>> {
+        let exchange = &self.exchanges.get(slot as usize)?.exchange;
+        let upstream = exchange.plan?.upstream?;
+        let generation = &*exchange.snapshot.generation;
         let first = generation.upstream(upstream).backends.start;
         let full = Cell::new(false);
         let missing = Cell::new(None);
@@ -43,21 +49,21 @@ impl<I: Io> Worker<I> {
             open.set(open.get() || !admitted);
             exchange.was_tried(backend) || !room || nowhere.is_some() || !admitted
         });
-        let Some(index) = picked else {
-            let reason = match exchange.failure {
-                Some(failure) => failure,
-                None if full.get() => Reason::LimitBackend,
-                None if open.get() => Reason::BreakerOpen,
-                None => missing.get().unwrap_or(Reason::NoBackend),
-            };
-            self.refuse(slot, reason);
-            return;
-        };
-        let backend = BackendId(first + index as u32);
-        exchange.begin_attempt(backend, &mut self.inflight, self.now);
-        let pass = self.resilience.take(backend, self.now);
-        exchange.pass = pass.map(|(pass, _)| (backend, pass));
-        let change = pass.and_then(|(_, change)| change);
+        Some(match picked {
+            Some(index) => Ok(BackendId(first + index as u32)),
+            None if full.get() => Err(Reason::LimitBackend),
+            None if open.get() => Err(Reason::BreakerOpen),
+            None => Err(missing.get().unwrap_or(Reason::NoBackend)),
+        })
+    }
+
+    /// Begins an attempt on a backend: takes its permit and its breaker's pass, and a connection.
+    fn begin(&mut self, slot: u32, backend: BackendId) {
+        let taken = self.resilience.take(backend, self.now);
+        let (pass, change) = taken.map_or((None, None), |(pass, change)| (Some(pass), change));
+        let permit = self.inflight.enter(backend);
+        let exchange = &mut self.exchanges[slot as usize].exchange;
+        exchange.begin_attempt(Attempt::new(backend, permit, pass, self.now), self.now);
         let attempts = exchange.trail.attempts;
         self.note_breaker(backend, change);
         let cells = self.cells.backend(backend.0 as usize);
@@ -79,7 +85,7 @@ impl<I: Io> Worker<I> {
                 if let Some(origin) = self.origins.get_mut(origin_slot) {
                     origin.exchange = Some(slot);
                 }
-                exchange.upstream = Some(Upkey { origin: origin_slot, stream: 0 });
+                exchange.attempt.place = Some(Upkey { origin: origin_slot, stream: 0 });
                 self.start(slot, origin_slot);
                 return;
             }
@@ -89,7 +95,7 @@ impl<I: Io> Worker<I> {
                 if self.origins.rouse(origin_slot) {
                     cells.connections_idle.leave();
                 }
-                exchange.upstream = Some(Upkey { origin: origin_slot, stream: 0 });
+                exchange.attempt.place = Some(Upkey { origin: origin_slot, stream: 0 });
                 self.start(slot, origin_slot);
                 return;
             }
@@ -115,7 +121,7 @@ impl<I: Io> Worker<I> {
                 origin_slot
             }
         };
-        self.exchanges[slot as usize].exchange.upstream = Some(Upkey { origin: origin_slot, stream: 0 });
+        self.exchanges[slot as usize].exchange.attempt.place = Some(Upkey { origin: origin_slot, stream: 0 });
         self.arm_exchange(slot);
     }
 
@@ -148,10 +154,10 @@ impl<I: Io> Worker<I> {
         running.exchange.send(&mut upstream, &mut downstream, backend, reused, protocol, self.now);
         if protocol == Protocol::H2 {
             let stream = upstream.stream();
-            running.exchange.upstream = Some(Upkey { origin: origin_slot, stream });
+            running.exchange.attempt.place = Some(Upkey { origin: origin_slot, stream });
             if stream == 0 {
                 // A head that HTTP/2 has no words for.
-                running.exchange.upstream = None;
+                running.exchange.attempt.place = None;
                 self.step(slot, |exchange, downstream, turn| exchange.fail_client(Reason::Internal, downstream, turn));
                 return;
             }
@@ -273,7 +279,8 @@ impl<I: Io> Worker<I> {
 
     /// Counts what a deadline says of the backend.
     pub(super) fn count_late(&self, slot: u32, reason: Reason) {
-        let Some(backend) = self.exchanges.get(slot as usize).and_then(|running| running.exchange.trail.backend) else {
+        let Some(backend) = self.exchanges.get(slot as usize).and_then(|running| running.exchange.attempt.backend)
+        else {
             return;
         };
         match reason {
