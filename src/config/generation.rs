@@ -15,7 +15,7 @@ use spooky_uring::StreamAddress;
 use crate::admit::{LimitId, RateLimit};
 use crate::balance::Table;
 use crate::http::respond::{FixedResponse, Redirect};
-use crate::http::{Edits, Method};
+use crate::http::{Edits, HeadLimits, Method};
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
 use crate::resilience::{BreakerPolicy, BudgetPolicy, RetryPolicy};
@@ -666,6 +666,23 @@ pub struct ProtocolPolicy {
 }
 
 impl ProtocolPolicy {
+    /// Bounds on the heads of requests.
+    #[must_use]
+    pub fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            fields: self.max_headers_count as usize,
+            bytes: self.max_headers_bytes as usize,
+            ..HeadLimits::REQUEST
+        }
+    }
+
+    /// The same over HTTP/1.1, which finds fields in a table of its own.
+    #[must_use]
+    pub fn head_limits_h1(&self) -> HeadLimits {
+        let limits = self.head_limits();
+        HeadLimits { fields: limits.fields.min(limits::H1_FIELDS_CEILING), ..limits }
+    }
+
     /// The value of `Allow` when this method is refused (405), `None` when it passes.
     #[must_use]
     pub fn refuses(&self, method: &Method) -> Option<&str> {

@@ -10,7 +10,6 @@ use crate::admit::Rates;
 use crate::balance::KeyedHash;
 use crate::config::{CongestionControl, Generation, Listener, RetryMode};
 use crate::h3::{self, Endpoint, EndpointKeys, QlogPiece, QlogSettings, QuicSettings, Retry, TlsContexts};
-use crate::http::HeadLimits;
 use crate::limits;
 use crate::telemetry::{AccessBatch, AccessSender, Scope, WorkerCells, log};
 use crate::tls::{Acceptor, ServerContexts};
@@ -295,11 +294,7 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
         },
         address_limits: performance.address_limits(),
         clients: listener.clients.clone(),
-        head: HeadLimits {
-            fields: protocol.max_headers_count as usize,
-            bytes: protocol.max_headers_bytes as usize,
-            ..HeadLimits::REQUEST
-        },
+        head: protocol.head_limits(),
         ..QuicSettings::default()
     }
 }

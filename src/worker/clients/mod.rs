@@ -15,10 +15,10 @@ use crate::exchange::Downstream;
 use crate::h1;
 use crate::h2;
 use crate::h3;
+use crate::http::PoolShare;
 use crate::http::peer::Peer;
-use crate::http::{HeadLimits, PoolShare};
 use crate::identity::{Handshake, ShownCertificate};
-use crate::limits::{self, AddressRules};
+use crate::limits::AddressRules;
 use crate::telemetry::kinds::Protocol;
 use crate::tls;
 use spooky_uring::{ListenerId, TimerKey, UdpId};
@@ -98,17 +98,9 @@ impl Clients {
             idle: performance.client_idle_timeout,
             send: performance.client_send_timeout,
         };
-        let head = HeadLimits {
-            fields: protocol.max_headers_count as usize,
-            bytes: protocol.max_headers_bytes as usize,
-            ..HeadLimits::REQUEST
-        };
         let bounds = table::Bounds {
-            h1: h1::Limits {
-                head: HeadLimits { fields: head.fields.min(limits::H1_FIELDS_CEILING), ..head },
-                ..h1::Limits::SERVER
-            },
-            h2: h2::Settings { head, ..h2::Settings::SERVER },
+            h1: h1::Limits { head: protocol.head_limits_h1(), ..h1::Limits::SERVER },
+            h2: h2::Settings { head: protocol.head_limits(), ..h2::Settings::SERVER },
             pool: pool.clone(),
         };
         Self {
