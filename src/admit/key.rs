@@ -5,6 +5,7 @@
 //! nowhere.
 
 use crate::http::{Fields, parameters};
+use std::fmt;
 use std::hash::Hasher;
 use std::net::IpAddr;
 
@@ -23,6 +24,19 @@ pub enum CountBy {
     Bearer,
 }
 
+impl fmt::Display for CountBy {
+    /// As it is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client => f.write_str("client_ip"),
+            Self::Route => f.write_str("route"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Bearer => f.write_str("bearer_token"),
+        }
+    }
+}
+
 /// How much of an address is one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Networks {
@@ -33,9 +47,10 @@ pub struct Networks {
 }
 
 impl CountBy {
-    /// Writes the key of a request into a hash.
+    /// What a request has of it; `None`: its client's address counts.
     #[inline]
-    pub(super) fn write(&self, fields: &Fields, client: IpAddr, networks: Networks, hash: &mut impl Hasher) {
+    #[must_use]
+    pub fn value<'a>(&self, fields: &'a Fields) -> Option<&'a [u8]> {
         let value = match self {
             Self::Client | Self::Route => None,
             Self::Header(name) => fields.find(name.as_bytes()),
@@ -43,7 +58,13 @@ impl CountBy {
             Self::Bearer => parameters::bearer_token(fields),
         };
         // Nothing is what many have in common who have nothing in common.
-        match value.filter(|value| !value.is_empty()) {
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// Writes the key of a request into a hash.
+    #[inline]
+    pub(super) fn write(&self, fields: &Fields, client: IpAddr, networks: Networks, hash: &mut impl Hasher) {
+        match self.value(fields) {
             Some(value) => {
                 hash.write_u8(b'v');
                 hash.write(value);

@@ -3,7 +3,7 @@
 //! The way of a file: [`source`] and [`include`] read texts, [`tree`] parses them with places, [`schema`] walks the tree
 //! along the rows of [`keys`] with the types of [`values`], [`compile`] checks what rows cannot and makes the
 //! [`generation`]. Nothing on the way stops at the first mistake: findings collect in [`diagnostic`], which shows them.
-//! [`reference`] prints the rows as documentation. Refuses to know sockets, certificates' contents and the running state.
+//! [`reference`] prints the rows as documentation, [`notes`] keeps what only people ask for. Refuses to know sockets, certificates' contents and the running state.
 
 use std::path::Path;
 
@@ -13,6 +13,7 @@ mod diagnostic;
 mod generation;
 mod include;
 mod keys;
+mod notes;
 mod redact;
 pub mod reference;
 mod schema;
@@ -20,6 +21,7 @@ mod source;
 mod suggest;
 mod tree;
 mod values;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ pub use generation::{
     Rewrite, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId, UpstreamTls, Way,
     WayId,
 };
+pub use notes::{Layer, NetworkLists, Notes, Setting};
 pub use source::Position;
 pub use values::{parse_bytes, parse_millis};
 
@@ -44,6 +47,14 @@ use source::{Place, Source, Sources};
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load(path: &Path) -> Result<(Generation, Warnings), Diagnostics> {
+    load_with_notes(path).map(|(generation, warnings, _)| (generation, warnings))
+}
+
+/// The same with what only people ask for.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_notes(path: &Path) -> Result<(Generation, Warnings, Notes), Diagnostics> {
     load_with(path, &Options { check_files: true, supplied_tls: false })
 }
 
@@ -53,6 +64,14 @@ pub fn load(path: &Path) -> Result<(Generation, Warnings), Diagnostics> {
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn from_str(name: &str, text: &str) -> Result<(Generation, Warnings), Diagnostics> {
+    from_str_with_notes(name, text).map(|(generation, warnings, _)| (generation, warnings))
+}
+
+/// The same with what only people ask for.
+///
+/// # Errors
+/// As [`from_str`].
+pub fn from_str_with_notes(name: &str, text: &str) -> Result<(Generation, Warnings, Notes), Diagnostics> {
     let mut sources = Sources::default();
     let main = sources.add(Source::new(name, Path::new(""), text.to_owned()));
     read(main, sources, Findings::default(), &Options { check_files: false, supplied_tls: true })
@@ -67,7 +86,7 @@ struct Options {
     supplied_tls: bool,
 }
 
-fn load_with(path: &Path, options: &Options) -> Result<(Generation, Warnings), Diagnostics> {
+fn load_with(path: &Path, options: &Options) -> Result<(Generation, Warnings, Notes), Diagnostics> {
     let mut sources = Sources::default();
     let mut findings = Findings::default();
     match include::read_main(path, &mut sources, &mut findings) {
@@ -81,13 +100,14 @@ fn read(
     mut sources: Sources,
     mut findings: Findings,
     options: &Options,
-) -> Result<(Generation, Warnings), Diagnostics> {
+) -> Result<(Generation, Warnings, Notes), Diagnostics> {
     let tree = include::read_tree(main, &mut sources, &mut findings);
     // What a broken line said is unknown, so nothing is called missing then.
     let whole = !findings.has_errors();
     let start = Place::new(main, &(0..0));
     let root = keys::Root::read_table(&tree, start, &mut schema::Reader::new(&sources, &mut findings, whole));
-    let generation = compile::compile(&root, start, whole, options, &mut findings);
+    let (generation, notes) = compile::compile(&root, start, whole, options, &mut findings);
+    let notes = Notes { sources: sources.clone(), ..notes };
     let warnings = findings.conclude(sources)?;
-    Ok((generation, warnings))
+    Ok((generation, warnings, notes))
 }

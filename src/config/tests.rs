@@ -440,7 +440,8 @@ impl Folder {
     }
 
     fn load(&self) -> Result<(Generation, Warnings), Diagnostics> {
-        load_with(&self.0.join("main.toml"), &Options { check_files: false, supplied_tls: true })
+        let options = Options { check_files: false, supplied_tls: true };
+        load_with(&self.0.join("main.toml"), &options).map(|(generation, warnings, _)| (generation, warnings))
     }
 
     /// Findings without the folder's own path.

@@ -85,9 +85,17 @@ pub fn load(source: &SecretSource) -> Result<Secret, Failure> {
 /// # Errors
 /// As [`load`].
 pub fn check(source: &SecretSource) -> Result<(), Failure> {
+    existing(source).map(|_| ())
+}
+
+/// The secret that a process with this configuration has by now; `None`: it is made at the next start.
+///
+/// # Errors
+/// If the file is not what it should be, or may not be read.
+pub fn existing(source: &SecretSource) -> Result<Option<Secret>, Failure> {
     match source {
-        SecretSource::File(path) | SecretSource::Usual(path) => read(path).map(|_| ()),
-        SecretSource::Memory => Ok(()),
+        SecretSource::File(path) | SecretSource::Usual(path) => read(path),
+        SecretSource::Memory => Ok(None),
     }
 }
 

@@ -79,6 +79,16 @@ impl Edits {
         self.pushed.push((name, value.as_bytes().into()));
     }
 
+    /// Names whose fields go: those that are removed, and those that are set.
+    pub fn dropped(&self) -> impl Iterator<Item = FieldName<'_>> {
+        self.dropped.iter().map(EditedName::as_field)
+    }
+
+    /// Names of the fields that come.
+    pub fn pushed(&self) -> impl Iterator<Item = FieldName<'_>> {
+        self.pushed.iter().map(|(name, _)| name.as_field())
+    }
+
     /// Changes `fields`.
     pub fn apply(&self, fields: &mut Fields) {
         if !self.dropped.is_empty() {

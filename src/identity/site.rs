@@ -23,6 +23,13 @@ pub struct Standing {
     policy: PolicyDigest,
 }
 
+impl Standing {
+    /// The first name of its certificate and policy as configured; empty where the fallback has both.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// What a TLS handshake ended with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handshake {

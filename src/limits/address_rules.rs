@@ -69,6 +69,22 @@ impl AddressRules {
     }
 }
 
+/// The network whose word counts for an address, and whether it is allowed: the longest prefix of those that hold it. `None`: no
+/// network does. For people: it looks at every entry of the lists that [`AddressRules`] is compiled from.
+#[must_use]
+pub fn deciding_network(allow: &[IpNet], deny: &[IpNet], address: IpAddr) -> Option<(IpNet, bool)> {
+    let address = address.to_canonical();
+    let of = |list: &[IpNet], allowed| -> Vec<(IpNet, bool)> {
+        list.iter()
+            .copied()
+            .filter(|&network| canonical(network).contains(&address))
+            .map(|one| (one, allowed))
+            .collect()
+    };
+    let holding = [of(allow, true), of(deny, false)].concat();
+    holding.into_iter().max_by_key(|&(network, _)| canonical(network).prefix_len())
+}
+
 /// A network as connections show it: one of mapped addresses is the IPv4 network that it maps.
 fn canonical(network: IpNet) -> IpNet {
     /// Bits of `::ffff:0:0` that stand before the IPv4 address (RFC 4291 §2.5.5.2).
@@ -279,6 +295,9 @@ mod tests {
                     scan(&allow, &deny, otherwise, address),
                     "seed {seed}: {address} of {allow:?} and {deny:?}"
                 );
+                let decided = deciding_network(&allow, &deny, address);
+                assert_eq!(decided.map_or(otherwise, |(_, allowed)| allowed), rules.admits(address));
+                assert!(decided.is_none_or(|(network, _)| network.contains(&address)));
             }
         }
     }

@@ -16,7 +16,7 @@ mod resolver;
 mod telemetry;
 mod tls;
 
-pub use address_rules::{AddressRules, Contradiction};
+pub use address_rules::{AddressRules, Contradiction, deciding_network};
 pub use addresses::{AddressKey, AddressLimits, Addresses, Rate, Reached};
 pub use budget::{Budget, Demand, Item, human};
 pub use exchange::*;

@@ -58,6 +58,24 @@ impl Subject {
         Self { source, name: name.into(), known, guarded }
     }
 
+    /// Where it looks.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Its name; of a field: in lower case.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether only a trusted peer's word counts for it.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        self.guarded
+    }
+
     /// The first value of this name. `scratch` may be used for it.
     pub(super) fn value<'a>(&self, request: &Request<'a>, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let name = self.name.as_bytes();
@@ -101,6 +119,11 @@ impl Pattern {
         Self::build(text)?;
         let regex = Self::build(&format!(r"\A(?:{text})\z"))?;
         Ok(Self { text: text.into(), regex })
+    }
+
+    /// Whether the whole of a value matches. Threads that ask at once may wait for each other: requests ask their [`Lens`].
+    pub(super) fn matches(&self, value: &[u8]) -> bool {
+        self.regex.is_match(value)
     }
 
     fn build(text: &str) -> Result<Regex, String> {

@@ -2,7 +2,8 @@
 //!
 //! Owns patterns, the compiled table, its conflicts and its shadows, and the shares of a split. Knows no upstream and no
 //! configuration: routes are numbers. Read in this order: [`pattern`] and [`matcher`] (what can be written), [`table`] (how it is
-//! found), [`paths`] (the tree of one host), [`choices`] (the routes at one point of it), [`split`].
+//! found), [`paths`] (the tree of one host), [`choices`] (the routes at one point of it), [`split`]; [`explain()`] says
+//! the same rule for people.
 //! The rule a route is chosen by, most telling first:
 //!
 //! 1. exact host, then the longest wildcard suffix, then no host; the first of these where any route takes the request decides;
@@ -16,6 +17,7 @@
 //! not asked.
 
 mod choices;
+mod explain;
 mod matcher;
 mod paths;
 mod pattern;
@@ -25,6 +27,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use explain::{Explained, Rule, WhyNot, explain};
 pub use matcher::{Lens, Matcher, Pattern, Source, Subject, Test};
 pub use pattern::{HostPattern, PathPattern, RouteSpec};
 pub use split::{Point, Shares, Sticky};

@@ -4,6 +4,7 @@
 
 use super::Request;
 use super::matcher::{Lens, Subject};
+use std::fmt;
 use std::net::IpAddr;
 
 /// Where a request stands on the line from 0 to 2^64.
@@ -11,6 +12,12 @@ use std::net::IpAddr;
 pub struct Point(u64);
 
 impl Point {
+    /// How far along the line it lies, between 0 and 1.
+    #[must_use]
+    pub fn fraction(self) -> f64 {
+        self.0 as f64 / 2_f64.powi(64)
+    }
+
     /// The point of a key: FNV-1a, then the finalizer of MurmurHash3, so that keys which differ in one character lie apart.
     #[must_use]
     pub fn of(key: &[u8]) -> Self {
@@ -31,6 +38,16 @@ pub enum Sticky {
     ClientIp,
     /// A value that it sends.
     Value(Subject),
+}
+
+impl fmt::Display for Sticky {
+    /// As it is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientIp => f.write_str("client_ip"),
+            Self::Value(subject) => write!(f, "{}:{}", subject.source().as_str(), subject.name()),
+        }
+    }
 }
 
 /// Ways with their shares.
@@ -58,19 +75,38 @@ impl Shares {
         if self.ends.len() < 2 {
             return 0;
         }
-        let point = match &self.sticky {
-            None => Point::of(id),
-            Some(Sticky::ClientIp) => match client() {
+        self.at(self.kept(request, client, lens).unwrap_or_else(|| Point::of(id)))
+    }
+
+    /// The point of what is sticky; `None`: nothing is, or the request does not have it.
+    pub fn kept(&self, request: &Request<'_>, client: impl FnOnce() -> IpAddr, lens: &mut Lens) -> Option<Point> {
+        match self.sticky.as_ref()? {
+            Sticky::ClientIp => Some(match client() {
                 IpAddr::V4(address) => Point::of(&address.octets()),
                 IpAddr::V6(address) => Point::of(&address.octets()),
-            },
-            Some(Sticky::Value(subject)) => Point::of(subject.value(request, &mut lens.scratch).unwrap_or(id)),
-        };
-        self.at(point)
+            }),
+            Sticky::Value(subject) => subject.value(request, &mut lens.scratch).map(Point::of),
+        }
+    }
+
+    /// What keeps a client on the same way.
+    #[must_use]
+    pub fn sticky(&self) -> Option<&Sticky> {
+        self.sticky.as_ref()
+    }
+
+    /// How much of the line the way at a position owns, between 0 and 1.
+    #[must_use]
+    pub fn share(&self, at: usize) -> f64 {
+        let end = |at: usize| self.ends.get(at).copied().unwrap_or(0);
+        let start = at.checked_sub(1).map_or(0, end);
+        let sum = self.ends.last().copied().unwrap_or(0).max(1);
+        end(at).saturating_sub(start) as f64 / sum as f64
     }
 
     /// The way that owns a point.
-    fn at(&self, point: Point) -> usize {
+    #[must_use]
+    pub fn at(&self, point: Point) -> usize {
         let sum = self.ends.last().copied().unwrap_or(0);
         let reached = (u128::from(point.0) * u128::from(sum)) >> 64;
         self.ends.iter().position(|&end| u128::from(end) > reached).unwrap_or(0)
@@ -101,6 +137,13 @@ mod tests {
             [0, 1 << 62, (3 << 62) - 1, 3 << 62, u64::MAX].map(|point| shares.at(Point(point))),
             [0, 1, 1, 2, 2]
         );
+    }
+
+    #[test]
+    fn stretches_are_told_as_parts_of_the_line() {
+        let shares = Shares::new([1, 2, 1], None);
+        assert_eq!([0, 1, 2, 3].map(|at| shares.share(at)), [0.25, 0.5, 0.25, 0.0]);
+        assert!((Point(3 << 62).fraction() - 0.75).abs() < 1e-9);
     }
 
     #[test]

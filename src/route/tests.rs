@@ -359,7 +359,7 @@ fn some_values(random: &mut Random) -> (Fields, Option<String>) {
 fn the_table_equals_a_linear_scan() {
     let hosts = ["a", "b.a", "c.b.a", "x.c.b.a", "d", "*.a", "*.b.a", "*.d", "*.x.c.b.a"];
     let methods = [Method::Get, Method::Post, Method::Put, Method::Other("PURGE".into())];
-    let mut with_matchers = 0;
+    let (mut with_matchers, mut by_fallback) = (0, 0);
     for seed in 0..400_u64 {
         let mut random = Random(seed);
         // Few points, so that many routes meet at one; or many.
@@ -415,11 +415,20 @@ fn the_table_equals_a_linear_scan() {
                     }
                 };
                 assert_eq!(got, expected, "seed {seed}, fallback {fallback}, {request:?}\n{specs:#?}");
+                let explained = explain(&specs, fallback, &request);
+                let found = table.lookup(&request, &mut lens);
+                by_fallback += usize::from(explain(&specs, !fallback, &request).outcome != found);
+                assert_eq!(explained.outcome, found, "seed {seed}, fallback {fallback}, {request:?}\n{specs:#?}");
+                for (at, why_not) in explained.why_not.iter().enumerate() {
+                    assert_eq!(why_not.is_none(), found == Lookup::Found(RouteId(at as u32)), "{explained:?}");
+                }
                 with_matchers += usize::from(got.is_ok_and(|at| !specs[at as usize].matchers.is_empty()));
             }
         }
     }
     assert!(with_matchers > 5_000, "matchers hardly ever decide: {with_matchers}");
+    // An explanation by another rule is seen.
+    assert!(by_fallback > 1_000, "the rule of hosts hardly ever decides: {by_fallback}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::admit::{CountBy, LimitId, Networks, Pace, RateLimit};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::Route;
 use crate::config::keys;
+use crate::config::notes::NetworkLists;
 use crate::config::schema::Located;
 use crate::config::source::Place;
 use crate::config::suggest;
@@ -59,7 +60,12 @@ pub(super) fn address_rules(
         return None;
     }
     match AddressRules::new(&allowed, &denied, of_allow.is_none()) {
-        Ok(rules) => Some(Arc::new(rules)),
+        Ok(rules) => {
+            let rules = Arc::new(rules);
+            let (allow, deny, place) = (allowed, denied, lists.place);
+            compiler.notes.lists.push(NetworkLists { rules: Arc::clone(&rules), allow, deny, place });
+            Some(rules)
+        }
         Err(both) => {
             let place = |list: &Option<Located<Vec<Located<IpNet>>>>, otherwise: Option<Place>| {
                 let here = list.iter().flat_map(|list| &list.value).find(|network| network.value == both.0);
@@ -118,6 +124,7 @@ pub(super) fn rate_limits(compiler: &mut Compiler<'_>, routes: &mut [Route]) -> 
         let id = LimitId(compiled.len() as u8);
         applies.into_iter().for_each(|route| of_route[route].push(id));
         compiled.push(one);
+        compiler.notes.rate_limits.push(limit.place);
     }
     for (route, limits) in routes.iter_mut().zip(of_route) {
         route.rate_limits = limits.into();

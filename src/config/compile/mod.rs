@@ -21,17 +21,24 @@ use super::Options;
 use super::diagnostic::{Diagnostic, Findings};
 use super::generation::{Generation, Performance, Routing};
 use super::keys::{self, Root};
+use super::notes::Notes;
 use super::source::Place;
 
 /// Worker threads at most: what the key's row in `keys` says.
 const WORKERS_MAX: u16 = 4_096;
 
 /// Compiles what the schema read. `whole` says that all of the text was understood.
-pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findings: &mut Findings) -> Generation {
+pub fn compile(
+    root: &Root,
+    start: Place,
+    whole: bool,
+    options: &Options,
+    findings: &mut Findings,
+) -> (Generation, Notes) {
     // Two keys have acted before: the schema held `version` to what this program reads, and `include` was followed.
     debug_assert!(root.version.as_ref().is_none_or(|version| version.value == 1));
     debug_assert!(root.include.value.iter().all(|pattern| !pattern.value.0.is_empty()));
-    let mut compiler = Compiler { root, start, whole, options, findings };
+    let mut compiler = Compiler { root, start, whole, options, findings, notes: Notes::default() };
     let listeners = listeners::compile(&mut compiler);
     let upstreams = upstreams::compile(&mut compiler);
     let routes::Routes { table, mut routes, ways } = routes::compile(&mut compiler, &upstreams);
@@ -40,7 +47,7 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
     let (observability, log) = service::compile(&mut compiler);
     timeouts::check_performance(&mut compiler);
     let resolver = resolver::compile(&mut compiler);
-    Generation {
+    let generation = Generation {
         number: 1,
         listeners,
         upstreams: upstreams.list.into_iter().map(|upstream| upstream.compiled).collect(),
@@ -57,7 +64,8 @@ pub fn compile(root: &Root, start: Place, whole: bool, options: &Options, findin
         observability,
         log,
         secret: service::secret(&root.security.value),
-    }
+    };
+    (generation, compiler.notes)
 }
 
 /// What every part of the compiler needs.
@@ -68,6 +76,7 @@ struct Compiler<'a> {
     whole: bool,
     options: &'a Options,
     findings: &'a mut Findings,
+    notes: Notes,
 }
 
 impl Compiler<'_> {

@@ -9,6 +9,7 @@ use super::{Compiler, timeouts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{Action, Route, UpstreamId, Way};
 use crate::config::keys;
+use crate::config::notes::Setting;
 use crate::config::schema::Located;
 use crate::config::source::Place;
 use crate::config::values::{MethodName, OneOrMany};
@@ -25,7 +26,7 @@ pub(super) struct Routes {
     pub(super) ways: Vec<Way>,
 }
 
-/// Routes while they are collected; the vectors but the last run in parallel and are indexed by [`RouteId`].
+/// Routes while they are collected; the first three vectors run in parallel and are indexed by [`RouteId`].
 #[derive(Default)]
 struct Collected {
     specs: Vec<RouteSpec>,
@@ -33,6 +34,8 @@ struct Collected {
     /// What says which requests a route takes.
     places: Vec<Place>,
     ways: Vec<Way>,
+    /// By [`crate::config::WayId`].
+    settings: Vec<Vec<Setting>>,
 }
 
 /// Compiles `route` of every upstream and `[[routes]]`.
@@ -82,6 +85,9 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, upstreams: &Upstreams<'_>) ->
         }
     }
     let table = build(compiler, &collected);
+    compiler.notes.specs = collected.specs;
+    compiler.notes.routes = collected.places;
+    compiler.notes.ways = collected.settings;
     Routes { table, routes: collected.routes, ways: collected.ways }
 }
 
@@ -147,10 +153,20 @@ struct Parts<'a> {
 }
 
 impl Collected {
-    fn add(&mut self, compiler: &mut Compiler<'_>, spec: RouteSpec, parts: Parts<'_>, ways: Vec<Way>, place: Place) {
+    fn add(
+        &mut self,
+        compiler: &mut Compiler<'_>,
+        spec: RouteSpec,
+        parts: Parts<'_>,
+        ways: Vec<(Way, Vec<Setting>)>,
+        place: Place,
+    ) {
         let id = RouteId(index(self.routes.len()));
         let start = index(self.ways.len());
-        self.ways.extend(ways.into_iter().map(|way| Way { route: id, ..way }));
+        for (way, settings) in ways {
+            self.ways.push(Way { route: id, ..way });
+            self.settings.push(settings);
+        }
         let Parts { name, action, request_fields, response_fields } = parts;
         let ways = start..index(self.ways.len());
         // Who may come, and how often, is filled in by `admission`.
@@ -172,17 +188,26 @@ impl Collected {
 }
 
 /// One way of a route in full form, or of a short one; its route is filled in when it has a number.
-fn way(compiler: &Compiler<'_>, upstream: Option<(UpstreamId, &Compiled<'_>)>, full: Option<&keys::Route>) -> Way {
+fn way(
+    compiler: &Compiler<'_>,
+    upstream: Option<(UpstreamId, &Compiled<'_>)>,
+    full: Option<&keys::Route>,
+) -> (Way, Vec<Setting>) {
     let performance = &compiler.root.performance.value;
     let timeouts = full.map(|full| &full.timeouts.value);
     let limits = full.map(|full| &full.limits.value);
     let keys = upstream.map(|(_, upstream)| upstream.keys);
-    Way {
+    let (upstream_timeouts, upstream_limits) =
+        (keys.map(|keys| &keys.timeouts.value), keys.map(|keys| &keys.limits.value));
+    let way = Way {
         route: RouteId(u32::MAX),
         upstream: upstream.map(|(id, _)| id),
-        timeouts: timeouts::resolve(timeouts, keys.map(|keys| &keys.timeouts.value), performance),
-        limits: timeouts::resolve_limits(limits, keys.map(|keys| &keys.limits.value), performance),
-    }
+        timeouts: timeouts::resolve(timeouts, upstream_timeouts, performance),
+        limits: timeouts::resolve_limits(limits, upstream_limits, performance),
+    };
+    let mut settings = timeouts::settings(timeouts, upstream_timeouts, performance);
+    settings.extend(timeouts::limit_settings(limits, upstream_limits, performance));
+    (way, settings)
 }
 
 /// Reports what a route says of forwarding that forwards nothing.

@@ -96,7 +96,7 @@ fn every_file_an_operator_reads_is_accepted_without_warnings() {
     for file in files {
         let options = Options { check_files: false, supplied_tls: false };
         match load_with(&file, &options) {
-            Ok((_, warnings)) => assert!(warnings.is_empty(), "{warnings}"),
+            Ok((_, warnings, _)) => assert!(warnings.is_empty(), "{warnings}"),
             Err(diagnostics) => panic!("{diagnostics}"),
         }
     }
