@@ -25,7 +25,8 @@ pub(super) fn load(path: &Path) -> Result<(Generation, Warnings), Stop> {
     config::load(path).map_err(|diagnostics| refused(&diagnostics))
 }
 
-fn refused(diagnostics: &Diagnostics) -> Stop {
+/// What a refused configuration ends with; it has been told.
+pub(super) fn refused(diagnostics: &Diagnostics) -> Stop {
     tell(diagnostics.to_string().trim_end());
     let exit = if diagnostics.is_denied() { Exit::Permission } else { Exit::Configuration };
     Stop { text: None, exit }

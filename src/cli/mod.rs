@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod explain;
 mod fetch;
 mod probe;
 mod run;
@@ -12,6 +13,7 @@ mod version;
 
 use crate::control::{Exit, Failure};
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -61,6 +63,8 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Tell what would become of a request, and why: routes considered, checks, limits, backends
+    Explain(explain::Options),
     /// Ask a server over HTTP/3, and tell what it answered and what QUIC and TLS did
     Probe(probe::Options),
 }
@@ -85,6 +89,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         None | Some(Command::Run) if arguments.test => check::check(&config(None)),
         None | Some(Command::Run) => run::run(&config(None)),
         Some(Command::Demo { listen, once }) => demo::demo(listen, once),
+        Some(Command::Explain(options)) => explain::explain(&options, &config(None)),
         Some(Command::Probe(options)) => probe::probe(&options),
     };
     match done {
@@ -115,6 +120,19 @@ impl From<Failure> for Stop {
 fn print(line: impl Display) {
     // A closed pipe: whoever read it has seen enough.
     let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// One JSON object as a line. What serde leaves as it is, but terminals act on, is escaped.
+fn json_line(report: &impl Serialize) -> String {
+    // Strings, numbers and lists of them: nothing that could fail.
+    let text = serde_json::to_string(report).unwrap_or_default();
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        match c {
+            '\u{7f}'..='\u{9f}' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            other => out.push(other),
+        }
+        out
+    })
 }
 
 /// Writes a line of diagnostics.

@@ -11,7 +11,7 @@ mod sink;
 mod target;
 mod text;
 
-pub(super) use options::Options;
+pub(super) use options::{Options, read_fields};
 
 use super::fetch::{FetchError, Fetched, Fetcher, Limits};
 use super::{Stop, print, tell};

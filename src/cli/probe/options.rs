@@ -122,7 +122,7 @@ impl Options {
         if !is_token(method.as_bytes()) || method == "CONNECT" {
             return Err(usage("--method", "a method is a word such as GET or POST, and CONNECT asks for no response"));
         }
-        let (host, mut fields) = split_host(self.fields()?.iter().map(|field| parse_field(field)))?;
+        let (host, mut fields) = split_host(read_fields(&self.fields)?.iter().map(|field| parse_field(field)))?;
         if !has(&fields, "user-agent") {
             fields.push(("user-agent".to_owned(), format!("spooky/{}", env!("CARGO_PKG_VERSION")).into_bytes()));
         }
@@ -140,21 +140,6 @@ impl Options {
         let addresses = self.addresses(&target)?;
         let authority = host.unwrap_or_else(|| target.authority());
         Ok(Ask { target, method, authority, fields, body, authorities: self.authorities()?, addresses })
-    }
-
-    /// The fields as they were written, those in files too.
-    fn fields(&self) -> Result<Vec<String>, Failure> {
-        let mut fields = Vec::new();
-        for given in &self.fields {
-            let Some(path) = given.strip_prefix('@') else {
-                fields.push(given.clone());
-                continue;
-            };
-            let text = String::from_utf8(read_file(Path::new(path), "--header", FIELDS_BYTES)?);
-            let text = text.map_err(|_| usage(&format!("{path} (--header)"), "this is no text"))?;
-            fields.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
-        }
-        Ok(fields)
     }
 
     fn body(&self) -> Result<Vec<u8>, Failure> {
@@ -198,6 +183,21 @@ impl Options {
         }
         Ok(addresses)
     }
+}
+
+/// Fields as they were written, those in files too.
+pub(in crate::cli) fn read_fields(given: &[String]) -> Result<Vec<String>, Failure> {
+    let mut fields = Vec::new();
+    for given in given {
+        let Some(path) = given.strip_prefix('@') else {
+            fields.push(given.clone());
+            continue;
+        };
+        let text = String::from_utf8(read_file(Path::new(path), "--header", FIELDS_BYTES)?);
+        let text = text.map_err(|_| usage(&format!("{path} (--header)"), "this is no text"))?;
+        fields.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
+    }
+    Ok(fields)
 }
 
 /// A mistake in the command line.

@@ -4,6 +4,7 @@ use super::fault::Fault;
 use super::millis;
 use super::options::Ask;
 use crate::cli::fetch::Fetched;
+use crate::cli::json_line;
 use crate::h3::client::{CertificateFacts, CertificateFault, ClientFacts, FieldList, Migration};
 use crate::telemetry::clock::push_rfc3339;
 use serde::Serialize;
@@ -178,16 +179,7 @@ impl Report {
 
     /// One line.
     pub(super) fn json(&self) -> String {
-        // Strings, numbers and lists of them: nothing that could fail.
-        let text = serde_json::to_string(self).unwrap_or_default();
-        // What serde leaves as it is, but terminals act on.
-        text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-            match c {
-                '\u{7f}'..='\u{9f}' => out.push_str(&format!("\\u{:04x}", c as u32)),
-                c => out.push(c),
-            }
-            out
-        })
+        json_line(self)
     }
 }
 
