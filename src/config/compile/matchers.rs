@@ -66,7 +66,7 @@ fn matcher(compiler: &mut Compiler<'_>, source: Source, written: &Located<keys::
     let keys::ValueMatch { name, exact, regex, present } = &written.value;
     // A missing name was reported where it is missing.
     let name = name.as_ref()?;
-    let subject = subject(source, &name.value.0).map_err(|(wrong, help)| {
+    let subject = subject(source, &name.value.0, "use `host` of the match").map_err(|(wrong, help)| {
         compiler.report(Diagnostic::error(format!("`name`: {wrong}")).at(name.place, "").help(help));
     });
     let places: Vec<Place> = [

@@ -55,10 +55,7 @@ fn what_does_not_fit_together_is_refused_with_a_way_out() {
         ("{ type = \"sticky-cid\", key = \"cid\" }", "`key` acts only with type \"consistent-hash\""),
         ("{ key = \"path\" }", "`key` acts only with type \"consistent-hash\""),
         ("{ type = \"least-conections\" }", "`type` does not know this word"),
-        (
-            "{ type = \"consistent-hash\", key = \"header:host\" }",
-            "`key`: requests have no Host in every version of HTTP",
-        ),
+        ("{ type = \"consistent-hash\", key = \"header:host\" }", "`key`: the host is no field here"),
         ("{ type = \"consistent-hash\", key = 7 }", "`key` takes a string, not an integer"),
     ] {
         let found = refuse(&with(written));

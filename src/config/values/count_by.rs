@@ -1,10 +1,10 @@
 //! What a rate limit counts requests by, as it is written.
 
+use super::subject::{Wrong, named};
 use crate::admit::CountBy;
 use crate::config::schema::{Key, Reader, Shape, Value};
 use crate::config::tree::{Node, Value as TreeValue};
-use crate::http::Known;
-use crate::http::syntax::is_token;
+use crate::route::Source;
 
 const HELP: &str = "write \"client_ip\", \"route\", \"bearer_token\", \"header:X-Tenant\" or \"cookie:session\"";
 
@@ -22,33 +22,18 @@ impl Value for CountBy {
     }
 }
 
-fn parse(text: &str) -> Result<CountBy, (&'static str, &'static str)> {
+fn parse(text: &str) -> Result<CountBy, Wrong> {
     match text {
         "client_ip" => return Ok(CountBy::Client),
         "route" => return Ok(CountBy::Route),
         "bearer_token" => return Ok(CountBy::Bearer),
         _ => {}
     }
-    let (kind, name) = text.split_once(':').ok_or(("nothing is counted by this", HELP))?;
-    // The names of cookies are tokens, too (RFC 6265 §4.1.1).
-    if !is_token(name.as_bytes()) {
-        return Err(("this is not a name of a field or cookie", HELP));
-    }
-    match kind {
-        "cookie" => Ok(CountBy::Cookie(name.into())),
-        "header" => {
-            let name = name.to_ascii_lowercase();
-            match Known::from_lower(name.as_bytes()) {
-                Some(Known::Host) => {
-                    Err(("the host is no field here", "give each host a route of its own, and count by \"route\""))
-                }
-                Some(known) if known.is_hop_by_hop() => {
-                    Err(("this field says something of a connection, not of a request", HELP))
-                }
-                _ => Ok(CountBy::Header(name.into())),
-            }
-        }
-        _ => Err(("nothing is counted by this", HELP)),
+    match named(text, "give each host a route of its own, and count by \"route\"") {
+        Some(Ok((Source::Header, name))) => Ok(CountBy::Header(name)),
+        Some(Ok((Source::Cookie, name))) => Ok(CountBy::Cookie(name)),
+        Some(Err(wrong)) => Err(wrong),
+        Some(Ok((Source::Query, _))) | None => Err(("nothing is counted by this", HELP)),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What consistent hashing keeps together: a word, or a kind and a name as in `cookie:session`.
 
 use super::super::suggest;
+use super::subject::named;
 use crate::config::generation::HashKey;
 use crate::config::schema::{Key, Reader, Shape, Value};
 use crate::config::tree::{Node, Value as TreeValue};
-use crate::http::syntax;
+use crate::route::Source;
 
 const FORMS: [&str; 10] = [
     "path",
@@ -36,8 +37,19 @@ impl Value for HashKey {
 /// # Errors
 /// What is wrong and how it is written.
 fn parse(text: &str) -> Result<HashKey, (&'static str, String)> {
-    if let Some((kind, name)) = text.split_once(':') {
-        return named(kind, name).unwrap_or_else(|| Err(unknown(kind)));
+    if let Some(found) = named(text, "write \"authority\"") {
+        let (source, name) = found.map_err(|(wrong, help)| (wrong, help.to_owned()))?;
+        return match source {
+            Source::Header => Ok(HashKey::Header(name)),
+            Source::Cookie => Ok(HashKey::Cookie(name)),
+            // Names are compared as they were sent, so what no request can send would never be found.
+            Source::Query if name.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=#".contains(&byte)) => {
+                Ok(HashKey::Query(name))
+            }
+            Source::Query => {
+                Err(("this is not the name of a parameter", "write it as requests do, escapes included".to_owned()))
+            }
+        };
     }
     Ok(match text {
         "path" => HashKey::Path,
@@ -48,36 +60,8 @@ fn parse(text: &str) -> Result<HashKey, (&'static str, String)> {
         "client_ip" => HashKey::ClientIp,
         "bearer_token" => HashKey::BearerToken,
         "header" | "cookie" | "query" => return Err(("the name is missing", format!("write \"{text}:NAME\""))),
-        _ => return Err(unknown(text)),
+        _ => return Err(unknown(text.split(':').next().unwrap_or(text))),
     })
-}
-
-/// A kind with a name; `None`: there is no such kind.
-fn named(kind: &str, name: &str) -> Option<Result<HashKey, (&'static str, String)>> {
-    let token = "use letters, digits and `-`, as in \"{}:NAME\"".replace("{}", kind);
-    Some(match kind {
-        "header" => header(name, token),
-        "cookie" if syntax::is_token(name.as_bytes()) => Ok(HashKey::Cookie(name.into())),
-        "cookie" => Err(("this is not the name of a cookie", token)),
-        // Names are compared as they were sent, so what no request can send would never be found.
-        "query" if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"&=#".contains(&byte)) => {
-            Ok(HashKey::Query(name.into()))
-        }
-        "query" => Err(("this is not the name of a parameter", "write it as requests do, escapes included".to_owned())),
-        _ => return None,
-    })
-}
-
-fn header(name: &str, token: String) -> Result<HashKey, (&'static str, String)> {
-    let name = name.to_ascii_lowercase();
-    match name.as_str() {
-        "host" => Err(("requests have no Host in every version of HTTP", "write \"authority\"".to_owned())),
-        "content-length" | "transfer-encoding" => {
-            Err(("this field says how a request is framed, not what it is about", "use another field".to_owned()))
-        }
-        _ if syntax::is_token(name.as_bytes()) => Ok(HashKey::Header(name.into())),
-        _ => Err(("this is not the name of a field", token)),
-    }
 }
 
 fn unknown(word: &str) -> (&'static str, String) {
@@ -123,13 +107,13 @@ mod tests {
             ("headers:x", "no part of a request", "did you mean \"header:NAME\"?"),
             ("", "no part of a request", "it can be \"path\""),
             ("cookie", "the name is missing", "\"cookie:NAME\""),
-            ("header:", "not the name of a field", "header:NAME"),
-            ("header:a b", "not the name of a field", "letters"),
-            ("header:Host", "no Host", "\"authority\""),
-            ("header:Content-Length", "framed", "another field"),
-            ("cookie:a;b", "not the name of a cookie", "cookie:NAME"),
+            ("header:", "not a field name", "x-environment"),
+            ("header:a b", "not a field name", "x-environment"),
+            ("header:Host", "no field", "\"authority\""),
+            ("header:Content-Length", "one connection", "another field"),
+            ("cookie:a;b", "not the name of a cookie", "session"),
             ("query:a=b", "not the name of a parameter", "escapes"),
-            ("query:", "not the name of a parameter", "escapes"),
+            ("query:", "has a name", "as requests do"),
         ] {
             let (said, way) = parse(text).expect_err(text);
             assert!(said.contains(wrong) && way.contains(help), "{text}: {said}; {way}");

@@ -1,20 +1,22 @@
 //! The types a key can have, each with the one way it is written and the words for when it is not.
 //!
 //! Here: words, switches and what holds other values. [`numbers`]: integers, times, sizes. [`text`]: names, addresses,
-//! paths. [`routing`]: what only routes are made of. [`count_by`]: what rate limits count by. [`hash_key`]: what requests are
-//! kept together by. Knows no key. A new type is one `impl Value`. Read next: `keys`, which uses them.
+//! paths. [`routing`]: what only routes are made of. [`subject`]: what a request carries under a name. [`count_by`]: what rate
+//! limits count by. [`hash_key`]: what requests are kept together by. Knows no key. A new type is one `impl Value`. Read next: `keys`, which uses them.
 
 mod count_by;
 mod hash_key;
 mod numbers;
 mod routing;
+mod subject;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
 pub use numbers::{Bytes, parse_bytes, parse_millis, show_bytes, show_millis};
-pub use routing::{Body, FieldValue, Location, StickyKey, ValueText, is_possible, subject};
+pub use routing::{Body, FieldValue, Location, StickyKey, ValueText, is_possible};
+pub use subject::subject;
 pub use text::{
     BackendAddress, DnsServer, ExactPath, FilePath, HostHeader, IncludePattern, MethodName, Name, RoutePath,
 };

@@ -1,11 +1,12 @@
 //! What only routes are made of: names and values that requests may have, patterns, locations, bodies, what a split goes by.
 
+use super::subject::named;
 use super::text::{Textual, textual};
 use crate::config::schema::{Key, Reader, Shape, Value};
 use crate::config::tree::{Node, Value as TreeValue};
 use crate::http::edits::EditedName;
 use crate::http::list::trim;
-use crate::http::syntax::{is_field_value, is_token};
+use crate::http::syntax::is_field_value;
 use crate::http::{Authority, Known, PathPair};
 use crate::limits;
 use crate::route::{Pattern, Source, Sticky, Subject};
@@ -62,37 +63,6 @@ impl Textual for ValueText {
         }
         Ok(Self(text.to_owned()))
     }
-}
-
-/// A value by its source and name.
-///
-/// # Errors
-/// What is wrong with the name, and how it is written.
-pub fn subject(source: Source, name: &str) -> Result<Subject, (&'static str, &'static str)> {
-    match source {
-        Source::Query if name.is_empty() => return Err(("a parameter has a name", "write it as it is after decoding")),
-        Source::Cookie if !is_token(name.as_bytes()) => {
-            return Err(("this is not the name of a cookie", "write it like \"session\""));
-        }
-        Source::Header => match EditedName::parse(name) {
-            None => return Err(("this is not a field name", "write it like \"x-environment\"")),
-            Some(field) if field.as_field().known == Some(Known::Host) => {
-                return Err(("the host is no field here", "use `host` of the match"));
-            }
-            Some(field) if field.as_field().known == Some(Known::Cookie) => {
-                return Err(("cookies are looked at one by one", "use `cookies`, or \"cookie:<name>\""));
-            }
-            Some(field) if field.is_ours() => {
-                return Err((
-                    "a field of this name belongs to one connection, so it says something else on every protocol",
-                    "look at another field",
-                ));
-            }
-            Some(_) => {}
-        },
-        Source::Query | Source::Cookie => {}
-    }
-    Ok(Subject::new(source, name))
 }
 
 /// Whether a value of this source can be `text` at all.
@@ -199,16 +169,11 @@ impl Textual for StickyKey {
         if text == "client_ip" {
             return Ok(Self(Sticky::ClientIp));
         }
-        let source = match text.split_once(':') {
-            Some(("header", name)) => subject(Source::Header, name),
-            Some(("cookie", name)) => subject(Source::Cookie, name),
-            Some(("query", name)) => subject(Source::Query, name),
-            _ => Err((
-                "nothing of a request is called like this",
-                "write \"client_ip\", \"header:x-user\", \"cookie:session\" or \"query:user\"",
-            )),
-        };
-        source.map(|subject| Self(Sticky::Value(subject)))
+        let (source, name) = named(text, "give each host a route of its own").unwrap_or(Err((
+            "nothing of a request is called like this",
+            "write \"client_ip\", \"header:x-user\", \"cookie:session\" or \"query:user\"",
+        )))?;
+        Ok(Self(Sticky::Value(Subject::new(source, &name))))
     }
 }
 
