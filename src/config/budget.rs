@@ -51,7 +51,8 @@ pub(super) fn of(generation: &Generation) -> Budget {
 
 /// Bytes of the lists of all listeners and routes.
 fn lists(generation: &Generation) -> u64 {
-    let listeners = generation.listeners.iter().map(|listener| &listener.clients);
-    let all = listeners.chain(generation.routes.iter().map(|route| &route.clients));
-    all.flatten().map(|rules| rules.bytes()).sum()
+    let clients = generation.listeners.iter().map(|listener| listener.clients.as_ref());
+    let proxies = generation.listeners.iter().map(|listener| listener.proxies.as_ref().map(|proxies| &proxies.from));
+    let routes = generation.routes.iter().map(|route| route.clients.as_ref());
+    clients.chain(proxies).chain(routes).flatten().map(|rules| rules.bytes()).sum()
 }

@@ -18,6 +18,7 @@ use crate::http::respond::{FixedResponse, Redirect};
 use crate::http::{Edits, HeadLimits, Method};
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
+use crate::proxy_protocol;
 use crate::resilience::{BreakerPolicy, BudgetPolicy, RetryPolicy};
 use crate::route::{self, RouteId, Shares};
 
@@ -150,6 +151,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Which addresses may connect; `None`: all.
     pub clients: Option<Arc<AddressRules>>,
+    /// Whose connections over TCP begin with a header of the PROXY protocol; `None`: nobody's.
+    pub proxies: Option<Proxies>,
     /// What is spoken there.
     pub protocols: Protocols,
     /// How connections are secured.
@@ -158,6 +161,15 @@ pub struct Listener {
     pub alt_svc: Option<AltSvc>,
     /// Transport settings of HTTP/3.
     pub quic: Quic,
+}
+
+/// Proxies in front of a listener that say who their client is.
+#[derive(Clone, Debug)]
+pub struct Proxies {
+    /// Where they are.
+    pub from: Arc<AddressRules>,
+    /// Connections over TCP from elsewhere are refused.
+    pub only: bool,
 }
 
 impl Listener {
@@ -330,6 +342,8 @@ pub struct Upstream {
     pub forwarded_headers: ForwardedMode,
     /// What the backend is told of the client's certificate.
     pub client_cert_header: ClientCertHeader,
+    /// The header of the PROXY protocol that its connections begin with; `None`: they have none.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// How its backends with [`BackendScheme::Https`] are spoken to; of no effect where there is none.
     pub tls: UpstreamTls,
     /// Exchanges at once over all its backends.

@@ -74,6 +74,8 @@ schema! {
         cleartext: optional CleartextAction;
         /// The port that `cleartext = "redirect"` names; 443 is left out of the URL.
         https_port: default u16 = "443", 1..=65_535;
+        /// Proxies in front that say who their client is by the PROXY protocol, over TCP. Left out: nobody.
+        proxy_protocol: optional ProxyProtocol;
         /// Certificates, keys, and what is asked of clients.
         tls: optional ListenerTls;
         /// What clients of HTTP/1.1 and HTTP/2 over TLS are told of HTTP/3 (RFC 7838).
@@ -82,6 +84,15 @@ schema! {
         quic: default Quic = "{}";
     }
     later ["kind"]
+
+    /// Connections over TCP from these proxies begin with a header of the PROXY protocol, version 1 or 2, or are closed; the client that it names is the one that connects, for `clients`, `trusted_proxies`, limits, logs and backends. Where it names nobody (LOCAL, UNKNOWN, unix sockets) the proxy itself is the client. QUIC has no such header.
+    ProxyProtocol of "listener" {
+        /// Networks or addresses of the proxies.
+        from: required Vec<Located<IpNet>>;
+        /// Connections over TCP from elsewhere, which have no header: served, or refused by a reset.
+        others: default OtherPeers = "serve";
+    }
+    later []
 
     /// The Alt-Svc field, in every response over TLS of a listener that speaks HTTP/3 too. A backend's own is removed.
     AltSvc of "listener" {
@@ -171,6 +182,8 @@ schema! {
         forwarded_headers: default ForwardedHeaders = "{}";
         /// Whether the client's certificate is sent in Client-Cert (RFC 9440), and the rest of its chain in Client-Cert-Chain.
         client_cert_header: default ClientCertHeader = "off";
+        /// Begin every connection to its backends with a header of the PROXY protocol, before TLS, that names the client of the connection for which it is made. Such a connection carries requests of that client's connection alone, so fewer are reused.
+        proxy_protocol: default ProxyHeader = "off";
         /// TLS towards its backends with `https`; what is left out is as [upstream_tls] says.
         tls: default UpstreamTls = "{}";
         /// Times for this upstream.
@@ -638,6 +651,26 @@ choice! {
         Append = "append",
         /// Kept, for trusted peers; else overwritten.
         Preserve = "preserve",
+    }
+    later []
+
+    /// What becomes of connections that do not come from a proxy that is named.
+    OtherPeers {
+        /// They are those of clients.
+        Serve = "serve",
+        /// They are closed.
+        Refuse = "refuse",
+    }
+    later []
+
+    /// How a backend is told of the client before anything else on a connection.
+    ProxyHeader {
+        /// Not at all.
+        Off = "off",
+        /// By a line of text.
+        V1 = "v1",
+        /// In binary.
+        V2 = "v2",
     }
     later []
 

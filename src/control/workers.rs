@@ -205,7 +205,14 @@ impl Start {
                 format!("h3=\":{port}\"; ma={}", told.max_age).into_bytes().into()
             });
             let socket = ring.listen(socket, Owner::Door(place as u16).token());
-            doors.push(Door { listener: at as u16, socket, clients: listener.clients.clone(), acceptor, alt_svc });
+            doors.push(Door {
+                listener: at as u16,
+                socket,
+                clients: listener.clients.clone(),
+                proxies: listener.proxies.clone(),
+                acceptor,
+                alt_svc,
+            });
         }
         ring.watch(self.orders.doorbell(), Owner::Mailbox.token());
         if let Some(doorbell) = self.lines.doorbell() {

@@ -493,6 +493,11 @@ impl Connection {
         self.client
     }
 
+    /// Our own address on that path.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
     /// Whether requests for this host belong on this connection (RFC 9110 §7.4): another handshake for it would have had
     /// the same identity and asked the same of the client.
     pub fn serves(&self, host: &str) -> bool {

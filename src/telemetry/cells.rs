@@ -9,7 +9,7 @@
 
 use super::kinds::{
     AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood,
-    Protocol, QueueFull, StatusClass, TlsAlert, UpstreamClose,
+    Protocol, ProxyHeader, QueueFull, StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::Latency;
 use super::scope::Scope;
@@ -161,6 +161,7 @@ per_kind! {
     AttemptFailure => AttemptFailures,
     BreakerChange => BreakerChanges,
     UpstreamClose => UpstreamCloses,
+    ProxyHeader => ProxyHeaders,
     StatusClass => Classes,
     Reason => Refusals,
 }
@@ -314,6 +315,8 @@ pub struct WorkerCells {
     pub connections_active: Gauge,
     /// Downstream connections over TCP closed at once because their address may not come.
     pub connections_denied: Counter,
+    /// Headers of the PROXY protocol that were expected.
+    pub proxy_headers: ProxyHeaders,
 
     /// Access records that were dropped because the queue to control was full.
     pub access_dropped: Counter,

@@ -473,6 +473,20 @@ kinds! {
 }
 
 kinds! {
+    /// What became of the header of the PROXY protocol that a trusted proxy's connection begins with.
+    ProxyHeader {
+        /// It names a client.
+        Client = "client",
+        /// It names nobody: the proxy itself is the client.
+        Proxy = "proxy",
+        /// What came is no header; the connection is closed.
+        Malformed = "malformed",
+        /// The connection ended, or its time was up, before the header was whole.
+        Missing = "missing",
+    }
+}
+
+kinds! {
     /// Why a name was not resolved.
     ResolverFailure {
         /// There is no such name.
@@ -539,6 +553,7 @@ mod tests {
         check(HandshakeFailure::ALL, |k| k as usize, HandshakeFailure::word);
         check(Flood::ALL, |k| k as usize, Flood::word);
         check(UpstreamClose::ALL, |k| k as usize, UpstreamClose::word);
+        check(ProxyHeader::ALL, |k| k as usize, ProxyHeader::word);
         check(TlsAlert::ALL, |k| k as usize, TlsAlert::word);
     }
 

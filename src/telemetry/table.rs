@@ -6,7 +6,7 @@
 use super::cells::{BackendCells, NamedCells, RateCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
     AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood,
-    Protocol, QueueFull, ResolverFailure, Side, StatusClass, TlsAlert, UpstreamClose,
+    Protocol, ProxyHeader, QueueFull, ResolverFailure, Side, StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::{Latency, Merged};
 use super::registry::{Metric, Sources};
@@ -125,6 +125,9 @@ metrics! {
     Counter "spooky_tcp_connections_denied_total" WORKER,
         "Connections over TCP closed at once because their address is not in the listener's clients; over QUIC they are datagrams dropped as address_denied.",
         |s, out| workers(s, out, |c| c.connections_denied.get());
+    Counter "spooky_proxy_protocol_headers_total" &["worker", "result"],
+        "Connections of proxies named in proxy_protocol: begun with a header that names a client or nobody (proxy), or closed because what came is none (malformed) or none came (missing).",
+        |s, out| kinds(s, out, ProxyHeader::ALL, ProxyHeader::word, |c, k| c.proxy_headers.get(k));
 
     // QUIC.
     Counter "spooky_handshakes_total" &["worker", "transport", "kind"],

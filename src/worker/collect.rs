@@ -3,12 +3,13 @@
 use super::Worker;
 use super::clients::Downkey;
 use super::clients::table::{self, Bounds};
-use super::clients::tcp::Tcp;
+use super::clients::tcp::{Header, Tcp};
 use super::drain::Drain;
 use super::token::Owner;
 use crate::h3::{DropReason, Received};
 use crate::limits;
-use crate::telemetry::kinds::{DatagramDrop, HandshakeFailure, QueueFull};
+use crate::proxy_protocol::Malformed;
+use crate::telemetry::kinds::{DatagramDrop, HandshakeFailure, ProxyHeader, QueueFull};
 use spooky_uring::{End, Event, Io, Lease, StreamId, Token};
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -31,11 +32,11 @@ impl<I: Io> Worker<I> {
             Event::Accepted { token, stream, peer } => self.accepted(token, stream, peer),
             Event::Received { token, stream, lease } => match self.stream_of(token, stream) {
                 Some(Of::Origin(slot)) => self.collect_bytes(slot, lease),
-                Some(Of::Client(key)) => match self.clients.tcp.defer(key, lease) {
-                    Some(lease) => self.note_client(key, |tcp, _, now| tcp.receive(lease, now)),
-                    // It is not read until it has had its turn.
-                    None => self.touch(Downkey::Tcp(key)),
-                },
+                Some(Of::Client(key)) => {
+                    if let Some(lease) = self.take_header(key, lease) {
+                        self.collect_client(key, lease);
+                    }
+                }
                 None => {}
             },
             Event::Sent { token, stream, queued } => match self.stream_of(token, stream) {
@@ -167,15 +168,17 @@ impl<I: Io> Worker<I> {
             self.io.abort(stream);
             return;
         };
-        if self.clients.doors[usize::from(at)].clients.as_ref().is_some_and(|rules| !rules.admits(peer.ip())) {
-            self.cells.connections_denied.add(1);
-            self.io.abort(stream);
-            return;
-        }
-        if !self.clients.tcp.takes(peer, self.now) {
-            self.cells.tls.failures.count(HandshakeFailure::Refused);
-            self.io.abort(stream);
-            return;
+        let door = &self.clients.doors[usize::from(at)];
+        // Who speaks for others is judged by whom it speaks for, in its header.
+        if !door.expects_header(peer) {
+            let only_proxies = door.takes_only_proxies();
+            if only_proxies {
+                self.cells.connections_denied.add(1);
+            }
+            if only_proxies || !self.takes(at, peer) {
+                self.io.abort(stream);
+                return;
+            }
         }
         let door = &self.clients.doors[usize::from(at)];
         if door.acceptor.is_some() && self.clients.tcp.handshaking() >= limits::TLS_HANDSHAKES {
@@ -197,6 +200,62 @@ impl<I: Io> Worker<I> {
         self.io.set_token(stream, Owner::Client(key.slot).token());
         self.io.resume(stream);
         self.touch(Downkey::Tcp(key));
+    }
+
+    /// Whether a client may connect at a door; if not, it is counted.
+    fn takes(&self, at: u16, client: SocketAddr) -> bool {
+        if !self.clients.doors[usize::from(at)].admits(client) {
+            self.cells.connections_denied.add(1);
+            return false;
+        }
+        let takes = self.clients.tcp.takes(client, self.now);
+        if !takes {
+            self.cells.tls.failures.count(HandshakeFailure::Refused);
+        }
+        takes
+    }
+
+    /// What a client sent behind the header of the PROXY protocol, where its connection begins with one. Who is the client then
+    /// is judged as if it had connected itself; what is no header ends the connection.
+    fn take_header(&mut self, key: table::Key, lease: Lease) -> Option<Lease> {
+        let (named, rest) = match self.clients.tcp.take_header(key, lease) {
+            Ok(Header::None(lease)) => return Some(lease),
+            Ok(Header::Partial) => {
+                self.touch(Downkey::Tcp(key));
+                return None;
+            }
+            Ok(Header::Whole { named, rest }) => (named, rest),
+            Err(Malformed) => {
+                self.cells.proxy_headers.count(ProxyHeader::Malformed);
+                self.end_tcp(key);
+                return None;
+            }
+        };
+        self.cells.proxy_headers.count(if named { ProxyHeader::Client } else { ProxyHeader::Proxy });
+        let tcp = self.clients.tcp.get_mut(key)?;
+        let (listener, client) = (tcp.listener, tcp.peer);
+        let at = self.clients.doors.iter().position(|door| door.listener == listener)?;
+        if !self.takes(at as u16, client) {
+            self.end_tcp(key);
+            return None;
+        }
+        self.clients.tcp.charge(key, self.now);
+        self.touch(Downkey::Tcp(key));
+        (!rest.is_empty()).then(|| Lease::from_vec(rest))
+    }
+
+    /// Ends a connection over TCP that has no exchange yet.
+    fn end_tcp(&mut self, key: table::Key) {
+        self.io.abort(key.stream);
+        self.forget_tcp(key);
+    }
+
+    fn collect_client(&mut self, key: table::Key, lease: Lease) {
+        match self.clients.tcp.defer(key, lease) {
+            Some(lease) => self.note_client(key, |tcp, _, now| tcp.receive(lease, now)),
+            // It is not read until it has had its turn.
+            None => self.touch(Downkey::Tcp(key)),
+        }
     }
 
     fn collect_bytes(&mut self, slot: u32, lease: Lease) {

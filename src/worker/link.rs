@@ -27,6 +27,7 @@ impl<I: Io> Worker<I> {
         match result {
             Ok(()) => {
                 self.io.resume(origin.stream);
+                self.announce(slot);
                 match self.snapshot.generation.backend(backend).scheme {
                     BackendScheme::Http => self.settle_origin(slot, Alpn::H1),
                     BackendScheme::H2c => self.settle_origin(slot, Alpn::H2),
@@ -360,15 +361,25 @@ impl<I: Io> Worker<I> {
         let Some(origin) = self.origins.get(slot).filter(|origin| origin.is_unused() && !origin.resting) else {
             return;
         };
-        let cells = self.cells.backend(origin.backend.0 as usize);
+        let (backend, for_one) = (origin.backend, origin.client.is_some());
         if !self.is_current(origin) {
             self.close_busy(slot, UpstreamClose::EndpointGone);
-        } else if self.origins.checkin(slot, self.now) {
-            cells.connections_idle.enter();
+        } else if self.origins.checkin(slot, self.now) || for_one && self.checkin_instead(slot, backend) {
+            self.cells.backend(backend.0 as usize).connections_idle.enter();
             self.arm_pool();
         } else {
             self.close_busy(slot, UpstreamClose::PoolFull);
         }
+    }
+
+    /// Makes room in a full pool. Of connections that are for one client each, the one that was unused for longest is the one
+    /// whose client is least likely to come back.
+    fn checkin_instead(&mut self, slot: u32, backend: BackendId) -> bool {
+        let Some(coldest) = self.origins.coldest(backend) else {
+            return false;
+        };
+        self.close_idle(coldest, UpstreamClose::PoolFull);
+        self.origins.checkin(slot, self.now)
     }
 
     /// Closes an unused connection now.

@@ -6,6 +6,7 @@
 //! connection send; one system call of the next wait submits it all. [`timers`] is the one place that arms the wheel,
 //! [`drain`] the one that ends things, [`forward`] the one that speaks to other workers.
 
+mod announce;
 mod balancers;
 pub mod census;
 mod clients;

@@ -8,6 +8,7 @@ use crate::config::BackendId;
 use crate::h1;
 use crate::h2;
 use crate::http::Output;
+use crate::proxy_protocol::Ends;
 use crate::tls;
 use spooky_uring::{Chunk, Lease, StreamId};
 use std::collections::VecDeque;
@@ -52,6 +53,9 @@ pub struct Origin {
     pub dial: Option<Box<Dial>>,
     /// The backend it leads to.
     pub backend: BackendId,
+    /// Whose connection it was made for, as its header of the PROXY protocol says: it carries nobody else's requests. `None`: it
+    /// has no header, or one that names nobody.
+    pub client: Option<Ends>,
     /// TLS, above the socket.
     pub tls: Option<tls::ClientSession>,
     /// What is sealed and goes to the socket.
@@ -93,6 +97,7 @@ impl Origin {
             address: None,
             dial: None,
             backend,
+            client: None,
             tls: None,
             sealed: Output::new(),
             fault: None,

@@ -10,6 +10,7 @@ use crate::exchange::{Upkey, Upstream};
 use crate::h2;
 use crate::http::Output;
 use crate::limits;
+use crate::proxy_protocol::Ends;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -109,11 +110,12 @@ impl Origins {
         }
     }
 
-    /// Looks for a connection that an attempt on a backend can go on.
-    pub fn find(&mut self, backend: BackendId, needs_fresh: bool) -> Option<Found> {
+    /// Looks for a connection that an attempt on a backend can go on: one that was made for the same client, if it says for whom.
+    pub fn find(&mut self, backend: BackendId, client: Option<Ends>, needs_fresh: bool) -> Option<Found> {
         let Self { table, pools, .. } = self;
         let pool = &mut pools[backend.0 as usize];
-        let can_open = |slot: &u32| match table.get(*slot as usize).map(|origin| &origin.speech) {
+        let of_client = |slot: &u32| table.get(*slot as usize).filter(|origin| origin.client == client);
+        let can_open = |slot: &u32| match of_client(slot).map(|origin| &origin.speech) {
             Some(Speech::H2(connection)) => connection.can_open(),
             _ => false,
         };
@@ -121,9 +123,8 @@ impl Origins {
         if let Some(slot) = pool.shared.iter().copied().find(can_open) {
             return Some(Found::Shared(slot));
         }
-        let has_room = |slot: &u32| {
-            table.get(*slot as usize).is_some_and(|origin| origin.waiting.len() < limits::h2::CLIENT_STREAMS_UNSAID)
-        };
+        let has_room =
+            |slot: &u32| of_client(slot).is_some_and(|origin| origin.waiting.len() < limits::h2::CLIENT_STREAMS_UNSAID);
         if !pool.is_single
             && let Some(slot) = pool.making.iter().copied().find(has_room)
         {
@@ -132,9 +133,10 @@ impl Origins {
         if needs_fresh {
             return None;
         }
-        let at = pool.idle.iter().rposition(|(slot, _)| {
-            table.get(*slot as usize).is_some_and(|origin| matches!(origin.speech, Speech::H1(_)))
-        })?;
+        let at = pool
+            .idle
+            .iter()
+            .rposition(|(slot, _)| of_client(slot).is_some_and(|origin| matches!(origin.speech, Speech::H1(_))))?;
         let (slot, _) = pool.idle.remove(at)?;
         table[slot as usize].resting = false;
         Some(Found::Idle(slot))
@@ -204,6 +206,11 @@ impl Origins {
             .iter_mut()
             .find(|pool| pool.idle.front().is_some_and(|&(_, since)| since + timeout <= now))
             .and_then(|pool| pool.idle.front().map(|&(slot, _)| slot))
+    }
+
+    /// The connection to a backend that has been unused for longest.
+    pub fn coldest(&self, backend: BackendId) -> Option<u32> {
+        self.pools[backend.0 as usize].idle.front().map(|&(slot, _)| slot)
     }
 
     /// When the next unused connection will have waited for its whole time.

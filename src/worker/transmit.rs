@@ -6,7 +6,7 @@ use super::record;
 use super::{Downkey, Running, Worker};
 use crate::h3;
 use crate::limits;
-use crate::telemetry::kinds::HandshakeFailure;
+use crate::telemetry::kinds::{HandshakeFailure, ProxyHeader};
 use spooky_uring::{Io, Transmit};
 use std::net::SocketAddr;
 
@@ -98,6 +98,9 @@ impl<I: Io> Worker<I> {
                 |(slot, running): (usize, &Running)| (running.downkey == Downkey::Tcp(key)).then_some(slot as u32);
             let orphans: Vec<u32> = self.exchanges.iter().filter_map(mine).collect();
             orphans.into_iter().for_each(|slot| self.orphan(slot));
+        }
+        if tcp.waits_for_header() {
+            self.cells.proxy_headers.count(ProxyHeader::Missing);
         }
         if let Some(glitch) = tcp.flood() {
             self.cells.http2_floods.count(record::http2_flood_kind(glitch));

@@ -76,9 +76,10 @@ impl<I: Io> Worker<I> {
 
     /// Finds a connection for the running attempt, or makes one.
     pub(super) fn acquire(&mut self, slot: u32, backend: BackendId) {
+        let client = self.announced(slot, backend);
         let exchange = &mut self.exchanges[slot as usize].exchange;
         let cells = self.cells.backend(backend.0 as usize);
-        let origin_slot = match self.origins.find(backend, exchange.needs_fresh) {
+        let origin_slot = match self.origins.find(backend, client, exchange.needs_fresh) {
             Some(Found::Idle(origin_slot)) => {
                 cells.reuses.add(1);
                 cells.connections_idle.leave();
@@ -115,7 +116,8 @@ impl<I: Io> Worker<I> {
                     }
                 };
                 let origin = Origin::new(begun.stream, backend, slot, self.now);
-                let origin_slot = self.origins.insert(Origin { address: begun.address, dial: begun.dial, ..origin });
+                let origin_slot =
+                    self.origins.insert(Origin { address: begun.address, dial: begun.dial, client, ..origin });
                 self.cells.backend(backend.0 as usize).connections_active.enter();
                 self.arm_dial(origin_slot);
                 origin_slot

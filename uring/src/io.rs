@@ -204,6 +204,10 @@ pub trait Io {
     /// Reading starts with [`Io::resume`] after it is connected.
     fn connect(&mut self, to: &StreamAddress, token: Token) -> Option<StreamId>;
 
+    /// The address that the other side of an accepted stream has connected to. Asks the kernel. `None`: it is no accepted one
+    /// of TCP, or gone.
+    fn local_address(&self, stream: StreamId) -> Option<SocketAddr>;
+
     /// Changes a stream's token.
     fn set_token(&mut self, stream: StreamId, token: Token);
 

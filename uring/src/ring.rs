@@ -37,6 +37,7 @@ use sources::Sources;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use streams::Streams;
 use udp::UdpSockets;
@@ -283,6 +284,10 @@ impl Io for Ring {
 
     fn connect(&mut self, to: &StreamAddress, token: Token) -> Option<StreamId> {
         self.start_connect(to, token)
+    }
+
+    fn local_address(&self, stream: StreamId) -> Option<SocketAddr> {
+        self.streams.get(stream)?.local_address()
     }
 
     fn set_token(&mut self, stream: StreamId, token: Token) {

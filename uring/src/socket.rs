@@ -357,7 +357,8 @@ pub(crate) fn peer_address(socket: &OwnedFd) -> Option<SocketAddr> {
     name(socket, libc::getpeername)
 }
 
-fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+/// The address of our own end.
+pub(crate) fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
     // Kept as the kernel says it: `[::]` must not become `0.0.0.0`.
     name(socket, libc::getsockname).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::{Compiler, files};
 use crate::admit::{CountBy, LimitId, Networks, Pace, RateLimit};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::generation::Route;
+use crate::config::generation::{Protocols, Proxies, Route};
 use crate::config::keys;
 use crate::config::notes::NetworkLists;
 use crate::config::schema::Located;
@@ -80,6 +80,37 @@ pub(super) fn address_rules(
             None
         }
     }
+}
+
+/// Compiles `proxy_protocol` of a listener.
+pub(super) fn proxies(compiler: &mut Compiler<'_>, listener: &keys::Listener, protocols: Protocols) -> Option<Proxies> {
+    let written = listener.proxy_protocol.as_ref()?;
+    let keys::ProxyProtocol { from, others } = &written.value;
+    if !protocols.over_tcp() {
+        compiler.report_missing(
+            Diagnostic::error("`proxy_protocol` does nothing where nothing is spoken over TCP")
+                .at(written.place, "")
+                .help("remove it, or add \"h2\" and \"http/1.1\" to `protocols`"),
+        );
+    } else if protocols.h3 && !listener.protocols.is_written() {
+        compiler.report(
+            Diagnostic::warning("HTTP/3 has no header of the PROXY protocol: who sends its packets is the client")
+                .at(written.place, "this is for TCP only")
+                .help("list `protocols`: without \"h3\" if its clients come through the proxies, too"),
+        );
+    }
+    let from = from.as_ref()?;
+    if from.value.is_empty() {
+        compiler.report_missing(
+            Diagnostic::error("an empty list of networks")
+                .at(from.place, "")
+                .help("remove `proxy_protocol`, or name the proxies"),
+        );
+    }
+    let networks: Vec<IpNet> = from.value.iter().map(|network| network.value).collect();
+    // One list contradicts nothing.
+    let from = Arc::new(AddressRules::new(&networks, &[], false).ok()?);
+    Some(Proxies { from, only: others.value == keys::OtherPeers::Refuse })
 }
 
 /// Compiles `clients` of `[[routes]]` into the routes of these names.

@@ -76,10 +76,11 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> Vec<Listener> {
         };
         let quic = quic(compiler, &listener.value.quic.value);
         let clients = admission::address_rules(compiler, &listener.value.clients);
+        let proxies = admission::proxies(compiler, &listener.value, protocols);
         let keys::AltSvc { enabled, port, max_age } = &listener.value.alt_svc.value;
         let told = enabled.value && protocols.h3 && protocols.over_tcp();
         let alt_svc = told.then(|| AltSvc { port: port.as_ref().map(|port| port.value), max_age: max_age.value });
-        listeners.push(Listener { name: name.into(), address, clients, protocols, security, alt_svc, quic });
+        listeners.push(Listener { name: name.into(), address, clients, proxies, protocols, security, alt_svc, quic });
         places.push(listener.place);
     }
     listeners

@@ -10,9 +10,10 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
     Backend, BackendScheme, Balancing, ClientCertHeader, ForwardedMode, HostPolicy, Location, Upstream, UpstreamId,
 };
-use crate::config::keys::{self, BalancingType, HostMode};
+use crate::config::keys::{self, BalancingType, HostMode, ProxyHeader};
 use crate::config::schema::Located;
 use crate::config::source::Place;
+use crate::proxy_protocol::Version;
 
 /// Upstreams with what their routes still need.
 pub(super) struct Upstreams<'a> {
@@ -69,6 +70,11 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
             host_policy: host_policy(compiler, &keys.host_policy.value, keys.host_policy.place),
             forwarded_headers: forwarded_headers(compiler, keys),
             client_cert_header: client_cert_header(compiler, keys),
+            proxy_protocol: match keys.proxy_protocol.value {
+                ProxyHeader::Off => None,
+                ProxyHeader::V1 => Some(Version::V1),
+                ProxyHeader::V2 => Some(Version::V2),
+            },
             tls: trust.compile(compiler, name, keys),
             inflight_limit: keys
                 .limits

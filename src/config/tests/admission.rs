@@ -3,6 +3,7 @@
 use super::{SMALLEST, accept, refuse};
 use crate::admit::{CountBy, LimitId, Networks, Pace};
 use crate::config::generation::Generation;
+use crate::proxy_protocol::Version;
 use std::fs;
 use std::time::Duration;
 
@@ -147,4 +148,49 @@ fn lists_come_from_files_too() {
     fs::remove_dir_all(&folder).expect("the folder is ours");
     let missing = told(&listening(&only_file));
     assert!(missing.len() == 1 && missing[0].starts_with("cannot read "), "{missing:?}");
+}
+
+fn behind(proxies: &str) -> String {
+    SMALLEST.replace("port = 9889\n", &format!("port = 9889\nproxy_protocol = {proxies}\n"))
+}
+
+#[test]
+fn proxies_in_front_and_backends_that_are_told_are_compiled() {
+    let (generation, _) = accept(SMALLEST);
+    assert!(generation.listeners[0].proxies.is_none() && generation.upstreams[0].proxy_protocol.is_none());
+
+    let (generation, warnings) = accept(&behind("{ from = [\"10.0.0.0/8\", \"fd00::1\"] }"));
+    let proxies = generation.listeners[0].proxies.clone().expect("a list");
+    let admits = |text: &str| proxies.from.admits(text.parse().expect("an address"));
+    assert!(admits("10.1.2.3") && admits("fd00::1") && !admits("192.0.2.1") && !admits("fd00::2"));
+    assert!(!proxies.only);
+    // HTTP/3 is spoken there, but nobody has said so.
+    assert!(warnings.to_string().contains("HTTP/3 has no header of the PROXY protocol"), "{warnings}");
+
+    let said = behind("{ from = [\"10.0.0.0/8\"], others = \"refuse\" }")
+        .replace("port = 9889\n", "port = 9889\nprotocols = [\"h3\", \"h2\"]\n");
+    let (generation, warnings) = accept(&said);
+    assert!(warnings.is_empty(), "{warnings}");
+    assert!(generation.listeners[0].proxies.as_ref().is_some_and(|proxies| proxies.only));
+
+    for (word, version) in [("off", None), ("v1", Some(Version::V1)), ("v2", Some(Version::V2))] {
+        let told = SMALLEST.replace("backends =", &format!("proxy_protocol = \"{word}\"\nbackends ="));
+        assert_eq!(accept(&told).0.upstreams[0].proxy_protocol, version);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_proxies_is_told() {
+    for (proxies, message) in [
+        ("{ from = [] }", "an empty list of networks"),
+        ("{ from = [\"10.0.0.0/33\"] }", "`from`: this is not a network"),
+        ("{}", "`from` is missing in `listen.proxy_protocol`"),
+        ("{ from = [\"10.0.0.0/8\"], others = \"drop\" }", "`others` does not know this word"),
+    ] {
+        let said = behind(proxies).replace("port = 9889\n", "port = 9889\nprotocols = [\"h2\"]\n");
+        assert_eq!(told(&said), [message], "{proxies}");
+    }
+    let only_quic =
+        behind("{ from = [\"10.0.0.0/8\"] }").replace("port = 9889\n", "port = 9889\nprotocols = [\"h3\"]\n");
+    assert_eq!(told(&only_quic), ["`proxy_protocol` does nothing where nothing is spoken over TCP"]);
 }

@@ -10,7 +10,7 @@ pub mod quic;
 pub mod table;
 pub mod tcp;
 
-use crate::config::{Cleartext, Generation, Security};
+use crate::config::{Cleartext, Generation, Proxies, Security};
 use crate::exchange::Downstream;
 use crate::h1;
 use crate::h2;
@@ -64,10 +64,29 @@ pub struct Door {
     pub socket: ListenerId,
     /// Which addresses may connect; `None`: all.
     pub clients: Option<Arc<AddressRules>>,
+    /// Whose connections begin with a header of the PROXY protocol; `None`: nobody's.
+    pub proxies: Option<Proxies>,
     /// What connections begin with; `None`: without TLS.
     pub acceptor: Option<Rc<tls::Acceptor>>,
     /// The value of Alt-Svc in its responses.
     pub alt_svc: Option<Rc<[u8]>>,
+}
+
+impl Door {
+    /// Whether a connection from there begins with a header of the PROXY protocol.
+    pub(super) fn expects_header(&self, peer: SocketAddr) -> bool {
+        self.proxies.as_ref().is_some_and(|proxies| proxies.from.admits(peer.ip()))
+    }
+
+    /// Whether connections without such a header are refused.
+    pub(super) fn takes_only_proxies(&self) -> bool {
+        self.proxies.as_ref().is_some_and(|proxies| proxies.only)
+    }
+
+    /// Whether a client at an address may come.
+    pub(super) fn admits(&self, client: SocketAddr) -> bool {
+        self.clients.as_ref().is_none_or(|clients| clients.admits(client.ip()))
+    }
 }
 
 /// All of them.
@@ -183,6 +202,14 @@ impl Clients {
         match key {
             Downkey::Quic { listener, connection } => Some(self.quic(listener, connection)?.client()),
             Downkey::Tcp(key) => Some(self.tcp.get_mut(key)?.peer),
+        }
+    }
+
+    /// What the client has connected to, where that is known without asking.
+    pub(super) fn destination(&mut self, key: Downkey) -> Option<SocketAddr> {
+        match key {
+            Downkey::Quic { listener, connection } => Some(self.quic(listener, connection)?.local()),
+            Downkey::Tcp(key) => self.tcp.get_mut(key)?.destination,
         }
     }
 

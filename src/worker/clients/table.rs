@@ -1,12 +1,13 @@
 //! All connections over TCP of one worker.
 
 use super::Door;
-use super::tcp::Tcp;
+use super::tcp::{Header, Tcp};
 use crate::h1;
 use crate::h2;
 use crate::http::PoolShare;
 use crate::identity::Handshake;
 use crate::limits::{AddressLimits, Addresses, TLS_HANDSHAKE_GRACE, TLS_HANDSHAKES};
+use crate::proxy_protocol::Malformed;
 use crate::telemetry::kinds::Protocol;
 use crate::tls;
 use slab::Slab;
@@ -102,7 +103,10 @@ impl Table {
     /// Adds a connection that was just accepted at a door.
     pub(in crate::worker) fn insert(&mut self, stream: StreamId, door: &Door, peer: SocketAddr, now: Instant) -> Key {
         let mut tcp = Tcp::new(stream, door, peer, &self.bounds, now);
-        if !self.addresses.is_off() {
+        // Who speaks for others is charged for none of them: they are, once it has said who they are.
+        if door.expects_header(peer) {
+            tcp.expect_header();
+        } else if !self.addresses.is_off() {
             tcp.charged = self.addresses.charge(peer, now);
         }
         let key = Key { slot: self.slab.insert(tcp) as u32, stream };
@@ -117,6 +121,26 @@ impl Table {
             None => self.opened[0] += 1,
         }
         key
+    }
+
+    /// What arrived on a connection that may have to begin with a header of the PROXY protocol.
+    ///
+    /// # Errors
+    /// It is not a header.
+    pub(in crate::worker) fn take_header(&mut self, key: Key, lease: Lease) -> Result<Header, Malformed> {
+        match self.get_mut(key) {
+            Some(tcp) => tcp.take_header(lease),
+            None => Ok(Header::None(lease)),
+        }
+    }
+
+    /// Charges the client of a connection whose header is read, as [`Self::insert`] does others.
+    pub(in crate::worker) fn charge(&mut self, key: Key, now: Instant) {
+        if !self.addresses.is_off()
+            && let Some(tcp) = self.slab.get_mut(key.slot as usize).filter(|tcp| tcp.stream == key.stream)
+        {
+            tcp.charged = self.addresses.charge(tcp.peer, now);
+        }
     }
 
     /// Takes the oldest connection that is in a handshake and says nothing, if it has had its chance.
@@ -263,7 +287,7 @@ mod tests {
         let tickets = TicketKeys::derive(b"a secret", || 0);
         let contexts = ServerContexts::new(&sites, &ServerSettings::default(), &tickets).unwrap();
         let acceptor = Some(Acceptor::new(&Arc::new(contexts)));
-        Door { listener: 0, socket: ListenerId(0), clients: None, acceptor, alt_svc: None }
+        Door { listener: 0, socket: ListenerId(0), clients: None, proxies: None, acceptor, alt_svc: None }
     }
 
     /// A table with so many connections, in their order, none of which has said anything.

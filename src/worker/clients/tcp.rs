@@ -15,6 +15,7 @@ use crate::http::respond;
 use crate::http::{Event, NO_OWNER, Output, PoolShare, Reason, RequestHead, Scheme, StreamRef};
 use crate::identity::{Handshake, ShownCertificate};
 use crate::limits::{self, AddressKey};
+use crate::proxy_protocol::{self, Malformed};
 use crate::telemetry::kinds;
 use crate::tls::{self, Alpn, ServerSession};
 use spooky_uring::{Chunk, Io, Lease, StreamId};
@@ -46,6 +47,21 @@ pub(in crate::worker) enum Told {
     Gone(u32, Reason),
 }
 
+/// What became of the header that a connection may begin with.
+pub(in crate::worker) enum Header {
+    /// None is expected: these are the client's bytes.
+    None(Lease),
+    /// The rest of it is to come.
+    Partial,
+    /// It is whole, and was followed.
+    Whole {
+        /// It named a client.
+        named: bool,
+        /// What came behind it.
+        rest: Vec<u8>,
+    },
+}
+
 /// What becomes of a connection at the end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) enum Verdict {
@@ -63,14 +79,19 @@ pub(in crate::worker) struct Tcp {
     pub stream: StreamId,
     /// The listener that accepted it, by position in the configuration.
     pub listener: u16,
-    /// The other side.
+    /// The other side, or the client that it has named.
     pub peer: SocketAddr,
+    /// What that has connected to; `None`: nobody has asked yet, or it is not known.
+    pub destination: Option<SocketAddr>,
     /// Exchanges that are not over.
     pub exchanges: u32,
     /// What was charged for it.
     pub(super) charged: Option<AddressKey>,
     /// What is kept for every connection.
     pub client: Client,
+    /// What came of the header that it begins with; `None`: there is none, or it was read.
+    /// Invariant: at most `limits::PROXY_HEADER_BYTES` and what one receive brings.
+    header: Option<Vec<u8>>,
     /// The value of Alt-Svc in responses.
     alt_svc: Option<Rc<[u8]>>,
     /// TLS, above the socket.
@@ -117,9 +138,11 @@ impl Tcp {
             stream,
             listener: door.listener,
             peer,
+            destination: None,
             exchanges: 0,
             charged: None,
             client: Client::default(),
+            header: None,
             alt_svc: door.alt_svc.clone(),
             tls: door.acceptor.as_ref().map(|acceptor| Box::new(ServerSession::new(acceptor))),
             protocol: Protocol::H1(Box::new(H1::new(ServerConnection::new(scheme, bounds.h1)))),
@@ -140,6 +163,41 @@ impl Tcp {
             since: now,
             within_head: true,
         }
+    }
+
+    /// It begins with a header of the PROXY protocol.
+    pub(super) fn expect_header(&mut self) {
+        self.header = Some(Vec::new());
+    }
+
+    /// Takes the header that it begins with, if it does, and the client from it.
+    ///
+    /// # Errors
+    /// It is not a header.
+    pub(super) fn take_header(&mut self, lease: Lease) -> Result<Header, Malformed> {
+        let Some(mut bytes) = self.header.take() else {
+            return Ok(Header::None(lease));
+        };
+        // Copy: once in the life of a connection, and mostly of one packet.
+        bytes.extend_from_slice(&lease);
+        match proxy_protocol::parse(&bytes)? {
+            None => {
+                self.header = Some(bytes);
+                Ok(Header::Partial)
+            }
+            Some(header) => {
+                if let Some(ends) = header.ends {
+                    (self.peer, self.destination) = (ends.source, Some(ends.destination));
+                }
+                bytes.drain(..header.len);
+                Ok(Header::Whole { named: header.ends.is_some(), rest: bytes })
+            }
+        }
+    }
+
+    /// Whether the header that it begins with is not whole.
+    pub(in crate::worker) fn waits_for_header(&self) -> bool {
+        self.header.is_some()
     }
 
     /// Takes what arrived, except of a handshake: see [`super::table::Table::defer`].

@@ -70,6 +70,9 @@ impl Io for Machine {
             stream.queued += chunk.len();
         }
     }
+    fn local_address(&self, _: StreamId) -> Option<std::net::SocketAddr> {
+        None
+    }
     fn queued(&self, stream: StreamId) -> usize {
         self.streams[&stream.slot].queued
     }

@@ -46,7 +46,8 @@ class Transfer:
     """One prepared curl handle with its callbacks."""
 
     def __init__(self, proxy, path, method="GET", fields=(), body=None, length=None, keep=True, timeout=60, host=None, port=None,
-                 speed=None, abort_after=None, on_body=None, badge=None, handle=None, address=None, version="h3"):  # fmt: skip
+                 speed=None, abort_after=None, on_body=None, badge=None, handle=None, address=None, version="h3",
+                 proxied=None):  # fmt: skip
         self.response, self.keep, self.abort_after, self.on_body = Response(), keep, abort_after, on_body
         self.digest, self.kept, self.started = hashlib.sha256(), [], None
         scheme = "http" if version == "h1" else "https"
@@ -55,6 +56,9 @@ class Transfer:
         # A handle that is given remembers TLS sessions, not connections.
         curl = self.curl = handle or Curl()
         curl.setopt(CurlOpt.FRESH_CONNECT, 1 if handle else 0)
+        if proxied:
+            # A header of the PROXY protocol, version 1, that names this client.
+            curl.setopt(CurlOpt.HAPROXY_CLIENT_IP, proxied)
         if badge:
             cert, key = badge.files()
             curl.setopt(CurlOpt.SSLCERT, str(cert))

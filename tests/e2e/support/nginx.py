@@ -21,6 +21,7 @@ http {{
     location = /length {{ echo_read_request_body; echo -n $content_length; }}
     location /limited {{ client_max_body_size 64k; echo_read_request_body; echo limited; }}
   }}
+{more}
 }}
 """
 
@@ -31,9 +32,9 @@ SECURED = """
 
 
 class Nginx:
-    """One nginx over a folder of files named by their size."""
+    """One nginx over a folder of files named by their size; `more` are servers beside its own."""
 
-    def __init__(self, folder, sizes=(1, 13_000, 14_000, 1 << 20, 100 << 20), files=None):
+    def __init__(self, folder, sizes=(1, 13_000, 14_000, 1 << 20, 100 << 20), files=None, more=""):
         self.port, self.h2_port, self.tls_port = free(), free(), free()
         secured = ""
         if files:
@@ -47,7 +48,7 @@ class Nginx:
                     out.write(part)
         # Started by root, nginx would give the workers away to a user who may not read the test's folder.
         user = "user root; " if os.geteuid() == 0 else ""
-        (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=self.port, user=user, secured=secured))
+        (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=self.port, user=user, secured=secured, more=more))
         self.child = Child("nginx", [tool("nginx"), "-p", folder, "-c", folder / "nginx.conf"], folder)
         until(lambda: plain_get(f"http://127.0.0.1:{self.port}/1")[0] == 200, 10)
 

@@ -6,6 +6,7 @@ waited for as those of aioquic are.
 
 import asyncio
 import hashlib
+import socket
 import ssl
 import time
 
@@ -93,12 +94,14 @@ class Stream:
 
 
 class Client(Asks):
-    """One connection over TCP; `terminated` says why it ended."""
+    """One connection over TCP; `terminated` says why it ended. `before` is sent before anything else, TLS included; `source` is the
+    address it comes from.
+    """
 
     alpn = None
 
-    def __init__(self, proxy, secure=True, port=None, alpn=None):
-        self.proxy, self.secure = proxy, secure
+    def __init__(self, proxy, secure=True, port=None, alpn=None, before=b"", source=None):
+        self.proxy, self.secure, self.before, self.source = proxy, secure, before, source
         self.port = port or (proxy.port if secure else proxy.plain_port)
         self.offered = alpn or self.alpn
         self.streams, self.terminated, self.chosen = [], None, None
@@ -111,7 +114,11 @@ class Client(Asks):
         self.changed = asyncio.Event()
         context = trusting(self.proxy.certificate, self.offered) if self.secure else None
         name = "localhost" if self.secure else None
-        self.reader, self.writer = await asyncio.open_connection(self.proxy.host, self.port, ssl=context, server_hostname=name)
+        source = (self.source, 0) if self.source else None
+        connected = socket.create_connection((self.proxy.host, self.port), PATIENCE, source)
+        self.local = connected.getsockname()
+        connected.sendall(self.before)
+        self.reader, self.writer = await asyncio.open_connection(sock=connected, ssl=context, server_hostname=name)
         if self.secure:
             self.chosen = self.writer.get_extra_info("ssl_object").selected_alpn_protocol()
         self.begin()

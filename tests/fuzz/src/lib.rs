@@ -9,6 +9,7 @@ mod dns;
 mod h1;
 mod h2;
 mod normalize;
+mod proxy_protocol;
 mod quic;
 mod tls;
 
@@ -17,6 +18,7 @@ pub use dns::dns_answer;
 pub use h1::{h1_chunked, h1_request, h1_response};
 pub use h2::{h2_client, h2_server};
 pub use normalize::normalize;
+pub use proxy_protocol::proxy_header;
 pub use quic::connection_id;
 pub use tls::tls_hello;
 

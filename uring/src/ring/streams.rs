@@ -91,6 +91,13 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    pub(super) fn local_address(&self) -> Option<SocketAddr> {
+        match &self.handle {
+            Handle::Descriptor(socket) => socket::local_address(socket).ok(),
+            Handle::None | Handle::Direct => None,
+        }
+    }
+
     fn new() -> Self {
         Self {
             generation: 0,

@@ -298,6 +298,10 @@ impl Io for SimulatedHost {
         streams.connect(to, token, &mut turn)
     }
 
+    fn local_address(&self, _: StreamId) -> Option<SocketAddr> {
+        None
+    }
+
     fn set_token(&mut self, stream: StreamId, token: Token) {
         self.world.borrow_mut().streams.set_token(stream, token);
     }
