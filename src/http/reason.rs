@@ -20,6 +20,19 @@ pub enum Side {
     Proxy,
 }
 
+impl Side {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Policy => "policy",
+            Self::Shed => "shed",
+            Self::Upstream => "upstream",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
 macro_rules! reasons {
     ($( $variant:ident $token:literal $status:literal $error:literal $side:ident $malformed:ident $text:literal ; )+) => {
         /// Why an exchange did not end as the client and the backend meant it to.
@@ -96,7 +109,6 @@ reasons! {
     TransferCoding "transfer_coding" 501 "http_request_error" Client answered "Transfer-Encoding holds a coding other than chunked";
     Protocol "protocol" 501 "http_request_error" Client answered "Extended CONNECT asks for a protocol other than websocket";
     Version "version" 505 "http_request_error" Client answered "The HTTP version is not supported";
-    TooEarly "too_early" 425 "http_request_denied" Policy answered "The request came in early data and may not";
 
     // Limits on one request.
     ClientHeadTimeout "client_head_timeout" 408 "http_request_error" Client answered "The request head did not arrive in time";
@@ -114,11 +126,9 @@ reasons! {
     LimitGlobal "limit_global" 503 "connection_limit_reached" Shed answered "global_inflight_limit is reached";
     LimitUpstream "limit_upstream" 503 "connection_limit_reached" Shed answered "per_upstream_inflight_limit is reached";
     LimitBackend "limit_backend" 503 "connection_limit_reached" Shed answered "per_backend_inflight_limit of every backend that could be taken is reached";
-    LimitWorker "limit_worker" 503 "connection_limit_reached" Shed answered "A table or a buffer pool of the worker is full";
     PoolFull "pool_full" 503 "connection_limit_reached" Shed answered "The connection pool of the backend is full";
     BreakerOpen "breaker_open" 503 "destination_unavailable" Shed answered "The circuit breaker of every backend that could be taken is open";
     NoBackend "no_backend" 503 "destination_unavailable" Shed answered "The upstream has no backend that may be taken";
-    Draining "draining" 503 "http_request_denied" Shed answered "The process drains and takes no new requests";
     DrainTimeout "drain_timeout" 503 "connection_terminated" Shed answered "The drain reached its bound before the exchange ended";
 
     // The backend failed.
@@ -195,6 +205,29 @@ impl Reason {
     }
 }
 
+/// The page `docs/REASONS.md`, made from the table.
+pub fn reasons_page() -> String {
+    use std::fmt::Write as _;
+    let mut page = String::from(
+        "# Reasons\n\n\
+         Made from the table in `src/http/reason.rs`; a test compares them. Why an exchange was refused, shed, cut or given up: one word,\n\
+         the same in the access log (`reason`), in `spooky_refusals_total{reason=…}`, and whatever the client speaks. The status is that of the\n\
+         answer, if there was one; behind a head that has left, a response is cut by a reset instead. `Proxy-Status` (RFC 9209) has the\n\
+         error type, and no more.\n\n\
+         Whose doing it is: of the *client*; of the configuration (*policy*); our own to stay within a bound (*shed*); of the backend (*upstream*),\n\
+         which alone counts against it; or of the *proxy*. † A malformed message: HTTP/2 and HTTP/3 reset its stream, HTTP/1.1 is\n\
+         answered and closed. 499 is sent to nobody: who would read it has gone.\n\n\
+         | reason | status | error | whose | meaning |\n|---|---|---|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        let (token, status, error) = (reason.token(), reason.status(), reason.proxy_error());
+        let mark = if reason.malformed() { " †" } else { "" };
+        let (side, text) = (reason.side().word(), reason.description());
+        let _ = writeln!(page, "| `{token}` | {status} | `{error}` | {side} | {text}{mark} |");
+    }
+    page
+}
+
 /// A request that the gate did not let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -267,6 +300,16 @@ mod tests {
         for token in tokens {
             assert!(token.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{token}");
         }
+    }
+
+    #[test]
+    fn the_page_matches_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/REASONS.md");
+        if std::env::var_os("SPOOKY_BLESS").is_some() {
+            std::fs::write(path, reasons_page()).expect("docs can be written");
+        }
+        let page = std::fs::read_to_string(path).expect("docs/REASONS.md");
+        assert!(page == reasons_page(), "docs/REASONS.md is out of date: SPOOKY_BLESS=1 cargo test reason::");
     }
 
     #[test]

@@ -466,6 +466,7 @@ NONSENSE_CHUNKS = {
     "chunk-no-crlf": b"5\r\nhelloX0\r\n\r\n",
     "chunk-bare-lf": b"5\nhello\n0\n\n",
     "chunk-extension-bomb": b"5;" + b"e" * 100_000 + b"\r\nhello\r\n0\r\n\r\n",
+    "trailer-bomb": b"0\r\nx-a: " + b"t" * 100_000 + b"\r\n\r\n",
 }
 
 
