@@ -11,5 +11,5 @@ mod table;
 
 pub use key::{CountBy, Networks};
 pub use pace::Pace;
-pub use rates::{Asked, Exceeded, LimitId, Noted, RateLimit, Rates};
+pub use rates::{Asked, Exceeded, Left, LimitId, Noted, RateLimit, Rates};
 pub use table::{Charged, Table};

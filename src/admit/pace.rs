@@ -75,6 +75,12 @@ impl Pace {
         }
     }
 
+    /// How many requests may come at once in a bucket that is `ahead` ticks from being empty.
+    #[must_use]
+    pub fn room(self, ahead: u64) -> u32 {
+        u32::try_from(self.depth.saturating_sub(ahead) / self.step).unwrap_or(u32::MAX)
+    }
+
     /// Whole seconds in so many ticks, at least 1: a client that is told 0 comes back at once.
     #[must_use]
     pub fn seconds(ticks: u64) -> u32 {

@@ -36,6 +36,10 @@ pub struct RateLimit {
     pub keys: u32,
     /// Requests over it are only counted.
     pub dry_run: bool,
+    /// Requests in a period, in the long run.
+    pub requests: u32,
+    /// Every response says what is left of it, and not only a refusal that nothing is.
+    pub tells: bool,
     /// What clients are told of it: an item of RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-11 §3).
     pub policy: Box<str>,
 }
@@ -49,14 +53,14 @@ impl RateLimit {
         format!("\"{name}\";q={requests};w={window}").into()
     }
 
-    /// Tells a client of the policy and that nothing is left of it for as long as Retry-After says, as
-    /// draft-ietf-httpapi-ratelimit-headers-11 §3 and §4 have it: strings as names, `q` requests in `w` seconds, `r` left for
-    /// the next `t` seconds.
-    pub fn tell(&self, exceeded: Exceeded, fields: &mut Fields) {
-        let mut digits = [0; 20];
-        let wait = decimal(exceeded.wait_s.into(), &mut digits);
+    /// Tells a client of the policy and what is left of it, as draft-ietf-httpapi-ratelimit-headers-11 §3 and §4 have it:
+    /// strings as names, `q` requests in `w` seconds, `r` left for the next `t` seconds.
+    pub fn tell(&self, left: Left, fields: &mut Fields) {
+        let (mut some, mut other) = ([0; 20], [0; 20]);
+        let (requests, seconds) = (decimal(left.requests.into(), &mut some), decimal(left.seconds.into(), &mut other));
         fields.push_known(Known::RateLimitPolicy, self.policy.as_bytes());
-        fields.push_parts(Known::RateLimit, &[b"\"", self.name.as_bytes(), b"\";r=0;t=", wait]);
+        let name = self.name.as_bytes();
+        fields.push_parts(Known::RateLimit, &[b"\"", name, b"\";r=", requests, b";t=", seconds]);
     }
 
     /// Entries of its table; `routes` are those of the configuration.
@@ -105,6 +109,23 @@ pub struct Exceeded {
     pub wait_s: u32,
     /// It is let through.
     pub dry_run: bool,
+}
+
+/// What a client is told of a limit: at least so many requests may come within so many seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The limit.
+    pub limit: LimitId,
+    /// Requests that may come, at most as many as in a period: a burst is no promise.
+    pub requests: u32,
+    /// Whole seconds until the allowance is whole again, or where nothing is left, until one request may come; at least 1.
+    pub seconds: u32,
+}
+
+impl From<Exceeded> for Left {
+    fn from(exceeded: Exceeded) -> Self {
+        Self { limit: exceeded.limit, requests: 0, seconds: exceeded.wait_s }
+    }
 }
 
 /// What was used of every limit, shared by all workers.
@@ -175,6 +196,20 @@ impl Rates {
         exceeded
     }
 
+    /// What is left to a client of that limit of its route, among those that tell it, of which the least is left. Charges
+    /// nothing.
+    #[must_use]
+    pub fn left(&self, limits: &[RateLimit], of_route: &[LimitId], asked: Asked<'_>, now: Instant) -> Option<Left> {
+        let now = Pace::moment(now.saturating_duration_since(self.start));
+        let telling = of_route.iter().filter(|id| limits[usize::from(id.0)].tells);
+        let left = telling.map(|id| {
+            let (limit, table) = (&limits[usize::from(id.0)], &self.tables[usize::from(id.0)]);
+            let used = table.used(self.hash(limit, asked), limit.pace, now);
+            Left { limit: *id, requests: limit.pace.room(used).min(limit.requests), seconds: Pace::seconds(used) }
+        });
+        left.min_by_key(|left| (left.requests, std::cmp::Reverse(left.seconds)))
+    }
+
     #[inline]
     fn hash(&self, limit: &RateLimit, asked: Asked<'_>) -> u64 {
         if limit.by == CountBy::Route {
@@ -202,6 +237,8 @@ mod tests {
             pace: Pace::new(requests, period, requests),
             keys: 1_024,
             dry_run,
+            requests,
+            tells: false,
             policy: RateLimit::policy("it", requests, period),
         }
     }
@@ -301,10 +338,48 @@ mod tests {
     fn clients_are_told_in_structured_fields() {
         assert_eq!(&*RateLimit::policy("per-client", 100, Duration::from_secs(60)), "\"per-client\";q=100;w=60");
         assert_eq!(&*RateLimit::policy("x", 5, Duration::from_millis(1_500)), "\"x\";q=5;w=2");
-        let mut fields = Fields::new();
         let exceeded = Exceeded { limit: LimitId(0), wait_s: 7, dry_run: false };
-        limit(CountBy::Client, 3, false).tell(exceeded, &mut fields);
-        assert_eq!(fields.get(Known::RateLimitPolicy), Some(&b"\"it\";q=3;w=10"[..]));
-        assert_eq!(fields.get(Known::RateLimit), Some(&b"\"it\";r=0;t=7"[..]));
+        let left = Left { limit: LimitId(0), requests: 2, seconds: 4 };
+        for (left, told) in [(exceeded.into(), "\"it\";r=0;t=7"), (left, "\"it\";r=2;t=4")] {
+            let mut fields = Fields::new();
+            limit(CountBy::Client, 3, false).tell(left, &mut fields);
+            assert_eq!(fields.get(Known::RateLimitPolicy), Some(&b"\"it\";q=3;w=10"[..]));
+            assert_eq!(fields.get(Known::RateLimit), Some(told.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_of_the_limit_that_tells_and_has_the_least() {
+        let telling = |by, requests| RateLimit { tells: true, ..limit(by, requests, false) };
+        let mut world =
+            World::new(vec![limit(CountBy::Client, 4, false), telling(CountBy::Client, 5), telling(CountBy::Route, 7)]);
+        let ids = [LimitId(0), LimitId(1), LimitId(2)];
+        let left = |world: &World, client| {
+            let asked = Asked { fields: &Fields::new(), client, route: 0 };
+            world
+                .rates
+                .left(&world.limits, &ids, asked, world.now)
+                .map(|left| (left.limit.0, left.requests, left.seconds))
+        };
+        // Nothing was used; a whole allowance is told as one second.
+        assert_eq!(left(&world, CLIENT), Some((1, 5, 1)));
+        for (asked, seconds) in [(1, 2), (2, 4), (3, 6)] {
+            assert_eq!(world.ask(CLIENT, 0), None);
+            assert_eq!(left(&world, CLIENT), Some((1, 5 - asked, seconds)));
+        }
+        // The route has four left, another client its five.
+        let other = IpAddr::from([192, 0, 2, 2]);
+        assert_eq!(left(&world, other).map(|(limit, requests, _)| (limit, requests)), Some((2, 4)));
+        world.now += Duration::from_secs(4);
+        assert_eq!(left(&world, CLIENT), Some((1, 4, 2)));
+        // Looking uses nothing, and a burst is not told.
+        assert_eq!(left(&world, CLIENT), Some((1, 4, 2)));
+        let bursting = RateLimit { pace: Pace::new(2, Duration::from_secs(10), 50), ..telling(CountBy::Client, 2) };
+        let world = World::new(vec![bursting]);
+        let asked = Asked { fields: &Fields::new(), client: CLIENT, route: 0 };
+        let left = world.rates.left(&world.limits, &[LimitId(0)], asked, world.now);
+        assert_eq!(left, Some(Left { limit: LimitId(0), requests: 2, seconds: 1 }));
+        let silent = World::new(vec![limit(CountBy::Client, 4, false)]);
+        assert_eq!(silent.rates.left(&silent.limits, &[LimitId(0)], asked, silent.now), None);
     }
 }

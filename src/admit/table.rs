@@ -73,6 +73,14 @@ impl Table {
         if place.own { pace.take(place.ahead, now).err() } else { None }
     }
 
+    /// Ticks until all that a key has used is whole again.
+    #[inline]
+    #[must_use]
+    pub fn used(&self, hash: u64, pace: Pace, now: u64) -> u64 {
+        let place = self.find(hash, pace, now);
+        if place.own { place.ahead } else { 0 }
+    }
+
     /// Counts a request of a key, if it is within the limit.
     #[inline]
     pub fn charge(&self, hash: u64, pace: Pace, now: u64) -> Charged {

@@ -1,7 +1,7 @@
 //! Whether a client may ask a route, and whether it may ask now: lists of networks first, then rate limits.
 
 use super::Plan;
-use crate::admit::{Asked, Exceeded, LimitId, Noted, Rates};
+use crate::admit::{Asked, Exceeded, Left, LimitId, Noted, Rates};
 use crate::config::Generation;
 use crate::http::peer::{Peer, client_address};
 use crate::http::{Reason, RequestHead};
@@ -15,6 +15,8 @@ pub struct Admission {
     pub refused: Option<Reason>,
     /// The rate limit that it is over; not refused, that was a dry run.
     pub exceeded: Option<Exceeded>,
+    /// What its client is told is left of a rate limit.
+    pub left: Option<Left>,
 }
 
 /// Judges a request by its client, which may be behind `peer` if that is a trusted proxy. `note` hears what is to be counted.
@@ -36,12 +38,16 @@ pub fn admit(
     let peer = peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let client = if trusted { client_address(&head.fields, peer, |address| generation.trusts(address)) } else { peer };
     if route.clients.as_ref().is_some_and(|rules| !rules.admits(client)) {
-        return Admission { refused: Some(Reason::AddressDenied), exceeded: None };
+        return Admission { refused: Some(Reason::AddressDenied), ..Admission::default() };
     }
     let asked = Asked { fields: &head.fields, client, route: plan.route.0 };
     let exceeded = rates.admit(&generation.rate_limits, &route.rate_limits, asked, now, note);
     let refused = exceeded.filter(|exceeded| !exceeded.dry_run).map(|_| Reason::RateLimited);
-    Admission { refused, exceeded }
+    let left = match refused {
+        Some(_) => None,
+        None => rates.left(&generation.rate_limits, &route.rate_limits, asked, now),
+    };
+    Admission { refused, exceeded, left }
 }
 
 #[cfg(test)]

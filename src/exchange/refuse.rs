@@ -29,8 +29,7 @@ impl Exchange {
         let mut body = Vec::new();
         answer.write(&mut head, &mut body);
         if let Some(exceeded) = exceeded {
-            let limit = &self.snapshot.generation.rate_limits[usize::from(exceeded.limit.0)];
-            limit.tell(exceeded, &mut head.fields);
+            self.trail.left = Some(exceeded.into());
         }
         self.answer(head, body, downstream, turn)
     }
@@ -80,6 +79,13 @@ impl Exchange {
         self.answer(head, body, downstream, turn)
     }
 
+    /// Tells a client what is left of its rate.
+    pub(super) fn tell_rate(&self, head: &mut ResponseHead) {
+        if let Some(left) = self.trail.left {
+            self.snapshot.generation.rate_limits[usize::from(left.limit.0)].tell(left, &mut head.fields);
+        }
+    }
+
     fn answer(
         &mut self,
         mut head: ResponseHead,
@@ -90,6 +96,7 @@ impl Exchange {
         self.trail.note_head(head.status, turn.now);
         self.note_taken(turn.now);
         let bodiless = body.is_empty() || !respond::sends_body(&self.head.method);
+        self.tell_rate(&mut head);
         if let Some(value) = downstream.alt_svc() {
             head.fields.push_known(Known::AltSvc, value);
         }

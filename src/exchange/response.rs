@@ -220,11 +220,12 @@ impl Exchange {
         Step::Discard
     }
 
-    /// What the route changes in a final response.
+    /// What the route changes in a final response, and what is said of the client's rate.
     fn edit_response(&self, head: &mut ResponseHead) {
         if let Some(plan) = self.plan {
             self.snapshot.generation.route(plan.route).response_fields.apply(&mut head.fields);
         }
+        self.tell_rate(head);
     }
 
     fn is_response_too_large(&self, bytes: u64) -> bool {

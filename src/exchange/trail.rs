@@ -2,7 +2,7 @@
 
 use super::attempt::Taken;
 use super::{Exchange, Plan};
-use crate::admit::Exceeded;
+use crate::admit::{Exceeded, Left};
 use crate::http::trace::write_hex;
 use crate::http::{Known, Reason, Target, WireVersion};
 use crate::identity::Handshake;
@@ -37,6 +37,8 @@ pub struct Trail {
     pub reason: Option<Reason>,
     /// The rate limit that it was over.
     pub exceeded: Option<Exceeded>,
+    /// What its client is told is left of a rate limit.
+    pub left: Option<Left>,
     /// Attempts made.
     pub attempts: u16,
     /// Body bytes from the client.
@@ -58,6 +60,7 @@ impl Trail {
             status: None,
             reason: None,
             exceeded: None,
+            left: None,
             attempts: 0,
             request_bytes: 0,
             response_bytes: 0,

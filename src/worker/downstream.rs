@@ -3,8 +3,9 @@
 use super::clients::tcp::Told;
 use super::upstream::running_is_open;
 use super::{Downkey, Running, Worker};
-use crate::admit::{Exceeded, Noted};
+use crate::admit::Noted;
 use crate::config::{ClientCertHeader, Generation};
+use crate::exchange::admission::Admission;
 use crate::exchange::inflight::Permits;
 use crate::exchange::plan::{Asker, Refused, plan};
 use crate::exchange::stamp::Sender;
@@ -70,7 +71,8 @@ impl<I: Io> Worker<I> {
         let id = self.ids.next_id();
         let snapshot = Rc::clone(&self.snapshot);
         let generation = &*snapshot.generation;
-        let (mut permits, mut onward, mut exceeded) = (Permits::default(), Onward::Forward, None);
+        let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
+        let mut admission = Admission::default();
         if let Some(port) = self.clients.redirects(key, generation) {
             let trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
             let slot = self.add(key, stream, Exchange::new(head, end, snapshot, trail, self.now));
@@ -86,7 +88,7 @@ impl<I: Io> Worker<I> {
         };
         let mut kept = None;
         let (planned, refused) = match decided {
-            Ok(plan) => match (self.admit(generation, plan, &head, (&peer, trusted), &mut exceeded), plan.upstream) {
+            Ok(plan) => match (self.admit(generation, plan, &head, (&peer, trusted), &mut admission), plan.upstream) {
                 (Err(reason), _) => (Some(plan), Some(Refused::from(reason))),
                 // The route itself answers, which takes no room.
                 (Ok(_), None) => (Some(plan), None),
@@ -105,7 +107,7 @@ impl<I: Io> Worker<I> {
             Err(refused) => (None, Some(refused)),
         };
         let mut trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
-        trail.exceeded = exceeded;
+        (trail.exceeded, trail.left) = (admission.exceeded, admission.left);
         let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
         exchange.plan = planned;
         exchange.affinity = kept;
@@ -135,10 +137,10 @@ impl<I: Io> Worker<I> {
         plan: Plan,
         head: &RequestHead,
         client: (&Peer, bool),
-        exceeded: &mut Option<Exceeded>,
+        admission: &mut Admission,
     ) -> Result<Permits, Reason> {
         let cells = &self.cells;
-        let admission = admission::admit(generation, &self.rates, plan, head, client, self.now, |limit, what| {
+        *admission = admission::admit(generation, &self.rates, plan, head, client, self.now, |limit, what| {
             let cells = cells.rate_limit(usize::from(limit.0));
             match what {
                 Noted::Refused => cells.refused.add(1),
@@ -146,7 +148,6 @@ impl<I: Io> Worker<I> {
                 Noted::Evicted => cells.evicted.add(1),
             }
         });
-        *exceeded = admission.exceeded;
         match (admission.refused, plan.upstream) {
             (Some(reason), _) => Err(reason),
             (None, None) => Ok(Permits::default()),

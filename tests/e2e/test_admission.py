@@ -69,6 +69,37 @@ async def test_a_client_over_its_rate_is_served_again_when_it_was_told(start, or
 
 
 @every_client
+async def test_clients_are_told_what_is_left(start, origins, down):
+    """Of two limits that tell, the one with the least left; of one that does not, nothing. A day is long enough for no count to move."""
+    often = {"period": '"24h"', "headers": "true"}
+    extra = routes(told="", silent="") + "".join(
+        [
+            limit("wide", requests=9, routes='"told"', **often),
+            limit("narrow", key='"header:X-Tenant"', requests=3, burst=2, routes='"told"', **often),
+            limit("quiet", requests=9, period='"24h"'),
+        ]
+    )
+    extra += '[[routes]]\nname = "fixed"\nmatch = { path = "/told/fixed" }\naction = { respond = { status = 204 } }\n'
+    extra += limit("of-fixed", requests=5, routes='"fixed"', **often)
+    proxy = started(start, origins, extra)
+    async with connect(down, proxy) as client:
+        asked = []
+        for tenant in ("a", "a", "a", "b"):
+            answer = await client.get("/told/bytes/5", ("x-tenant", tenant), ("x-do", "bytes?n=5"))
+            name, left, _ = answer.get("ratelimit").split(";")
+            asked.append((answer.status, name, left))
+            assert answer.get("ratelimit-policy").startswith(f"{name};q=")
+        # The burst bounds it, and a refusal uses nothing.
+        assert asked == [(200, '"narrow"', "r=1"), (200, '"narrow"', "r=0"), (429, '"narrow"', "r=0"), (200, '"narrow"', "r=1")]
+        silent = await client.get("/silent/bytes/5", ("x-do", "bytes?n=5"))
+        assert (silent.status, silent.get("ratelimit"), silent.get("ratelimit-policy")) == (200, None, None)
+        # What the route answers itself is told, too.
+        fixed = await client.get("/told/fixed")
+        assert (fixed.status, fixed.get("ratelimit-policy")) == (204, '"of-fixed";q=5;w=86400')
+        assert fixed.get("ratelimit").startswith('"of-fixed";r=4;t=')
+
+
+@every_client
 async def test_each_kind_of_key_counts_apart(start, origins, down):
     often = {"requests": 1, "period": '"24h"'}
     extra = routes(cookies="", tokens="", clients="", shared="") + "".join(

@@ -23,6 +23,8 @@ fn limit(by: CountBy, requests: u32) -> RateLimit {
         pace: Pace::new(requests, period, requests),
         keys: 65_536,
         dry_run: false,
+        requests,
+        tells: false,
         policy: RateLimit::policy("bench", requests, period),
     }
 }
@@ -51,6 +53,12 @@ fn rates(harness: &mut Harness) {
             rates.admit(&limits, &ids[..limits.len()], asked, now, |_, _| {}).is_some()
         });
     }
+    let limits = [RateLimit { tells: true, ..limit(CountBy::Client, always) }];
+    let rates = Rates::new(&limits, 1, start);
+    harness.bench("rate limit: what is left to a client address", || {
+        let asked = Asked { fields: &fields, client: black_box(client), route: 0 };
+        rates.left(&limits, &ids[..1], asked, start).is_some()
+    });
     // Every request of another client: the table is full, and each takes the place of one that has used as little.
     let limits = [limit(CountBy::Client, 1)];
     let rates = Rates::new(&limits, 1, start);

@@ -198,8 +198,19 @@ fn is_written(root: &keys::Root, name: &str) -> bool {
 }
 
 fn rate_limit(compiler: &mut Compiler<'_>, keys: &keys::RateLimit) -> Option<RateLimit> {
-    let keys::RateLimit { name, key, requests, period, burst, ipv4_prefix, ipv6_prefix, keys: most, dry_run, .. } =
-        keys;
+    let keys::RateLimit {
+        name,
+        key,
+        requests,
+        period,
+        burst,
+        ipv4_prefix,
+        ipv6_prefix,
+        keys: most,
+        headers,
+        dry_run,
+        ..
+    } = keys;
     if key.value == CountBy::Route {
         let idle = [
             ("ipv4_prefix", ipv4_prefix.is_written().then_some(ipv4_prefix.place)),
@@ -214,6 +225,14 @@ fn rate_limit(compiler: &mut Compiler<'_>, keys: &keys::RateLimit) -> Option<Rat
                     .help("remove it"),
             );
         }
+    }
+    if headers.value && dry_run.value {
+        compiler.report(
+            Diagnostic::error("`headers` tells clients of a limit that does not hold for them")
+                .at(headers.place, "")
+                .at(dry_run.place, "nothing is refused")
+                .help("remove one of them"),
+        );
     }
     let (name, requests) = (name.as_ref()?, requests.as_ref()?);
     let millis = u64::try_from(period.value.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -245,6 +264,8 @@ fn rate_limit(compiler: &mut Compiler<'_>, keys: &keys::RateLimit) -> Option<Rat
         pace: Pace::new(requests.value, period.value, at_once),
         keys: most.value,
         dry_run: dry_run.value,
+        requests: requests.value,
+        tells: headers.value,
         policy: RateLimit::policy(&name.value.0, requests.value, period.value),
     })
 }

@@ -69,6 +69,8 @@ schema! {
         ipv6_prefix: default u16 = "64", 1..=128;
         /// Keys that are remembered at once, in 8 bytes each, rounded up to a power of two. When more come, those that have used least are forgotten.
         keys: default u32 = "65536", 8..=16_777_216;
+        /// Tell clients in every response to a request that counts what is left (RateLimit-Policy and RateLimit), and not only in a 429. Of several such limits the one is told of which the least is left.
+        headers: default bool = "false";
         /// Count and log what would be refused, and refuse nothing.
         dry_run: default bool = "false";
     }

@@ -40,6 +40,7 @@ fn a_rate_limit_has_its_defaults_and_applies_everywhere() {
     assert_eq!(limit.networks, Networks { v4: 32, v6: 64 });
     assert_eq!(limit.pace, Pace::new(10, Duration::from_secs(1), 10));
     assert_eq!(&*limit.policy, "\"it\";q=10;w=1");
+    assert_eq!((limit.requests, limit.tells), (10, false));
     assert_eq!((of_route(&generation, "default"), of_route(&generation, "api")), (vec![LimitId(0)], vec![LimitId(0)]));
     assert!(generation.budget().to_string().contains("keys of rate limits"));
 }
@@ -148,6 +149,13 @@ fn lists_come_from_files_too() {
     fs::remove_dir_all(&folder).expect("the folder is ours");
     let missing = told(&listening(&only_file));
     assert!(missing.len() == 1 && missing[0].starts_with("cannot read "), "{missing:?}");
+}
+
+#[test]
+fn a_rate_limit_tells_what_is_left_where_it_is_written_and_holds() {
+    assert!(accept(&limit("headers = true")).0.rate_limits[0].tells);
+    let both = told(&limit("headers = true\ndry_run = true"));
+    assert_eq!(both, ["`headers` tells clients of a limit that does not hold for them"]);
 }
 
 fn behind(proxies: &str) -> String {
