@@ -14,7 +14,7 @@ use spooky_uring::StreamAddress;
 
 use crate::admit::{LimitId, RateLimit};
 use crate::balance::Table;
-use crate::http::respond::{FixedResponse, Redirect};
+use crate::http::respond::{FixedResponse, ProxyStatus, Redirect};
 use crate::http::{Edits, HeadLimits, Method};
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
@@ -738,6 +738,8 @@ pub struct Observability {
     pub access_log: Option<LogTarget>,
     /// Traces of connections; `None`: off.
     pub qlog: Option<Qlog>,
+    /// What Proxy-Status says in answers of our own.
+    pub proxy_status: ProxyStatus,
 }
 
 /// `[observability.qlog]`.

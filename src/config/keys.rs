@@ -480,8 +480,10 @@ schema! {
         access_log: default AccessLog = "{}";
         /// Traces of QUIC connections; left out: none.
         qlog: optional Qlog;
+        /// What Proxy-Status (RFC 9209) says in answers of our own.
+        proxy_status: default ProxyStatusMode = "error";
     }
-    later ["tracing", "proxy_status"]
+    later ["tracing"]
 
     /// Prometheus endpoint.
     Metrics of "process" {
@@ -640,6 +642,17 @@ choice! {
         Rewrite = "rewrite",
         /// The backend's own address.
         Upstream = "upstream",
+    }
+    later []
+
+    /// What Proxy-Status says.
+    ProxyStatusMode {
+        /// The type of the error.
+        Error = "error",
+        /// The type, and the word of the access log as `details`.
+        Full = "full",
+        /// Nothing: there is no such field.
+        Off = "off",
     }
     later []
 

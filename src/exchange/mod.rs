@@ -222,6 +222,7 @@ impl Exchange {
     pub fn begin_attempt(&mut self, attempt: Attempt, now: Instant) {
         self.attempt = attempt;
         self.trail.attempts = self.trail.attempts.saturating_add(1);
+        self.trail.retried_for = self.failure;
         self.note_attempt(now);
     }
 

@@ -4,7 +4,7 @@ use super::plan::Refused;
 use super::trail::hex;
 use super::{Abort, Downstream, Exchange, RequestState, ResponseState, Step, Turn};
 use crate::config::Action;
-use crate::http::respond::{self, Answer, BodyForm, ProxyStatus};
+use crate::http::respond::{self, Answer, BodyForm};
 use crate::http::{Known, Reason, ResponseHead};
 use spooky_uring::Chunk;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ impl Exchange {
             form: BodyForm::asked_by(&self.head.fields),
             allow: refused.allow.as_deref().map(str::as_bytes),
             retry_after: exceeded.map(|exceeded| exceeded.wait_s),
-            proxy_status: ProxyStatus::Error,
+            proxy_status: self.snapshot.generation.observability.proxy_status,
             date: turn.date,
         };
         let mut head = ResponseHead::default();

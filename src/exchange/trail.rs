@@ -41,6 +41,8 @@ pub struct Trail {
     pub left: Option<Left>,
     /// Attempts made.
     pub attempts: u16,
+    /// What the latest attempt was made for, if another one had failed before it.
+    pub retried_for: Option<Reason>,
     /// Body bytes from the client.
     pub request_bytes: u64,
     /// Body bytes to the client.
@@ -62,6 +64,7 @@ impl Trail {
             exceeded: None,
             left: None,
             attempts: 0,
+            retried_for: None,
             request_bytes: 0,
             response_bytes: 0,
             first_byte: None,
@@ -108,6 +111,7 @@ impl Exchange {
             route: self.plan.map(|Plan { way, .. }| way.0),
             backend: self.attempt.backend.map(|backend| backend.0),
             attempts: trail.attempts,
+            retried_for: trail.retried_for,
             reused: self.attempt.taken.is_some_and(|taken| taken.reused),
             request_bytes: trail.request_bytes,
             response_bytes: trail.response_bytes,

@@ -60,6 +60,8 @@ pub struct AccessEntry<'a> {
     pub backend: Option<u32>,
     /// Attempts made.
     pub attempts: u16,
+    /// Why the attempt before the last one failed.
+    pub retried_for: Option<Reason>,
     /// Whether the last attempt took a kept connection.
     pub reused: bool,
     /// Body bytes from the client.
@@ -105,6 +107,7 @@ impl Default for AccessEntry<'_> {
             route: None,
             backend: None,
             attempts: 0,
+            retried_for: None,
             reused: false,
             request_bytes: 0,
             response_bytes: 0,
@@ -145,6 +148,7 @@ struct AccessRecord {
     status: Option<u16>,
     attempts: u16,
     reason: Option<Reason>,
+    retried_for: Option<Reason>,
     rate_limit: Option<u8>,
     protocol: Protocol,
     upstream_protocol: Option<Protocol>,
@@ -233,8 +237,11 @@ impl AccessRecord {
         if let Some(protocol) = self.upstream_protocol {
             line.string("upstream_protocol", protocol.word().as_bytes());
         }
-        line.number("attempts", u64::from(self.attempts))
-            .boolean("reused", self.reused)
+        line.number("attempts", u64::from(self.attempts));
+        if let Some(failure) = self.retried_for {
+            line.string("retried_for", failure.token().as_bytes());
+        }
+        line.boolean("reused", self.reused)
             .number("request_bytes", self.request_bytes)
             .number("response_bytes", self.response_bytes);
         for (key, value) in
@@ -399,6 +406,7 @@ impl AccessBatcher {
             backend: entry.backend,
             status: entry.status,
             attempts: entry.attempts,
+            retried_for: entry.retried_for,
             reason: entry.reason,
             rate_limit: entry.rate_limit,
             protocol: entry.protocol,
@@ -474,11 +482,9 @@ mod tests {
         text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
     }
 
-    #[test]
-    fn a_record_becomes_one_line_with_all_it_knows() {
-        let mut batcher = AccessBatcher::new(scope());
-        let now = Instant::now();
-        let entry = AccessEntry {
+    /// An entry that knows everything.
+    fn full() -> AccessEntry<'static> {
+        AccessEntry {
             received_unix_us: 1_795_257_239_000_123,
             client: Some("192.0.2.7:4433".parse().unwrap()),
             upstream_protocol: Some(Protocol::H1),
@@ -488,6 +494,7 @@ mod tests {
             route: Some(0),
             backend: Some(0),
             attempts: 2,
+            retried_for: Some(Reason::ConnectTimeout),
             reused: true,
             request_bytes: 5,
             response_bytes: 70_000_000_000,
@@ -509,7 +516,14 @@ mod tests {
             request_id: b"id",
             user_agent: b"curl\n\xff",
             ..AccessEntry::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_record_becomes_one_line_with_all_it_knows() {
+        let mut batcher = AccessBatcher::new(scope());
+        let now = Instant::now();
+        let entry = full();
         assert!(batcher.record(&entry, now).is_none());
         let batch = batcher.take().unwrap();
         let lines = lines(&batch);
@@ -536,6 +550,7 @@ mod tests {
                 "backend_address": "unix:/run/\"app\".sock",
                 "upstream_protocol": "h1",
                 "attempts": 2,
+                "retried_for": "connect_timeout",
                 "reused": true,
                 "request_bytes": 5,
                 "response_bytes": 70_000_000_000u64,
@@ -547,6 +562,21 @@ mod tests {
                 "user_agent": "curl\n\u{fffd}",
             })
         );
+    }
+
+    #[test]
+    fn every_member_is_documented() {
+        let mut out = Vec::new();
+        let mut batcher = AccessBatcher::new(scope());
+        assert!(batcher.record(&full(), Instant::now()).is_none());
+        batcher.take().unwrap().lines(&mut out);
+        let line: Value = serde_json::from_slice(&out).expect("JSON");
+        let page = include_str!("../../docs/OPERATING.md");
+        let section =
+            page.split("### The access log").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("it is there");
+        let names = line.as_object().expect("an object").keys().map(String::as_str).chain(["truncated"]);
+        let missing: Vec<_> = names.filter(|name| !section.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "docs/OPERATING.md does not say what these are: {missing:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from support import certificate as certificates
 from support.curl import fetch
+from support.ports import free
 from support.process import until
 from support.proxy import Proxy, Upstream, quoted, run
 
@@ -136,7 +137,7 @@ QUESTIONS = [
     Question(
         "a denied path behind an escape",
         "/x/..%2f../%61dmin",
-        {"action": "refuse", "status": 403, "reason": "path_denied", "proxy_status": "http_request_denied"},
+        {"action": "refuse", "status": 403, "reason": "path_denied", "proxy_status": "spooky; error=http_request_denied"},
         ended="denied_paths",
     ),
     Question(
@@ -156,7 +157,7 @@ QUESTIONS = [
     Question(
         "a name of another certificate",
         "/gone",
-        {"action": "refuse", "status": 421, "reason": "misdirected", "proxy_status": "http_request_denied"},
+        {"action": "refuse", "status": 421, "reason": "misdirected", "proxy_status": "spooky; error=http_request_denied"},
         fields=[("host", "other.test")],
         ended="identity",
     ),
@@ -229,7 +230,7 @@ def test_what_is_explained_is_what_happens(explained, question, down):
         assert (line["backend"], line["path"]) == (decision["backend"], answer["ways"][0]["forwarded_path"]), line
     assert decision["status"] in (None, response.status) and line["status"] == response.status, (response, plain)
     if decision["action"] == "refuse":
-        assert response.get("proxy-status") == f"spooky; error={decision['proxy_status']}", response
+        assert response.get("proxy-status") == decision["proxy_status"], response
     assert response.get("allow") == decision["allow"] and response.get("location") == decision["location"], response
 
 
@@ -268,6 +269,32 @@ def test_what_a_key_keeps_together_is_computed_as_it_is_served(explained, kind, 
     _, answer = explain(explained, Question(kind, f"/{kind}", {}), down)
     assert answer["decision"]["backend"] is None
     assert abs(sum(way["share"] for way in answer["ways"]) - 1) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("full", 'spooky; error=destination_not_found; details="no_route"'), ("error", "spooky; error=destination_not_found"), ("off", None)],
+)
+def test_proxy_status_says_as_much_as_it_is_told_to(start, origins, mode, expected):
+    upstream = Upstream("main", origins.address("main"), route={"path_prefix": "/only"})
+    proxy = start(upstream, observability={"proxy_status": mode})
+    question = Question("nothing", "/nothing", {})
+    for down in ("h1s", "h2", "h3"):
+        done = run("explain", "-c", proxy.path, "GET", proxy.url("/nothing"), "--protocol", down.rstrip("s"), "--format", "json")
+        assert json.loads(done.stdout)["decision"]["proxy_status"] == expected, done
+        response, line = ask(proxy, question, down)
+        assert (response.status, response.get("proxy-status"), line["reason"]) == (404, expected, "no_route")
+
+
+@OVER_TLS
+def test_a_retry_leaves_in_the_log_what_it_was_for(start, origins, down):
+    proxy = start(Upstream("main", {"id": "dead", "address": f"http://127.0.0.1:{free()}"}, {"id": "well", "address": origins.address("main")}))
+    question = Question("retried", "/bytes/5", {})
+    # In turn: one of two requests meets the dead one first.
+    lines = [ask(proxy, question, down)[1] for _ in range(2)]
+    assert [line["status"] for line in lines] == [200, 200] and {line["backend"] for line in lines} == {"well"}, lines
+    assert sorted((line["attempts"], line.get("retried_for")) for line in lines) == [(1, None), (2, "connect_refused")], lines
+    assert all("reason" not in line for line in lines)
 
 
 def test_exit_codes_and_streams(explained, tmp_path):

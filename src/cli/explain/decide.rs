@@ -12,7 +12,8 @@ use crate::exchange::admission;
 use crate::exchange::plan::{Asker, Plan, Refused, Snapshot, plan};
 use crate::http::forward::Onward;
 use crate::http::peer::{Peer, client_address};
-use crate::http::{Known, PathPair, Reason, RequestHead, ResponseHead, Scheme, date, respond};
+use crate::http::respond::{self, Answer, BodyForm};
+use crate::http::{Known, PathPair, Reason, RequestHead, ResponseHead, Scheme, date};
 use crate::identity::{Handshake, Sites};
 use crate::route::{self, RouteId};
 use std::sync::Arc;
@@ -201,7 +202,7 @@ fn walk_through(
         Ok(head) => head,
         Err(refusal) => {
             walk.note("head", Outcome::Refused, refusal.reason.description());
-            report.decision = refuse(refusal.reason.into());
+            report.decision = refuse(generation, refusal.reason.into());
             report.decision.stream_error = refusal.malformed && protocol != Protocol::H1;
             return;
         }
@@ -220,7 +221,7 @@ fn walk_through(
                 report.decision = redirect(&answer);
             } else {
                 walk.note("https", Outcome::Refused, Reason::Authority.description());
-                report.decision = refuse(Reason::Authority.into());
+                report.decision = refuse(generation, Reason::Authority.into());
             }
             return;
         }
@@ -243,7 +244,7 @@ fn walk_through(
                 name(asked.name())
             );
             walk.note("identity", Outcome::Refused, detail);
-            report.decision = refuse(Reason::Misdirected.into());
+            report.decision = refuse(generation, Reason::Misdirected.into());
             return;
         }
         walk.pass("identity", format!("served with {}", name(got)));
@@ -267,7 +268,7 @@ fn walk_through(
             if walk.checks.iter().any(|judged| judged.check == "route") {
                 report.considered = consider(world, &original, trusted);
             }
-            report.decision = refuse(refused);
+            report.decision = refuse(generation, refused);
             return;
         }
     };
@@ -302,7 +303,7 @@ fn take(
     if let Some(reason) = admitted.refused {
         walk.note("clients", Outcome::Refused, detail);
         let upstream = way::upstream(generation, planned.route, (&original, client), trusted);
-        report.decision = found(Decision { upstream, ..refuse(reason.into()) });
+        report.decision = found(Decision { upstream, ..refuse(generation, reason.into()) });
         return;
     }
     walk.pass("clients", detail);
@@ -360,19 +361,26 @@ fn redirect(answer: &ResponseHead) -> Decision {
     Decision { action: "redirect", status: Some(answer.status), location, detail, ..Decision::default() }
 }
 
-fn refuse(refused: Refused<'_>) -> Decision {
-    let reason = refused.reason;
+/// The answer to a request that is refused, as a client gets it.
+fn refuse(generation: &Generation, refused: Refused<'_>) -> Decision {
+    let (reason, mut head) = (refused.reason, ResponseHead::default());
+    let answer = Answer {
+        reason,
+        request_id: b"",
+        form: BodyForm::Plain,
+        allow: refused.allow.as_deref().map(str::as_bytes),
+        retry_after: None,
+        proxy_status: generation.observability.proxy_status,
+        date: &NO_DATE,
+    };
+    answer.write(&mut head, &mut Vec::new());
+    let field = |known| head.fields.get(known).map(|value| String::from_utf8_lossy(value).into_owned());
     Decision {
         action: "refuse",
         status: Some(reason.status()),
         reason: Some(reason.token()),
-        proxy_status: Some(reason.proxy_error()),
-        allow: (reason.status() == 405).then(|| {
-            refused.allow.map_or_else(
-                || String::from_utf8_lossy(respond::ALLOW_DEFAULT).into_owned(),
-                |allow| allow.into_owned(),
-            )
-        }),
+        proxy_status: field(Known::ProxyStatus),
+        allow: field(Known::Allow),
         detail: reason.description().to_owned(),
         ..Decision::default()
     }

@@ -66,8 +66,8 @@ pub(super) struct Decision {
     pub status: Option<u16>,
     /// The word of the access log and the metrics.
     pub reason: Option<&'static str>,
-    /// The error type of `Proxy-Status`.
-    pub proxy_status: Option<&'static str>,
+    /// The value of Proxy-Status.
+    pub proxy_status: Option<String>,
     /// HTTP/2 and HTTP/3 end the stream with an error in place of an answer.
     pub stream_error: bool,
     /// Of a redirect.

@@ -51,8 +51,8 @@ fn decision(out: &mut String, report: &Report) {
     let status = decision.status.map_or_else(String::new, |status| format!(" {status}"));
     let reason = decision.reason.map_or_else(String::new, |reason| format!(" {reason}"));
     line(out, "decision", &format!("{}{status}{reason}: {}", decision.action, decision.detail));
-    if let Some(error) = decision.proxy_status {
-        line(out, "proxy-status", &format!("spooky; error={error}"));
+    if let Some(value) = &decision.proxy_status {
+        line(out, "proxy-status", value);
     }
     if decision.stream_error {
         line(out, "", "the stream is reset in place of an answer");

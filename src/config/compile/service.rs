@@ -9,6 +9,7 @@ use crate::config::generation::{
 };
 use crate::config::keys;
 use crate::config::schema::Located;
+use crate::http::respond::ProxyStatus;
 
 /// Compiles `[observability]` and `[log]`.
 pub(super) fn compile(compiler: &mut Compiler<'_>) -> (Observability, Log) {
@@ -55,6 +56,11 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) -> (Observability, Log) {
                 max_file_bytes: max_file_size.value.0,
             })
         }),
+        proxy_status: match keys.proxy_status.value {
+            keys::ProxyStatusMode::Error => ProxyStatus::Error,
+            keys::ProxyStatusMode::Full => ProxyStatus::Full,
+            keys::ProxyStatusMode::Off => ProxyStatus::Off,
+        },
     };
     (observability, compile_log(log))
 }

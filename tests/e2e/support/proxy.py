@@ -77,6 +77,7 @@ class Proxy:
         socket_name="listen",
         cleartext=None,
         host="127.0.0.1",
+        observability=None,
     ):
         self.folder, self.certificate, self.host = folder, certificate, host
         self.port, self.metrics_port, self.control_port = port or free_both(), free(), free()
@@ -100,6 +101,7 @@ class Proxy:
         lines += ["", "[observability]", f"metrics = {quoted({'port': self.metrics_port})}"]
         lines += [f"control_api = {quoted({'port': self.control_port})}"]
         lines += [f"access_log = {quoted({'file': str(self.access_path)})}"]
+        lines += [f"{key} = {quoted(value)}" for key, value in (observability or {}).items()]
         # Not the machine's: a test leaves nothing behind.
         self.secret_path = secret or folder / f"{name}.secret"
         lines += ["", "[security]", f"secret = {quoted({'file': str(self.secret_path)})}", "", extra]
