@@ -2,7 +2,6 @@
 
 use super::generation::{Generation, Location};
 use crate::limits::{self, Budget, Demand};
-use crate::resilience::RetryPolicy;
 
 /// The worst case of a generation.
 pub(super) fn of(generation: &Generation) -> Budget {
@@ -20,10 +19,14 @@ pub(super) fn of(generation: &Generation) -> Budget {
         stream_window: largest(|quic| quic.max_stream_data).max(at_least(limits::h2::STREAM_WINDOW)),
         http2,
         exchanges: u64::from(performance.global_inflight_limit),
-        replay: match generation.resilience.retry {
-            RetryPolicy { attempts: 1, .. } => 0,
-            RetryPolicy { replay_buffer, .. } => replay_buffer as u64,
-        },
+        attempts_at_once: u64::from(generation.attempts_at_once()),
+        replay: generation
+            .ways
+            .iter()
+            .filter(|way| way.upstream.is_some() && way.retry.attempts > 1)
+            .map(|way| way.retry.replay_buffer as u64)
+            .max()
+            .unwrap_or(0),
         request_head: u64::from(generation.protocol.max_headers_bytes),
         response_head: generation
             .ways

@@ -19,7 +19,7 @@ use crate::http::{Edits, HeadLimits, Method};
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
 use crate::proxy_protocol;
-use crate::resilience::{BreakerPolicy, BudgetPolicy, RetryPolicy};
+use crate::resilience::{BreakerPolicy, BudgetPolicy, HedgePolicy, RetryPolicy};
 use crate::route::{self, RouteId, Shares};
 
 /// Position of an upstream in [`Generation::upstreams`].
@@ -61,8 +61,6 @@ pub struct Generation {
     pub performance: Performance,
     /// What requests may look like before they are routed.
     pub protocol: ProtocolPolicy,
-    /// What becomes of attempts that fail.
-    pub resilience: Resilience,
     /// Metrics, health and access log.
     pub observability: Observability,
     /// The program's own log.
@@ -133,6 +131,12 @@ impl Generation {
             if listener.protocols.h3 { listener.quic.max_streams_bidi.max(over_tcp) } else { over_tcp }
         };
         self.listeners.iter().map(most).max().unwrap_or(1)
+    }
+
+    /// Attempts that one exchange may have at once.
+    #[must_use]
+    pub fn attempts_at_once(&self) -> u32 {
+        1 + self.ways.iter().filter_map(|way| way.hedging).map(|hedging| hedging.max).max().unwrap_or(0)
     }
 
     /// The worst-case memory of a process with this configuration.
@@ -348,6 +352,10 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// Exchanges at once over all its backends.
     pub inflight_limit: u32,
+    /// Further attempts of all its requests.
+    pub retry_budget: BudgetPolicy,
+    /// When a backend is not asked; `None`: it always is.
+    pub circuit_breaker: Option<BreakerPolicy>,
 }
 
 /// TLS towards the backends of an upstream, resolved upstream > `[upstream_tls]`.
@@ -553,6 +561,10 @@ pub struct Way {
     pub timeouts: Timeouts,
     /// Bounds in size.
     pub limits: BodyLimits,
+    /// Further attempts of one request.
+    pub retry: RetryPolicy,
+    /// Attempts beside one that has no answer yet; `None`: there are none.
+    pub hedging: Option<HedgePolicy>,
 }
 
 /// Times of one exchange, resolved route > upstream > performance. `None`: off.
@@ -705,17 +717,6 @@ impl ProtocolPolicy {
             _ => None,
         }
     }
-}
-
-/// `[resilience]`, but for what requests may look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resilience {
-    /// Further attempts of one request.
-    pub retry: RetryPolicy,
-    /// Further attempts of all requests of an upstream.
-    pub retry_budget: BudgetPolicy,
-    /// When a backend is not asked; `None`: it always is.
-    pub circuit_breaker: Option<BreakerPolicy>,
 }
 
 /// A list of methods with its `Allow` value.

@@ -4,8 +4,10 @@
 //! against it. A key that does nothing does not stand here; planned ones stand under `later`, where writing one is an
 //! error that says so. To add a key: one row here, one field in `generation`, one line in `compile`.
 
+mod attempts;
 mod routes;
 
+pub use attempts::*;
 pub use routes::*;
 
 use std::net::IpAddr;
@@ -20,6 +22,7 @@ use super::values::{
     RoutePath, Rows,
 };
 use crate::identity::ServerName;
+use crate::resilience::Condition;
 use crate::route::HostPattern;
 
 schema! {
@@ -190,6 +193,14 @@ schema! {
         timeouts: default Timeouts = "{}";
         /// Limits for this upstream.
         limits: default UpstreamLimits = "{}";
+        /// Further attempts for its requests.
+        retry: default RetryOf = "{}";
+        /// How many further attempts its requests may have together.
+        retry_budget: default RetryBudgetOf = "{}";
+        /// Another attempt beside one that has no answer yet.
+        hedging: optional Hedging;
+        /// When its backends are not asked for a while.
+        circuit_breaker: optional CircuitBreakerOf;
     }
     later []
 
@@ -417,13 +428,17 @@ schema! {
         retry_budget: default RetryBudget = "{}";
         /// Backends that only fail are not asked for a while. Left out: they are always asked.
         circuit_breaker: optional CircuitBreaker;
+        /// Another attempt beside one that has no answer yet. Left out: none.
+        hedging: optional Hedging;
     }
-    later ["adaptive_admission", "route_queue", "hedging", "brownout", "watchdog"]
+    later ["adaptive_admission", "route_queue", "brownout", "watchdog"]
 
     /// Further attempts, each on a backend that has not failed this request. Any request is tried again while no backend can have seen it: the connection could not be made, or HTTP/2 says that it was not looked at. What may have been seen is tried again only with an idempotent method (RFC 9110 §9.2.2), a body that is still there whole, and no response head yet.
     Retry of "process" {
         /// Attempts for one request at most, the first one included. A kept connection that turns out to be stale is no attempt.
         attempts: default u32 = "3", 1..=10;
+        /// After what another attempt is made. `connect-failure`: the connection could not be made. `refused-stream`: HTTP/2 says that the request was not looked at. `reset`: the connection or the stream broke before a final head. `timeout`: `per_try_timeout` ran out. A status ("503", "429"), `gateway-error` (502, 503 and 504) or `5xx`: the backend answered so, to a request that may be repeated; that answer is dropped, and where no further attempt is permitted the client gets the last one as it came.
+        on: default Vec<Located<Condition>> = "[\"connect-failure\", \"refused-stream\", \"reset\", \"timeout\"]";
         /// How long a backend may take to answer an idempotent request with a head before the next one is asked. Left out: backend_timeout ends the request.
         per_try_timeout: optional Duration, 1..=86_400_000;
         /// The pause before the second attempt at most; it doubles with each further one, and a random part of it is waited.

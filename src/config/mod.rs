@@ -31,9 +31,9 @@ pub use generation::{
     Action, AllowedMethods, AltSvc, Backend, BackendId, BackendScheme, Balancing, BodyLimits, Cleartext,
     ClientAuthSource, ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, Generation, HashKey,
     HostPolicy, Listener, ListenerTls, Location, Log, LogFormat, LogLevel, LogTarget, MetricsEndpoint, MinVersion,
-    NamedCertificate, Observability, Performance, ProtocolPolicy, Protocols, Proxies, Quic, Resilience, Resolver,
-    RetryMode, Rewrite, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId, UpstreamTls,
-    Way, WayId,
+    NamedCertificate, Observability, Performance, ProtocolPolicy, Protocols, Proxies, Quic, Resolver, RetryMode,
+    Rewrite, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId, UpstreamTls, Way,
+    WayId,
 };
 pub use notes::{Layer, NetworkLists, Notes, Setting};
 pub use source::Position;

@@ -81,13 +81,16 @@ const EXAMPLE_NAME: &str = "example";
 fn is_shown(schema: &Schema, key: &Key) -> bool {
     matches!(
         (schema.name, key.name()),
-        ("ShortRoute", "path_prefix") | ("Action", "upstream") | ("ValueMatch", "exact")
+        ("ShortRoute", "path_prefix") | ("Action", "upstream") | ("ValueMatch", "exact") | ("Hedging", "at")
     )
 }
 
-/// Tables that cannot stand in the file beside the others of theirs.
+/// Tables that cannot stand in the file beside the others of theirs, or say nothing there: the example has one backend.
 fn excludes(schema: &Schema, key: &Key) -> bool {
-    matches!((schema.name, key.name()), ("Action", "upstreams" | "redirect" | "respond"))
+    matches!(
+        (schema.name, key.name()),
+        ("Action", "upstreams" | "redirect" | "respond") | ("Upstream" | "Route", "hedging")
+    )
 }
 
 /// Tables of all keys, in Markdown. A table that stands in several places is shown once, under all its names.
@@ -266,6 +269,7 @@ fn example(key: &Key) -> String {
         "regex" => "\"v[0-9]+\"".to_owned(),
         "content_type" => "\"application/json\"".to_owned(),
         "status" => "404".to_owned(),
+        "on" => "[\"503\"]".to_owned(),
         "sticky" => "\"cookie:session\"".to_owned(),
         _ => by_shape(key.shape),
     }

@@ -206,7 +206,7 @@ fn raise_descriptors(generation: &Generation) {
     const OTHERS: u64 = 256;
     // Sockets, two mailboxes and a ring of each worker.
     let workers = u64::from(generation.performance.worker_threads) * (generation.listeners.len() as u64 + 3);
-    let backends = u64::from(generation.performance.global_inflight_limit);
+    let backends = u64::from(generation.performance.global_inflight_limit) * u64::from(generation.attempts_at_once());
     let traces = generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files));
     let over_tcp = generation.listeners.iter().any(|listener| listener.protocols.over_tcp());
     let clients = if over_tcp { u64::from(generation.performance.max_active_connections) } else { 0 };

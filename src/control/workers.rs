@@ -262,7 +262,7 @@ fn ring_config(generation: &Generation) -> RingConfig {
     let performance = &generation.performance;
     let over_tcp = generation.listeners.iter().any(|listener| listener.protocols.over_tcp());
     let clients = if over_tcp { performance.share(performance.max_active_connections) } else { 0 };
-    let backends = performance.share(performance.global_inflight_limit);
+    let backends = performance.share(performance.global_inflight_limit).saturating_mul(generation.attempts_at_once());
     RingConfig {
         streams: usual.streams.max(clients.saturating_add(backends)),
         stream_receive: PoolConfig {

@@ -4,7 +4,7 @@
 //! origin whose bytes nobody can take, is not late. A tunnel has one time for both.
 
 use super::attempt::Stage;
-use super::{Exchange, RequestState, ResponseState};
+use super::{Attempt, Exchange, RequestState, ResponseState};
 use crate::config::Timeouts;
 use crate::http::Reason;
 use crate::limits;
@@ -37,7 +37,9 @@ impl Exchange {
     /// The attempt began, or was sent.
     pub(super) fn note_attempt(&mut self, now: Instant) {
         self.attempt.since = now;
-        self.moved.request = now;
+        if self.request == RequestState::Streaming {
+            self.moved.request = now;
+        }
         self.moved.response = now;
     }
 
@@ -83,9 +85,10 @@ impl Exchange {
         waits.then(|| self.attempt.since + limits::CONTINUE_WAIT)
     }
 
-    /// When something is to be done although nothing came: the client is told to go on, or the next attempt begins.
+    /// When something is to be done although nothing came: the next attempt begins, or one beside those that run, or the client
+    /// is told to go on.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.retry_at.or_else(|| self.continue_at())
+        self.retry_at.or(self.hedge_at).or_else(|| self.continue_at())
     }
 
     /// A tunnel may be silent in one direction for as long as it likes: only if nothing passes at all, it is late.
@@ -110,34 +113,58 @@ impl Exchange {
         if pending > 0 && self.attempt.credit == 0 || self.response == ResponseState::Complete {
             return (self.moved.taken + timeouts.client_send, Reason::ClientSendTimeout);
         }
-        match (self.response, self.attempt.stage) {
+        match self.response {
             // No attempt is under way; the next one begins at a time of its own.
-            (ResponseState::Waiting, _) if self.retry_at.is_some() => idle,
-            (ResponseState::Waiting, Stage::Connecting | Stage::Rejected) => {
-                (self.attempt.since + timeouts.backend_connect, Reason::ConnectTimeout)
+            ResponseState::Waiting if self.retry_at.is_some() => idle,
+            ResponseState::Waiting => {
+                let first = self.late_attempt(&self.attempt, unsent, timeouts);
+                let others = self.others.iter().map(|other| self.late_attempt(other, 0, timeouts));
+                others.fold(first, |first, other| if other.0 < first.0 { other } else { first })
             }
-            (ResponseState::Waiting, Stage::Sent) => match self.request {
-                RequestState::Streaming if self.request_credit > 0 && !self.endless => {
-                    (self.moved.request + timeouts.client_body_idle, Reason::ClientBodyIdle)
-                }
-                RequestState::Streaming if self.endless => idle,
-                // The origin has to take the body, or to answer it.
-                _ => {
-                    let late = if unsent > 0 { Reason::UpstreamSendTimeout } else { Reason::ResponseTimeout };
-                    let most = self.per_try().map_or(timeouts.backend, |most| most.min(timeouts.backend));
-                    (self.moved.request.max(self.attempt.since) + most, late)
-                }
-            },
-            (ResponseState::Streaming, _) if !self.endless && self.attempt.credit > 0 => {
+            ResponseState::Streaming if !self.endless && self.attempt.credit > 0 => {
                 (self.moved.response.max(self.moved.request) + timeouts.backend_body_idle, Reason::UpstreamBodyIdle)
             }
             _ => idle,
         }
     }
 
+    /// When an attempt that has no answer is late.
+    fn late_attempt(&self, attempt: &Attempt, unsent: usize, timeouts: &Timeouts) -> (Instant, Reason) {
+        match (attempt.stage, self.request) {
+            (Stage::Connecting | Stage::Rejected, _) => {
+                (attempt.since + timeouts.backend_connect, Reason::ConnectTimeout)
+            }
+            (Stage::Sent, RequestState::Streaming) if self.request_credit > 0 && !self.endless => {
+                (self.moved.request + timeouts.client_body_idle, Reason::ClientBodyIdle)
+            }
+            (Stage::Sent, RequestState::Streaming) if self.endless => {
+                (self.moved.taken + LOOK_AGAIN, Reason::RequestTimeout)
+            }
+            // The origin has to take the body, or to answer it.
+            (Stage::Sent, _) => {
+                let late = if unsent > 0 { Reason::UpstreamSendTimeout } else { Reason::ResponseTimeout };
+                let most = self.per_try().map_or(timeouts.backend, |most| most.min(timeouts.backend));
+                (self.moved.request.max(attempt.since) + most, late)
+            }
+        }
+    }
+
+    /// Speaks of an attempt that is late, if the one that is spoken of is not.
+    pub fn turn_to_late(&mut self, unsent: usize, now: Instant) {
+        let Some(timeouts) = self.timeouts() else { return };
+        if self.response != ResponseState::Waiting || self.late_attempt(&self.attempt, unsent, timeouts).0 <= now {
+            return;
+        }
+        let late = self.others.iter().position(|other| self.late_attempt(other, 0, timeouts).0 <= now);
+        if let Some(at) = late {
+            std::mem::swap(&mut self.attempt, &mut self.others[at]);
+        }
+    }
+
     /// How long this attempt may take to answer, if another one may follow it or it is one that followed.
     fn per_try(&self) -> Option<Duration> {
-        self.snapshot.generation.resilience.retry.per_try_timeout.filter(|_| self.is_repeatable())
+        let policy = self.retry_policy().filter(|policy| policy.on.timeout)?;
+        policy.per_try_timeout.filter(|_| self.is_repeatable())
     }
 
     fn timeouts(&self) -> Option<&Timeouts> {

@@ -42,6 +42,7 @@ use crate::config::{BackendId, UpstreamId};
 use crate::http::date;
 use crate::http::{Reason, RequestHead, ResponseHead};
 use crate::limits;
+use crate::resilience::RetryPolicy;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -76,6 +77,8 @@ pub enum Step {
     Continue,
     /// The attempt failed in a way that another one may mend.
     Retry(Again),
+    /// The attempt is over, and others go on.
+    Leave,
     /// The attempt is over and its connection must not be used again; the exchange goes on or ends by itself.
     Discard,
 }
@@ -89,6 +92,9 @@ pub enum Again {
     Elsewhere,
     /// The backend failed: another one is asked after a pause, if the budget permits it.
     Failed,
+    /// The backend answered with a status that another one is asked after: as [`Self::Failed`], but if there is no other
+    /// attempt, that answer is the client's.
+    Answered,
 }
 
 /// Where an attempt stands: a connection by its slot in the worker's table, and a stream on it. While the connection is being
@@ -129,8 +135,15 @@ pub struct Exchange {
     pub response: ResponseState,
     /// What the log line will say.
     pub trail: Trail,
-    /// The running attempt, or the last one.
+    /// The attempt that is spoken of: the one that runs, or the last one.
     pub attempt: Attempt,
+    /// Attempts that run beside it.
+    /// Invariant: no more than the way's hedging has, each on another backend.
+    others: Vec<Attempt>,
+    /// The client's head is the one of the attempt that is spoken of.
+    answered: bool,
+    /// When another attempt begins beside those that run.
+    pub hedge_at: Option<Instant>,
     /// When the next attempt begins, while the exchange pauses before it.
     pub retry_at: Option<Instant>,
     /// Backends that were tried and failed.
@@ -138,6 +151,8 @@ pub struct Exchange {
     tried: Vec<BackendId>,
     /// What is kept of the request's body, to be sent again.
     replay: replay::Replay,
+    /// A final head that may be dropped for another attempt, until that is decided.
+    held: Option<Box<response::Held>>,
     /// Why the attempt before this one failed.
     pub failure: Option<Reason>,
     /// Body bytes allowed to the client and not yet received.
@@ -157,13 +172,23 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// An exchange that has just got its head; `end` says that no body follows.
-    pub fn new(head: Box<RequestHead>, end: bool, snapshot: Rc<Snapshot>, trail: Trail, now: Instant) -> Self {
+    /// An exchange that has just got its head; `end` says that no body follows, `plan` where it goes.
+    pub fn new(
+        head: Box<RequestHead>,
+        end: bool,
+        plan: Option<Plan>,
+        snapshot: Rc<Snapshot>,
+        trail: Trail,
+        now: Instant,
+    ) -> Self {
         let continue_owed = head.expect_continue && !end;
-        let replay = replay::Replay::new(&head, end, snapshot.generation.resilience.retry);
+        // Without a way there is no attempt.
+        let replay = plan.map_or(replay::Replay::Lost, |plan| {
+            replay::Replay::new(&head, end, &snapshot.generation.way(plan.way).retry)
+        });
         Self {
             head,
-            plan: None,
+            plan,
             affinity: None,
             snapshot,
             needs_fresh: false,
@@ -171,9 +196,13 @@ impl Exchange {
             response: ResponseState::Waiting,
             trail,
             attempt: Attempt::none(now),
+            others: Vec::new(),
+            answered: false,
+            hedge_at: None,
             retry_at: None,
             tried: Vec::new(),
             replay,
+            held: None,
             failure: None,
             request_credit: 0,
             moved: deadline::Moved::new(now),
@@ -220,10 +249,16 @@ impl Exchange {
 
     /// The next attempt begins.
     pub fn begin_attempt(&mut self, attempt: Attempt, now: Instant) {
-        self.attempt = attempt;
         self.trail.attempts = self.trail.attempts.saturating_add(1);
         self.trail.retried_for = self.failure;
+        self.trail.hedges = self.trail.hedges.saturating_add(attempt.hedge.into());
+        self.attempt = attempt;
         self.note_attempt(now);
+    }
+
+    /// The rules of further attempts.
+    pub fn retry_policy(&self) -> Option<&RetryPolicy> {
+        Some(&self.snapshot.generation.way(self.plan?.way).retry)
     }
 
     /// Whether the exchange has become a tunnel.

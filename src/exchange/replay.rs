@@ -18,7 +18,7 @@ pub(super) enum Replay {
 
 impl Replay {
     /// For a request whose head has come; `end` says that no body follows.
-    pub(super) fn new(head: &RequestHead, end: bool, policy: RetryPolicy) -> Self {
+    pub(super) fn new(head: &RequestHead, end: bool, policy: &RetryPolicy) -> Self {
         let again = end || head.method.is_idempotent();
         let long = head.content_length.is_some_and(|length| length > policy.replay_buffer as u64);
         let most = if again && !long && policy.attempts > 1 { policy.replay_buffer } else { 0 };
@@ -65,10 +65,12 @@ impl Replay {
 mod tests {
     use super::*;
     use crate::http::Method;
+    use crate::resilience::Conditions;
     use std::time::Duration;
 
     const POLICY: RetryPolicy = RetryPolicy {
         attempts: 3,
+        on: Conditions::NONE,
         per_try_timeout: None,
         backoff: Duration::ZERO,
         max_backoff: Duration::ZERO,
@@ -77,7 +79,7 @@ mod tests {
 
     fn kept(method: Method, length: Option<u64>, policy: RetryPolicy, pieces: &[&[u8]]) -> Option<Vec<u8>> {
         let head = RequestHead { method, content_length: length, ..RequestHead::default() };
-        let mut replay = Replay::new(&head, false, policy);
+        let mut replay = Replay::new(&head, false, &policy);
         pieces.iter().for_each(|piece| replay.note(&Chunk::copy_from(piece)));
         replay.pieces().map(|chunks| chunks.iter().flat_map(|chunk| chunk.to_vec()).collect())
     }

@@ -4,8 +4,9 @@ use super::attempt::{Stage, Taken};
 use super::{Abort, Downstream, Exchange, RequestState, ResponseState, Step, Turn, Upstream};
 use crate::config::Backend;
 use crate::h1::Framing;
-use crate::http::{Event, Known, Reason, RequestHead};
+use crate::http::{Event, Known, Reason, RequestHead, Side};
 use crate::limits;
+use crate::resilience::RetryPolicy;
 use crate::telemetry::kinds::Protocol;
 use std::time::Instant;
 
@@ -192,24 +193,38 @@ impl Exchange {
     /// Whether the failed attempt may be made again: nothing of a response was seen, the request is still there whole, and
     /// either nobody has read it or repeating it changes nothing (RFC 9110 §9.2.2).
     pub(super) fn may_retry(&self, reason: Reason) -> bool {
-        if self.replay.pieces().is_none() {
+        // Time that is up for the whole is up for any attempt.
+        if self.replay.pieces().is_none() || reason.side() != Side::Upstream {
             return false;
         }
-        let policy = &self.snapshot.generation.resilience.retry;
-        // A stale connection was no attempt.
-        let made = u32::from(self.trail.attempts).saturating_sub(u32::from(self.needs_fresh));
-        let more = made < policy.attempts;
+        let Some(policy) = self.retry_policy() else {
+            return false;
+        };
+        let (more, on) = (self.has_attempts(policy), &policy.on);
         match self.attempt.stage {
-            Stage::Connecting => more,
+            Stage::Connecting => more && on.connect_failure,
             // Whatever the method (RFC 9113 §8.7).
-            Stage::Rejected => more,
+            Stage::Rejected => more && on.refused_stream,
             Stage::Sent if self.was_stale(reason) => self.is_repeatable(),
-            Stage::Sent if breaks(reason) => more && self.is_repeatable(),
+            Stage::Sent if breaks(reason) => more && on.reset && self.is_repeatable(),
             Stage::Sent if matches!(reason, Reason::ResponseTimeout | Reason::UpstreamSendTimeout) => {
-                more && policy.per_try_timeout.is_some() && self.is_repeatable()
+                more && on.timeout && policy.per_try_timeout.is_some() && self.is_repeatable()
             }
             Stage::Sent => false,
         }
+    }
+
+    /// Whether an answer with this status may be dropped for another attempt.
+    pub(super) fn may_replace(&self, status: u16) -> bool {
+        self.retry_policy().is_some_and(|policy| {
+            policy.on.has_status(status) && (self.has_attempts(policy) || self.has_others()) && self.is_repeatable()
+        })
+    }
+
+    fn has_attempts(&self, policy: &RetryPolicy) -> bool {
+        // A stale connection was no attempt.
+        let made = u32::from(self.trail.attempts).saturating_sub(u32::from(self.needs_fresh));
+        made < policy.attempts
     }
 
     /// Whether a used connection was closed meanwhile, which says nothing of the backend: that is no attempt.

@@ -6,6 +6,12 @@ use super::{Abort, Again, Downstream, Exchange, RequestState, ResponseState, Ste
 use crate::http::{Event, Known, Protocol, Reason, ResponseHead, Side, forward};
 use std::time::Instant;
 
+/// A final head that was not passed on yet; `end` says that no body follows.
+pub(super) struct Held {
+    head: ResponseHead,
+    end: bool,
+}
+
 impl Exchange {
     /// Allows the origin as much as the client's stream has room for.
     /// `false`: there is no more room than it was allowed already.
@@ -35,24 +41,14 @@ impl Exchange {
             Event::Head { head, end } if self.asks_tunnel() && head.status == 200 => {
                 self.open_tunnel(head, end, downstream, turn)
             }
-            Event::Head { mut head, end } => {
+            Event::Head { head, end } => {
                 self.note_answer(head.status, now);
-                self.trail.note_head(head.status, now);
-                self.note_response(now);
-                self.note_taken(now);
-                if self.is_response_too_large(head.content_length.unwrap_or(0)) {
-                    return self.fail(Reason::UpstreamBodyTooLarge, downstream, turn);
+                if self.may_replace(head.status) {
+                    self.held = Some(Box::new(Held { head, end }));
+                    self.leave_backend();
+                    return Step::Retry(Again::Answered);
                 }
-                self.endless |= is_endless(head.fields.get(Known::ContentType));
-                forward::response_downstream(&mut head, self.received_version(), turn.date);
-                self.edit_response(&mut head);
-                if let Some(value) = downstream.alt_svc() {
-                    head.fields.push_known(Known::AltSvc, value);
-                }
-                downstream.send_head(&head, end);
-                turn.spare = Some(head);
-                self.response = ResponseState::Streaming;
-                if end { self.complete(downstream) } else { Step::Continue }
+                self.pass_on(head, end, downstream, turn)
             }
             Event::Informational(mut head) => {
                 self.continue_owed &= head.status != 100;
@@ -93,6 +89,54 @@ impl Exchange {
         }
     }
 
+    /// The final head goes to the client: from here on there is no other attempt.
+    fn pass_on(
+        &mut self,
+        mut head: ResponseHead,
+        end: bool,
+        downstream: &mut Downstream<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Step {
+        self.trail.note_head(head.status, turn.now);
+        self.note_response(turn.now);
+        self.note_taken(turn.now);
+        if self.is_response_too_large(head.content_length.unwrap_or(0)) {
+            return self.fail(Reason::UpstreamBodyTooLarge, downstream, turn);
+        }
+        self.endless |= is_endless(head.fields.get(Known::ContentType));
+        forward::response_downstream(&mut head, self.received_version(), turn.date);
+        self.edit_response(&mut head);
+        if let Some(value) = downstream.alt_svc() {
+            head.fields.push_known(Known::AltSvc, value);
+        }
+        downstream.send_head(&head, end);
+        turn.spare = Some(head);
+        self.response = ResponseState::Streaming;
+        self.answered = true;
+        if end { self.complete(downstream) } else { Step::Continue }
+    }
+
+    /// No other attempt is made: the answer that was held for it is the client's.
+    pub fn release(&mut self, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
+        match self.held.take() {
+            Some(held) => self.pass_on(held.head, held.end, downstream, turn),
+            None => Step::Continue,
+        }
+    }
+
+    /// Another attempt is made: the answer that was held is dropped. Whether it is there to its end, and the request too.
+    pub fn drop_held(&mut self) -> bool {
+        self.failure = Some(Reason::UpstreamStatus);
+        self.held.take().is_some_and(|held| held.end) && self.request == RequestState::Complete
+    }
+
+    /// The backend of the attempt is not asked again.
+    fn leave_backend(&mut self) {
+        if let Some(backend) = self.attempt.backend {
+            self.mark_tried(backend);
+        }
+    }
+
     /// The origin has said nothing to a client that waits for its word: it is told to go on. An origin that does not know
     /// Expect would otherwise wait for the body, and the client for it (RFC 9110 §10.1.1).
     pub fn tell_to_continue(&mut self, downstream: &mut Downstream<'_>) -> Step {
@@ -113,6 +157,13 @@ impl Exchange {
     pub fn fail(&mut self, reason: Reason, downstream: &mut Downstream<'_>, turn: &mut Turn<'_>) -> Step {
         self.note_failure(reason, turn.now);
         match self.response {
+            ResponseState::Waiting if self.has_others() && reason.side() == Side::Upstream => {
+                if self.attempt.stage != Stage::Rejected && !self.was_stale(reason) {
+                    self.leave_backend();
+                }
+                self.failure = Some(reason);
+                Step::Leave
+            }
             ResponseState::Waiting if self.may_retry(reason) => {
                 match self.attempt.stage {
                     // A used connection that broke says nothing of the backend.
@@ -123,11 +174,7 @@ impl Exchange {
                     }
                     // It may have been the last one that this connection took.
                     Stage::Rejected => {}
-                    Stage::Connecting | Stage::Sent => {
-                        if let Some(backend) = self.attempt.backend {
-                            self.mark_tried(backend);
-                        }
-                    }
+                    Stage::Connecting | Stage::Sent => self.leave_backend(),
                 }
                 self.failure = Some(reason);
                 Step::Retry(if self.attempt.stage == Stage::Connecting { Again::Elsewhere } else { Again::Failed })

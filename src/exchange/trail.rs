@@ -43,6 +43,8 @@ pub struct Trail {
     pub attempts: u16,
     /// What the latest attempt was made for, if another one had failed before it.
     pub retried_for: Option<Reason>,
+    /// Of these, such that began beside others.
+    pub hedges: u16,
     /// Body bytes from the client.
     pub request_bytes: u64,
     /// Body bytes to the client.
@@ -65,6 +67,7 @@ impl Trail {
             left: None,
             attempts: 0,
             retried_for: None,
+            hedges: 0,
             request_bytes: 0,
             response_bytes: 0,
             first_byte: None,
@@ -87,6 +90,11 @@ impl Exchange {
     /// From the head to a connection that took the request.
     pub fn connected(&self) -> Option<Duration> {
         self.attempt.taken.map(|taken| taken.at.saturating_duration_since(self.trail.received))
+    }
+
+    /// Whether the client's answer is that of an attempt that began beside others.
+    pub fn answered_by_hedge(&self) -> bool {
+        self.attempt.hedge && self.answered
     }
 
     /// What the response comes in, for Via (RFC 9110 §7.6.3).
@@ -112,6 +120,7 @@ impl Exchange {
             backend: self.attempt.backend.map(|backend| backend.0),
             attempts: trail.attempts,
             retried_for: trail.retried_for,
+            hedge: self.answered_by_hedge(),
             reused: self.attempt.taken.is_some_and(|taken| taken.reused),
             request_bytes: trail.request_bytes,
             response_bytes: trail.response_bytes,

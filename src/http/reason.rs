@@ -153,6 +153,7 @@ reasons! {
     UpstreamFraming "upstream_framing" 502 "http_protocol_error" Upstream answered "The chunked framing of the response body is broken";
     UpstreamIncomplete "upstream_incomplete" 502 "http_response_incomplete" Upstream answered "The response body ended before its length or its last chunk";
     UpstreamTrailers "upstream_trailers" 502 "http_response_trailer_section_size" Upstream answered "The trailers of the response are too large or not valid";
+    UpstreamStatus "upstream_status" 502 "destination_unavailable" Upstream answered "The backend answered with a status that retry.on drops for another attempt, and then no other backend could be taken";
     UpstreamBodyIdle "upstream_body_idle" 504 "connection_read_timeout" Upstream answered "The backend sent no body bytes for too long";
 
     // The client went away; the status is for the log only, nobody is left to read it.

@@ -22,6 +22,8 @@ pub struct Demand {
     pub stream_window: u64,
     /// Exchanges at once.
     pub exchanges: u64,
+    /// Attempts that one exchange may have at once.
+    pub attempts_at_once: u64,
     /// Bytes of a request's body that are kept to be sent again.
     pub replay: u64,
     /// Largest request head.
@@ -132,6 +134,7 @@ impl Budget {
             Item {
                 what: "connections to backends",
                 count: exchanges
+                    .saturating_mul(demand.attempts_at_once)
                     .saturating_add(demand.backends.saturating_mul(demand.idle_connections).saturating_mul(workers)),
                 each: to_backend,
             },
@@ -262,6 +265,7 @@ mod tests {
             connection_window: 8 * MIB,
             stream_window: MIB,
             exchanges: 100,
+            attempts_at_once: 1,
             request_head: 16 * KIB,
             response_head: 64 * KIB,
             replay: 16 * KIB,
@@ -352,6 +356,7 @@ mod tests {
             connections: u64::MAX,
             streams_per_connection: u64::MAX,
             exchanges: u64::MAX,
+            attempts_at_once: u64::MAX,
             workers: u64::MAX,
             ..demand()
         });

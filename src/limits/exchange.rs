@@ -19,6 +19,10 @@ pub const RESPONSE_TAIL_BYTES: usize = 16 * 1024;
 /// they do not wait for ever.
 pub const CONTINUE_WAIT: Duration = Duration::from_millis(500);
 
+/// Bytes of an answer that is dropped for another attempt, read so that its connection can be used again; above that a new
+/// connection costs less.
+pub const DISCARD_BYTES: usize = 16 * 1024;
+
 /// How long answers that were given at the end of a drain may take to leave, above its own bound.
 pub const CUT_GRACE: Duration = Duration::from_millis(200);
 

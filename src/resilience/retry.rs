@@ -1,5 +1,6 @@
 //! How often a request is tried, and how long the pause before another attempt is.
 
+use super::Conditions;
 use std::time::Duration;
 
 /// The rules for one request.
@@ -7,6 +8,8 @@ use std::time::Duration;
 pub struct RetryPolicy {
     /// Attempts at most, the first one included. A connection that turns out to be stale is no attempt.
     pub attempts: u32,
+    /// After what another attempt is made.
+    pub on: Conditions,
     /// How long one attempt may take to answer with a head before another one is made; `None`: as long as the backend has.
     pub per_try_timeout: Option<Duration>,
     /// The pause before the second attempt at most; it doubles with each further one.
@@ -35,6 +38,7 @@ mod tests {
 
     const POLICY: RetryPolicy = RetryPolicy {
         attempts: 3,
+        on: Conditions::NONE,
         per_try_timeout: None,
         backoff: Duration::from_millis(20),
         max_backoff: Duration::from_millis(50),

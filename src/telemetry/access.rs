@@ -62,6 +62,8 @@ pub struct AccessEntry<'a> {
     pub attempts: u16,
     /// Why the attempt before the last one failed.
     pub retried_for: Option<Reason>,
+    /// Whether the answer is that of an attempt that began beside another one.
+    pub hedge: bool,
     /// Whether the last attempt took a kept connection.
     pub reused: bool,
     /// Body bytes from the client.
@@ -108,6 +110,7 @@ impl Default for AccessEntry<'_> {
             backend: None,
             attempts: 0,
             retried_for: None,
+            hedge: false,
             reused: false,
             request_bytes: 0,
             response_bytes: 0,
@@ -152,6 +155,7 @@ struct AccessRecord {
     rate_limit: Option<u8>,
     protocol: Protocol,
     upstream_protocol: Option<Protocol>,
+    hedge: bool,
     reused: bool,
     truncated: bool,
     /// Cipher suite, group, and whether the session was resumed.
@@ -241,7 +245,8 @@ impl AccessRecord {
         if let Some(failure) = self.retried_for {
             line.string("retried_for", failure.token().as_bytes());
         }
-        line.boolean("reused", self.reused)
+        line.boolean("hedge", self.hedge)
+            .boolean("reused", self.reused)
             .number("request_bytes", self.request_bytes)
             .number("response_bytes", self.response_bytes);
         for (key, value) in
@@ -411,6 +416,7 @@ impl AccessBatcher {
             rate_limit: entry.rate_limit,
             protocol: entry.protocol,
             upstream_protocol: entry.upstream_protocol,
+            hedge: entry.hedge,
             reused: entry.reused,
             truncated,
             tls: entry.tls.map(|tls| (tls.cipher, tls.group, tls.resumed)),
@@ -495,6 +501,7 @@ mod tests {
             backend: Some(0),
             attempts: 2,
             retried_for: Some(Reason::ConnectTimeout),
+            hedge: true,
             reused: true,
             request_bytes: 5,
             response_bytes: 70_000_000_000,
@@ -551,6 +558,7 @@ mod tests {
                 "upstream_protocol": "h1",
                 "attempts": 2,
                 "retried_for": "connect_timeout",
+                "hedge": true,
                 "reused": true,
                 "request_bytes": 5,
                 "response_bytes": 70_000_000_000u64,

@@ -368,6 +368,12 @@ pub struct BackendCells {
     pub retries: Counter,
     /// Attempts that would have followed one on this backend, had the budget permitted them.
     pub retries_denied: Counter,
+    /// Attempts begun beside another one of their exchange.
+    pub hedges: Counter,
+    /// Of these, those whose answer the client got.
+    pub hedges_won: Counter,
+    /// Attempts given up because another one of their exchange answered first, or the exchange ended.
+    pub attempts_cancelled: Counter,
     /// Changes of its circuit breaker.
     pub breaker: BreakerChanges,
     /// Whether its circuit breaker is open or half open: 0 or 1.

@@ -295,6 +295,15 @@ metrics! {
     Counter "spooky_backend_retries_denied_total" BACKEND,
         "Attempts that would have followed one on this backend, had resilience.retry_budget permitted them.",
         |s, out| backends(s, out, |b| b.retries_denied.get());
+    Counter "spooky_backend_hedges_total" BACKEND,
+        "Attempts begun beside another one of their exchange that had no answer yet.",
+        |s, out| backends(s, out, |b| b.hedges.get());
+    Counter "spooky_backend_hedges_won_total" BACKEND,
+        "Of these, those whose answer the client got.",
+        |s, out| backends(s, out, |b| b.hedges_won.get());
+    Counter "spooky_backend_attempts_cancelled_total" BACKEND,
+        "Attempts given up because another one of their exchange answered first, or the exchange ended.",
+        |s, out| backends(s, out, |b| b.attempts_cancelled.get());
     Gauge "spooky_backend_breakers_open" BACKEND,
         "Workers on which the backend's circuit breaker is open or half open.",
         |s, out| backends(s, out, |b| b.breakers_open.get());

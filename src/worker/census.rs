@@ -5,6 +5,7 @@
 use super::Worker;
 use super::origin::Speech;
 use crate::config::BackendId;
+use crate::exchange::Exchange;
 use spooky_uring::Io;
 
 /// What a worker holds between two turns.
@@ -48,7 +49,7 @@ impl<I: Io> Worker<I> {
     pub fn check_invariants(&self) {
         self.wheel.check_invariants();
         for (slot, running) in &self.exchanges {
-            if let Some(key) = running.exchange.attempt.place {
+            for key in running.exchange.attempts().filter_map(|attempt| attempt.place) {
                 let holds = self.origins.get(key.origin).is_some_and(|origin| match &origin.speech {
                     Speech::Unsettled => origin.waiting.contains(&(slot as u32)),
                     Speech::H1(_) => origin.exchange == Some(slot as u32),
@@ -63,10 +64,10 @@ impl<I: Io> Worker<I> {
         }
         for (slot, origin) in self.origins.iter() {
             if let Some(exchange) = origin.exchange {
-                let held = self.exchanges.get(exchange as usize).and_then(|running| running.exchange.attempt.place);
-                assert_eq!(
-                    held.map(|key| key.origin),
-                    Some(slot),
+                let running = self.exchanges.get(exchange as usize).map(|running| &running.exchange);
+                let mut held = running.into_iter().flat_map(Exchange::attempts).filter_map(|attempt| attempt.place);
+                assert!(
+                    held.any(|key| key.origin == slot),
                     "connection {slot} and its exchange {exchange} point at each other"
                 );
             }
@@ -75,11 +76,12 @@ impl<I: Io> Worker<I> {
         let generation = &self.snapshot.generation;
         assert!(self.inflight.total() as usize <= self.exchanges.len(), "more permits than exchanges");
         let mut held = vec![0; generation.backends.len()];
-        for (_, running) in &self.exchanges {
-            if let Some(permit) = &running.exchange.attempt.permit {
-                held[permit.backend().0 as usize] += 1;
-            }
+        let attempts = || self.exchanges.iter().flat_map(|(_, running)| running.exchange.attempts());
+        for permit in attempts().filter_map(|attempt| attempt.permit.as_ref()) {
+            held[permit.backend().0 as usize] += 1;
         }
+        let passes = attempts().filter(|attempt| attempt.pass.is_some()).count();
+        assert_eq!(self.resilience.passes() as usize, passes, "passes, as they are counted and as attempts have them");
         let counted: Vec<u32> =
             (0..generation.backends.len()).map(|at| self.inflight.on_backend(BackendId(at as u32))).collect();
         assert_eq!(counted, held, "permits of backends, as they are counted and as attempts hold them");
@@ -110,7 +112,7 @@ mod tests {
 
     fn worker() -> Worker<SimulatedHost> {
         let text = "version = 1\n[listen]\nport = 443\n[upstream.one]\nroute = { path_prefix = \"/\" }\n\
-                    backends = [ { id = \"b\", address = \"http://10.0.0.1:80\" } ]\n";
+                    backends = [ { id = \"b\", address = \"http://10.0.0.1:80\" } ]\n[resilience.circuit_breaker]\n";
         let (generation, _) = config::from_str("census.toml", text).unwrap();
         let scope = Scope { generation: 1, ..Scope::default() };
         let setup = Setup {
@@ -190,6 +192,13 @@ mod tests {
         caught("more permits than exchanges", |worker| {
             let generation = Arc::clone(&worker.snapshot.generation);
             let _ = worker.inflight.admit(&generation, UpstreamId(0)).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_pass_that_nobody_gives_back() {
+        caught("passes", |worker| {
+            let _ = worker.resilience.take(BACKEND, worker.now);
         });
     }
 

@@ -75,7 +75,7 @@ impl<I: Io> Worker<I> {
         let mut admission = Admission::default();
         if let Some(port) = self.clients.redirects(key, generation) {
             let trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
-            let slot = self.add(key, stream, Exchange::new(head, end, snapshot, trail, self.now));
+            let slot = self.add(key, stream, Exchange::new(head, end, None, snapshot, trail, self.now));
             self.step(slot, |exchange, downstream, turn| exchange.redirect_to_https(port, downstream, turn));
             return;
         }
@@ -108,8 +108,7 @@ impl<I: Io> Worker<I> {
         };
         let mut trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
         (trail.exceeded, trail.left) = (admission.exceeded, admission.left);
-        let mut exchange = Exchange::new(head, end, Rc::clone(&snapshot), trail, self.now);
-        exchange.plan = planned;
+        let mut exchange = Exchange::new(head, end, planned, Rc::clone(&snapshot), trail, self.now);
         exchange.affinity = kept;
         exchange.permits = permits;
         let slot = self.add(key, stream, exchange);
@@ -163,7 +162,7 @@ impl<I: Io> Worker<I> {
         };
         let trail =
             Trail::new(self.now, self.ids.next_id(), address, self.clients.kind(key), self.clients.handshake(key));
-        let exchange = Exchange::new(Box::default(), false, Rc::clone(&self.snapshot), trail, self.now);
+        let exchange = Exchange::new(Box::default(), false, None, Rc::clone(&self.snapshot), trail, self.now);
         let slot = self.add(key, stream, exchange);
         self.exchange_event(slot, Event::Refused(refusal));
     }

@@ -8,7 +8,7 @@ use crate::config::{BackendId, BackendScheme};
 use crate::exchange::{Exchange, Upkey};
 use crate::h1;
 use crate::h2;
-use crate::http::{HeadLimits, Reason};
+use crate::http::{Event, HeadLimits, Reason};
 use crate::limits;
 use crate::telemetry::kinds::{ConnectFailure, UpstreamClose};
 use crate::tls::{Alpn, ClientSession};
@@ -149,12 +149,20 @@ impl<I: Io> Worker<I> {
                 self.start(exchange, slot);
             } else {
                 // It waited for one that takes no more: there is another one for it, or it makes one.
-                self.exchanges[exchange as usize].exchange.attempt.place = None;
+                self.release_place(exchange, backend);
                 self.acquire(exchange, backend);
             }
         }
         self.rest(slot);
         self.make_ready(slot);
+    }
+
+    /// The attempt of an exchange on a backend, which is spoken of from now on, has no place any more.
+    pub(super) fn release_place(&mut self, slot: u32, backend: BackendId) {
+        let exchange = &mut self.exchanges[slot as usize].exchange;
+        if exchange.turn_to(backend) {
+            exchange.attempt.place = None;
+        }
     }
 
     /// A connection could not be made: who waited for it is told.
@@ -169,7 +177,7 @@ impl<I: Io> Worker<I> {
             self.io.close(origin.stream);
         }
         for exchange in origin.waiting {
-            self.exchanges[exchange as usize].exchange.attempt.place = None;
+            self.release_place(exchange, origin.backend);
             self.step(exchange, |exchange, downstream, turn| exchange.fail(reason, downstream, turn));
         }
     }
@@ -305,6 +313,22 @@ impl<I: Io> Worker<I> {
         if wants == origin.paused {
             origin.paused = !wants;
             if wants { self.io.resume(origin.stream) } else { self.io.pause(origin.stream) }
+        }
+    }
+
+    /// Reads what is there of a response that nobody gets. Whether that was all of it: then a connection of HTTP/1.1 is as
+    /// good as before. What is not there yet is not waited for. On HTTP/2 a stream costs less than its rest.
+    pub(super) fn drain_answer(&mut self, key: Upkey) -> bool {
+        let Some(Origin { speech: Speech::H1(connection), .. }) = self.origins.get_mut(key.origin) else {
+            return false;
+        };
+        let mut left = limits::DISCARD_BYTES;
+        loop {
+            match connection.next_event() {
+                Ok(Some(Event::Body(chunk))) if chunk.len() <= left => left -= chunk.len(),
+                Ok(Some(Event::End | Event::Trailers(_))) => return true,
+                _ => return false,
+            }
         }
     }
 

@@ -30,6 +30,9 @@ impl<I: Io> Worker<I> {
             && let Some(connected) = exchange.connected()
         {
             let cells = self.cells.backend(backend.0 as usize);
+            if exchange.answered_by_hedge() {
+                cells.hedges_won.add(1);
+            }
             match trail.reason {
                 Some(reason) if reason.side() == Side::Upstream => {}
                 _ => cells.responses.count(StatusClass::of(trail.status.unwrap_or(0))),

@@ -2,12 +2,14 @@
 //! end.
 
 use super::{Downkey, Worker};
-use crate::config::BackendId;
-use crate::exchange::{Again, Downstream, Exchange, Step, Turn};
+use crate::config::{BackendId, UpstreamId};
+use crate::exchange::attempt::Holdings;
+use crate::exchange::{Again, Downstream, Exchange, ResponseState, Step, Turn, Verdict};
 use crate::http::{NO_OWNER, Reason};
 use crate::resilience::Change;
 use crate::telemetry::kinds::BreakerChange;
 use spooky_uring::Io;
+use std::time::Duration;
 
 impl<I: Io> Worker<I> {
     /// Calls `act` with an exchange and the client's end of it, then does what the step says.
@@ -43,12 +45,21 @@ impl<I: Io> Worker<I> {
         self.judge(slot);
         match step {
             Step::Continue => {}
+            Step::Retry(Again::Answered) => {
+                self.replace(slot);
+                return;
+            }
             Step::Retry(again) => {
                 self.retry(slot, again);
                 return;
             }
+            Step::Leave => {
+                self.leave(slot);
+                return;
+            }
             Step::Discard => self.drop_attempt(slot),
         }
+        self.cancel_losers(slot);
         self.settle(slot);
     }
 
@@ -67,16 +78,61 @@ impl<I: Io> Worker<I> {
             self.attempt(slot);
             return;
         };
-        if !self.resilience.retry(upstream, self.now) {
-            if let Some(backend) = exchange.attempt.backend {
-                self.cells.backend(backend.0 as usize).retries_denied.add(1);
-            }
-            let reason = exchange.failure.unwrap_or(Reason::Internal);
-            self.refuse(slot, reason);
+        let failure = exchange.failure;
+        if self.take_from_budget(slot, upstream) {
+            self.pause(slot);
+        } else {
+            self.refuse(slot, failure.unwrap_or(Reason::Internal));
+        }
+    }
+
+    /// The attempt had an answer that another one is made after, if there is a backend for it and the budget permits it; else
+    /// the client gets that answer.
+    fn replace(&mut self, slot: u32) {
+        let Some(running) = self.exchanges.get(slot as usize) else {
+            return;
+        };
+        if running.exchange.has_others() {
+            self.discard_answer(slot);
+            self.leave(slot);
             return;
         }
-        let policy = exchange.snapshot.generation.resilience.retry;
-        let pause = policy.pause(u32::from(exchange.trail.attempts), self.ids.word());
+        let place = running.exchange.attempt.place;
+        let upstream = running.exchange.plan.and_then(|plan| plan.upstream);
+        if let Some(upstream) = upstream
+            && self.has_candidate(slot)
+            && self.take_from_budget(slot, upstream)
+        {
+            self.discard_answer(slot);
+            self.end_attempt(slot);
+            self.pause(slot);
+            return;
+        }
+        self.step(slot, Exchange::release);
+        if let Some(place) = place {
+            // What came with the head waits to be read.
+            self.make_ready(place.origin);
+        }
+    }
+
+    /// Takes the permit for another attempt; `false`: the budget is spent.
+    pub(super) fn take_from_budget(&mut self, slot: u32, upstream: UpstreamId) -> bool {
+        let permitted = self.resilience.retry(upstream, self.now);
+        let backend = self.exchanges.get(slot as usize).and_then(|running| running.exchange.attempt.backend);
+        if let (false, Some(backend)) = (permitted, backend) {
+            self.cells.backend(backend.0 as usize).retries_denied.add(1);
+        }
+        permitted
+    }
+
+    /// Waits before the next attempt.
+    fn pause(&mut self, slot: u32) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let exchange = &mut running.exchange;
+        let made = u32::from(exchange.trail.attempts);
+        let pause = exchange.retry_policy().map_or(Duration::ZERO, |policy| policy.pause(made, self.ids.word()));
         exchange.retry_at = Some(self.now + pause);
         self.arm_exchange(slot);
     }
@@ -91,6 +147,17 @@ impl<I: Io> Worker<I> {
             return;
         };
         let pass = running.exchange.attempt.take_pass();
+        if let Some(plan) = running.exchange.plan {
+            let attempt = &running.exchange.attempt;
+            match verdict {
+                Verdict::Answered { status: ..500, .. } => {
+                    self.resilience.observe_latency(plan.way, attempt, false, self.now);
+                }
+                Verdict::Failed(_) => self.resilience.observe_latency(plan.way, attempt, true, self.now),
+                // A backend that cannot serve says so soon, and what follows a head is no time to it.
+                Verdict::Answered { .. } | Verdict::BrokeOff(_) => {}
+            }
+        }
         if let Some(outcome) = verdict.outcome() {
             self.balancers.observe(&running.exchange.snapshot.generation, backend, outcome, self.now);
         }
@@ -162,6 +229,21 @@ impl<I: Io> Worker<I> {
             .is_some_and(|origin| origin.is_tunnel() && self.io.queued(origin.stream) > 0)
     }
 
+    /// The answer of the running attempt is dropped. Its connection serves others if all of it is there.
+    fn discard_answer(&mut self, slot: u32) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let ended = running.exchange.drop_held();
+        let Some(key) = running.exchange.attempt.place else {
+            return;
+        };
+        if ended || self.drain_answer(key) {
+            self.exchanges[slot as usize].exchange.attempt.place = None;
+            self.give_back(key);
+        }
+    }
+
     /// Closes the connection of the running attempt, if there is one.
     fn drop_attempt(&mut self, slot: u32) {
         if let Some(running) = self.exchanges.get_mut(slot as usize)
@@ -171,27 +253,73 @@ impl<I: Io> Worker<I> {
         }
     }
 
-    /// The running attempt is over, and gives back all it holds: its connection, its backend's permit, and its pass, without a
-    /// word if it has said nothing of its backend.
-    fn end_attempt(&mut self, slot: u32) {
-        self.drop_attempt(slot);
+    /// The running attempt is over, and gives back all it holds.
+    pub(super) fn end_attempt(&mut self, slot: u32) {
         self.judge(slot);
-        let Some(running) = self.exchanges.get_mut(slot as usize) else {
-            return;
-        };
-        let attempt = &mut running.exchange.attempt;
-        if let Some(permit) = attempt.permit.take() {
+        if let Some(running) = self.exchanges.get_mut(slot as usize) {
+            let holdings = running.exchange.attempt.surrender();
+            self.take_back(slot, holdings);
+        }
+    }
+
+    /// Takes back what an attempt held: its connection, its backend's permit, and its pass, without a word if it has said
+    /// nothing of its backend.
+    fn take_back(&mut self, slot: u32, holdings: Holdings) {
+        if let Some(key) = holdings.place {
+            self.abandon(key, slot);
+        }
+        if let Some(permit) = holdings.permit {
             self.inflight.leave(permit);
         }
-        if let Some((backend, pass)) = attempt.take_pass() {
+        if let Some((backend, pass)) = holdings.pass {
             let change = self.resilience.give_back(backend, pass, None, self.now);
             self.note_breaker(backend, change);
         }
     }
 
+    /// The attempt that is spoken of is over, and another one goes on.
+    pub(super) fn leave(&mut self, slot: u32) {
+        self.end_attempt(slot);
+        if let Some(running) = self.exchanges.get_mut(slot as usize) {
+            running.exchange.turn_to_another();
+            self.arm_exchange(slot);
+        }
+    }
+
+    /// Once the client has its head, or will have none, attempts beside the one that is spoken of are cancelled on the wire. That
+    /// says nothing of their backends.
+    fn cancel_losers(&mut self, slot: u32) {
+        while let Some(running) = self.exchanges.get_mut(slot as usize)
+            && running.exchange.has_others()
+            && running.exchange.response != ResponseState::Waiting
+        {
+            self.cancel_loser(slot);
+        }
+    }
+
+    fn cancel_loser(&mut self, slot: u32) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(mut loser) = running.exchange.take_loser() else {
+            return;
+        };
+        if let Some(plan) = running.exchange.plan {
+            self.resilience.observe_latency(plan.way, &loser, true, self.now);
+        }
+        if let Some(backend) = loser.backend {
+            self.cells.backend(backend.0 as usize).attempts_cancelled.add(1);
+        }
+        let holdings = loser.surrender();
+        self.take_back(slot, holdings);
+    }
+
     /// The exchange is over: it gives back all it holds and becomes a line of the log.
     pub(super) fn finish(&mut self, slot: u32) {
         self.end_attempt(slot);
+        while self.exchanges.get(slot as usize).is_some_and(|running| running.exchange.has_others()) {
+            self.cancel_loser(slot);
+        }
         let Some(mut running) = self.exchanges.try_remove(slot as usize) else {
             return;
         };

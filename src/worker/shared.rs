@@ -100,7 +100,7 @@ impl<I: Io> Worker<I> {
                 self.start(exchange, slot);
             } else {
                 // It takes no more now: there is another one, or one is made.
-                self.exchanges[exchange as usize].exchange.attempt.place = None;
+                self.release_place(exchange, backend);
                 self.acquire(exchange, backend);
             }
         }
@@ -113,13 +113,13 @@ impl<I: Io> Worker<I> {
         let Some(running) = self.exchanges.get_mut(at.owner as usize) else {
             return;
         };
-        if running.exchange.attempt.place != Some(key) {
-            return;
-        }
-        let downkey = running.downkey;
         let Some(Origin { speech: Speech::H2(connection), backend, .. }) = self.origins.get_mut(slot) else {
             return;
         };
+        if !running.exchange.turn_to(*backend) || running.exchange.attempt.place != Some(key) {
+            return;
+        }
+        let downkey = running.downkey;
         let Some(mut downstream) = self.clients.end(downkey, running.stream) else {
             return;
         };

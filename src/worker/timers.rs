@@ -6,7 +6,7 @@
 use super::{Downkey, Worker};
 use crate::config::Generation;
 use crate::exchange::{Abort, ResponseState};
-use crate::http::Reason;
+use crate::http::{Reason, Side};
 use crate::limits;
 use crate::telemetry::kinds::UpstreamClose;
 use spooky_uring::Io;
@@ -38,7 +38,8 @@ pub(super) fn capacity(generation: &Generation) -> usize {
     // An exchange that was refused holds an entry too, until the client has its answer.
     let streams = generation.streams_per_connection();
     let clients = performance.share(performance.max_active_connections);
-    let dials = u64::from(performance.share(performance.global_inflight_limit));
+    let inflight = performance.share(performance.global_inflight_limit);
+    let dials = u64::from(inflight) * u64::from(generation.attempts_at_once());
     let exchanges = u64::from(clients) * streams.max(1) + dials;
     let clients = clients as usize;
     clients + usize::try_from(exchanges).unwrap_or(usize::MAX - clients - 8) + 8
@@ -106,6 +107,10 @@ impl<I: Io> Worker<I> {
             self.attempt(slot);
             return;
         }
+        if running.exchange.hedge_at.is_some_and(|at| at <= self.now) {
+            self.hedge(slot);
+            return;
+        }
         if running.exchange.continue_at().is_some_and(|at| at <= self.now) {
             self.step(slot, |exchange, downstream, _| exchange.tell_to_continue(downstream));
             return;
@@ -115,6 +120,7 @@ impl<I: Io> Worker<I> {
             self.arm_exchange(slot);
             return;
         }
+        let reason = self.turn_to_late(slot, reason);
         self.count_late(slot, reason);
         self.step(slot, |exchange, downstream, turn| match exchange.response {
             ResponseState::Waiting => exchange.fail(reason, downstream, turn),
@@ -130,6 +136,16 @@ impl<I: Io> Worker<I> {
         let unsent = running.exchange.attempt.place.map_or(0, |key| self.unsent_on(key));
         let pending = self.clients.pending(running.downkey, running.stream);
         running.exchange.deadline(pending, unsent)
+    }
+
+    /// Has an exchange speak of an attempt that is late, and says over what it is.
+    fn turn_to_late(&mut self, slot: u32, reason: Reason) -> Reason {
+        let running = &mut self.exchanges[slot as usize];
+        if !running.exchange.has_others() || reason.side() != Side::Upstream {
+            return reason;
+        }
+        running.exchange.turn_to_late(0, self.now);
+        self.exchange_deadline(slot).1
     }
 
     /// Makes sure that the wheel fires no later than the exchange's deadline.

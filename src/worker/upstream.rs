@@ -3,24 +3,65 @@
 //! How a connection comes to be and ends is [`super::link`]'s, how several exchanges share one [`super::shared`]'s.
 
 use super::Worker;
+use super::endpoints::Places;
 use super::origin::{Origin, Speech};
 use super::origins::Found;
 use super::record::count_attempt_failure;
+use super::resilience::Resilience;
 use super::token::Owner;
 use crate::config::BackendId;
-use crate::exchange::{Attempt, Step, Turn, Upkey};
+use crate::exchange::inflight::Inflight;
+use crate::exchange::{Attempt, Exchange, Step, Turn, Upkey};
 use crate::http::{Reason, Side};
 use crate::limits;
 use crate::telemetry::kinds::{ConnectFailure, Protocol, UpstreamClose};
 use spooky_uring::Io;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Instant;
+
+/// What may speak against an attempt on a backend.
+struct Field<'a> {
+    inflight: &'a Inflight,
+    places: &'a Places,
+    resilience: &'a Resilience,
+    now: Instant,
+}
+
+/// Why a backend cannot be taken. Where none can, the greatest is what the client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Obstacle {
+    /// The exchange was there, or is.
+    Tried,
+    /// Nobody knows where it is.
+    Nowhere(Reason),
+    /// Its circuit breaker is open.
+    BreakerOpen,
+    /// It has no room.
+    Full,
+}
+
+impl Field<'_> {
+    #[inline]
+    fn obstacle(&self, exchange: &Exchange, backend: BackendId) -> Option<Obstacle> {
+        let generation = &exchange.snapshot.generation;
+        if exchange.was_tried(backend) || exchange.is_on(backend) {
+            Some(Obstacle::Tried)
+        } else if !self.inflight.backend_has_room(generation, backend) {
+            Some(Obstacle::Full)
+        } else if !self.resilience.admits(backend, self.now) {
+            Some(Obstacle::BreakerOpen)
+        } else {
+            self.places.missing(backend).map(Obstacle::Nowhere)
+        }
+    }
+}
 
 impl<I: Io> Worker<I> {
     /// Begins an attempt of an admitted exchange on a backend that may be taken; without one the client hears why.
     pub(super) fn attempt(&mut self, slot: u32) {
         match self.pick(slot) {
-            Some(Ok(backend)) => self.begin(slot, backend),
+            Some(Ok(backend)) => self.begin(slot, backend, false),
             Some(Err(reason)) => {
                 let failure = self.exchanges.get(slot as usize).and_then(|running| running.exchange.failure);
                 self.refuse(slot, failure.unwrap_or(reason));
@@ -35,49 +76,92 @@ impl<I: Io> Worker<I> {
         let upstream = exchange.plan?.upstream?;
         let generation = &*exchange.snapshot.generation;
         let first = generation.upstream(upstream).backends.start;
-        let full = Cell::new(false);
-        let missing = Cell::new(None);
-        let open = Cell::new(false);
+        let met = Cell::new(None);
         let world = (&self.inflight, &mut self.ids, self.now);
+        let field =
+            Field { inflight: &self.inflight, places: &self.places, resilience: &self.resilience, now: self.now };
         let picked = self.balancers.pick(generation, upstream, exchange.affinity, world, |index| {
-            let backend = BackendId(first + index as u32);
-            let room = self.inflight.backend_has_room(generation, backend);
-            full.set(full.get() || !room);
-            let nowhere = self.places.missing(backend);
-            missing.set(missing.get().or(nowhere));
-            let admitted = self.resilience.admits(backend, self.now);
-            open.set(open.get() || !admitted);
-            exchange.was_tried(backend) || !room || nowhere.is_some() || !admitted
+            let obstacle = field.obstacle(exchange, BackendId(first + index as u32));
+            met.set(met.get().max(obstacle));
+            obstacle.is_some()
         });
-        Some(match picked {
-            Some(index) => Ok(BackendId(first + index as u32)),
-            None if full.get() => Err(Reason::LimitBackend),
-            None if open.get() => Err(Reason::BreakerOpen),
-            None => Err(missing.get().unwrap_or(Reason::NoBackend)),
+        Some(match (picked, met.get()) {
+            (Some(index), _) => Ok(BackendId(first + index as u32)),
+            (None, Some(Obstacle::Full)) => Err(Reason::LimitBackend),
+            (None, Some(Obstacle::BreakerOpen)) => Err(Reason::BreakerOpen),
+            (None, Some(Obstacle::Nowhere(reason))) => Err(reason),
+            (None, Some(Obstacle::Tried) | None) => Err(Reason::NoBackend),
         })
     }
 
+    /// Whether an exchange has a backend that another attempt could be made on now.
+    pub(super) fn has_candidate(&self, slot: u32) -> bool {
+        let Some(exchange) = self.exchanges.get(slot as usize).map(|running| &running.exchange) else {
+            return false;
+        };
+        let Some(upstream) = exchange.plan.and_then(|plan| plan.upstream) else {
+            return false;
+        };
+        let field =
+            Field { inflight: &self.inflight, places: &self.places, resilience: &self.resilience, now: self.now };
+        let mut backends = exchange.snapshot.generation.upstream(upstream).backends.clone();
+        backends.any(|backend| field.obstacle(exchange, BackendId(backend)).is_none())
+    }
+
     /// Begins an attempt on a backend: takes its permit and its breaker's pass, and a connection.
-    fn begin(&mut self, slot: u32, backend: BackendId) {
+    fn begin(&mut self, slot: u32, backend: BackendId, hedge: bool) {
         let taken = self.resilience.take(backend, self.now);
         let (pass, change) = taken.map_or((None, None), |(pass, change)| (Some(pass), change));
         let permit = self.inflight.enter(backend);
         let exchange = &mut self.exchanges[slot as usize].exchange;
-        exchange.begin_attempt(Attempt::new(backend, permit, pass, self.now), self.now);
+        exchange.begin_attempt(Attempt::new(backend, permit, pass, hedge, self.now), self.now);
         let attempts = exchange.trail.attempts;
+        exchange.hedge_at = match (exchange.plan, exchange.hedges_left()) {
+            (None, _) | (_, 0) => None,
+            (Some(plan), _) => {
+                let policy = exchange.snapshot.generation.way(plan.way).hedging;
+                let delay = policy.and_then(|policy| policy.delay.get(self.resilience.latency(plan.way)));
+                delay.map(|delay| self.now + delay)
+            }
+        };
         self.note_breaker(backend, change);
         let cells = self.cells.backend(backend.0 as usize);
         cells.attempts.add(1);
-        if attempts > 1 {
-            cells.retries.add(1);
+        match hedge {
+            true => cells.hedges.add(1),
+            false if attempts > 1 => cells.retries.add(1),
+            false => {}
         }
         self.acquire(slot, backend);
+    }
+
+    /// A request has been without an answer for so long that another attempt begins beside those that run, if there is a
+    /// backend for it and the retry budget permits it.
+    pub(super) fn hedge(&mut self, slot: u32) {
+        let Some(running) = self.exchanges.get_mut(slot as usize) else {
+            return;
+        };
+        running.exchange.hedge_at = None;
+        let upstream = running.exchange.plan.and_then(|plan| plan.upstream);
+        let may = running.exchange.may_hedge();
+        if let (true, Some(upstream)) = (may, upstream)
+            && let Some(Ok(backend)) = self.pick(slot)
+            && self.take_from_budget(slot, upstream)
+        {
+            self.exchanges[slot as usize].exchange.stand_beside(self.now);
+            self.begin(slot, backend, true);
+        } else {
+            self.arm_exchange(slot);
+        }
     }
 
     /// Finds a connection for the running attempt, or makes one.
     pub(super) fn acquire(&mut self, slot: u32, backend: BackendId) {
         let client = self.announced(slot, backend);
         let exchange = &mut self.exchanges[slot as usize].exchange;
+        if !exchange.turn_to(backend) {
+            return;
+        }
         let cells = self.cells.backend(backend.0 as usize);
         let origin_slot = match self.origins.find(backend, client, exchange.needs_fresh) {
             Some(Found::Idle(origin_slot)) => {
@@ -111,7 +195,10 @@ impl<I: Io> Worker<I> {
                 let begun = match self.begin_dial(backend, token) {
                     Ok(begun) => begun,
                     Err(reason) => {
-                        self.refuse(slot, reason);
+                        match self.exchanges[slot as usize].exchange.has_others() {
+                            true => self.leave(slot),
+                            false => self.refuse(slot, reason),
+                        }
                         return;
                     }
                 };
@@ -129,9 +216,15 @@ impl<I: Io> Worker<I> {
 
     /// A connection is there for a waiting exchange: the request goes out.
     pub(super) fn start(&mut self, slot: u32, origin_slot: u32) {
+        let Some(backend) = self.origins.get(origin_slot).map(|origin| origin.backend) else {
+            return;
+        };
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
+        if !running.exchange.turn_to(backend) {
+            return;
+        }
         if running.exchange.asks_tunnel() && !self.may_ask_tunnel(origin_slot, slot) {
             return;
         }
@@ -227,6 +320,9 @@ impl<I: Io> Worker<I> {
         let Some(running) = self.exchanges.get_mut(exchange_slot as usize) else {
             return;
         };
+        if !running.exchange.turn_to(backend) {
+            return;
+        }
         let key = running.downkey;
         let Some(mut downstream) = self.clients.end(key, running.stream) else {
             return;

@@ -26,6 +26,7 @@ PAGE = TESTS.parents[1] / "docs" / "REASONS.md"
 NOT_FROM_OUTSIDE = {
     "internal": "a defect of our own",
     "pool_full": "the table of sockets is full: 65,536 connections of one worker",
+    "upstream_status": "all other backends fill up in the pause before an attempt: `tests/simulation/resilience.rs` has it",
 }
 # Reasons whose stories are told elsewhere: the test that names them.
 ELSEWHERE = {

@@ -80,6 +80,67 @@ async def test_the_budget_bounds_retries(start, origins):
     assert proxy.total("spooky_backend_retries_denied_total") == 5
 
 
+class Unable:
+    """A backend that answers every request 503."""
+
+    def __init__(self):
+        self.requests, self.connections = 0, 0
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+
+    async def serve(self, reader, writer):
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                fields = head.lower().split(b"\r\n")
+                length = next((int(line[15:]) for line in fields if line.startswith(b"content-length:")), 0)
+                await reader.readexactly(length)
+                if b"transfer-encoding: chunked" in fields:
+                    await reader.readuntil(b"0\r\n\r\n")
+                self.requests += 1
+                writer.write(b"HTTP/1.1 503 Not Now\r\nretry-after: 7\r\nx-backend: unable\r\n")
+                writer.write(b"content-length: 4\r\n\r\nbusy")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_an_answer_that_is_listed_is_asked_of_another_backend(start, origins, protocol):
+    async with Unable() as unable:
+        proxy = start(Upstream("half", unable.address, origins.address("main"), retry={"on": ["503"]}))
+        async with connect(protocol, proxy) as client:
+            for _ in range(6):
+                assert (await client.get("/bytes/100")).status == 200
+            assert (await client.post("/inspect", b"x" * 5000, method="PUT")).status == 200
+            # Kept connections: what was dropped was read.
+            assert unable.requests >= 3 and unable.connections < unable.requests
+            answers = [await client.post("/inspect", b"x") for _ in range(2)]
+            assert sorted(answer.status for answer in answers) == [200, 503]
+    refused = next(answer for answer in answers if answer.status == 503)
+    assert (refused.get("x-backend"), refused.get("retry-after"), bytes(refused.body)) == ("unable", "7", b"busy")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_the_last_answer_is_the_clients_as_it_came(start, protocol):
+    async with Unable() as one, Unable() as two:
+        proxy = start(Upstream("both", one.address, two.address, retry={"on": ["gateway-error"]}))
+        async with connect(protocol, proxy) as client:
+            answer = await client.get("/")
+            assert (answer.status, answer.get("x-backend"), bytes(answer.body)) == (503, "unable", b"busy")
+            assert answer.get("proxy-status") is None, "it is not ours"
+        assert one.requests + two.requests == 2
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_an_open_breaker_is_the_same_answer_everywhere(start, protocol):
     breaker = resilience(circuit_breaker={"failures": 3, "open_for": "60s"})

@@ -7,7 +7,7 @@ use spooky::balance::{
     Ask, Balancer, ConsistentHash, LatencyAware, LeastConnections, Outcome, Random as Lots, RoundRobin, Table,
     TwoChoices,
 };
-use spooky::resilience::{Breaker, BreakerPolicy, Budget, BudgetPolicy, Change, Pass, RetryPolicy};
+use spooky::resilience::{Breaker, BreakerPolicy, Budget, BudgetPolicy, Change, Conditions, Pass, RetryPolicy};
 use spooky_uring::simulation::Random;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub const RETRY: RetryPolicy = RetryPolicy {
     attempts: 3,
+    on: Conditions::NONE,
     per_try_timeout: Some(Duration::from_millis(250)),
     backoff: Duration::from_millis(20),
     max_backoff: Duration::from_millis(100),

@@ -11,6 +11,7 @@ use crate::exchange::stamp::{self, stamp};
 use crate::exchange::trail::Ids;
 use crate::http::forward::Onward;
 use crate::http::{Fields, PathPair, RequestHead};
+use crate::resilience::{HedgeDelay, HedgePolicy};
 use crate::route::{self, Point, RouteId, Shares};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -95,7 +96,7 @@ pub(super) fn ways(
             backend: backend.map(|backend| backend.id.to_string()),
             backend_scores: scores,
             settings: settings(world, id),
-            policies: policies(generation, original),
+            policies: policies(generation, id, original),
             request_fields: changes(&subject.head.fields, &head.fields),
         });
     }
@@ -203,30 +204,31 @@ fn settings(world: &World<'_>, way: WayId) -> Vec<Setting> {
 }
 
 /// What becomes of failures and of overload.
-fn policies(generation: &Generation, head: &RequestHead) -> Vec<Policy> {
-    let resilience = &generation.resilience;
+fn policies(generation: &Generation, id: WayId, head: &RequestHead) -> Vec<Policy> {
+    let way = generation.way(id);
+    let Some(upstream) = way.upstream.map(|id| generation.upstream(id)) else { return Vec::new() };
     let method = head.method.as_str();
-    let retry = match resilience.retry.attempts {
+    let retry = match way.retry.attempts {
         0 | 1 => "off: one attempt".to_owned(),
         attempts => {
             let again = if head.method.is_idempotent() {
                 format!(
                     "{method} is idempotent: also after a backend failed, if no more than {} bytes of a body came",
-                    resilience.retry.replay_buffer
+                    way.retry.replay_buffer
                 )
             } else {
                 format!("{method} is not idempotent: only where no backend can have seen the request")
             };
-            format!("{attempts} attempts at most; {again}")
+            format!("{attempts} attempts at most; {again}; on {}", way.retry.on)
         }
     };
     let budget = format!(
         "{} % of the requests of {}, and {} a second",
-        resilience.retry_budget.percent,
-        words::duration(resilience.retry_budget.window),
-        resilience.retry_budget.min_per_sec
+        upstream.retry_budget.percent,
+        words::duration(upstream.retry_budget.window),
+        upstream.retry_budget.min_per_sec
     );
-    let breaker = match &resilience.circuit_breaker {
+    let breaker = match &upstream.circuit_breaker {
         None => "off".to_owned(),
         Some(policy) => format!(
             "opens after {} failures in a row, for {}; then {} trials",
@@ -235,10 +237,29 @@ fn policies(generation: &Generation, head: &RequestHead) -> Vec<Policy> {
             policy.trials
         ),
     };
+    let hedging = match way.hedging {
+        None => "off".to_owned(),
+        Some(_) if !head.method.is_safe() => format!("none, because {method} is not safe"),
+        Some(HedgePolicy { delay, max }) => {
+            let after = match delay {
+                HedgeDelay::Fixed(delay) => words::duration(delay),
+                HedgeDelay::Percentile { percent, least } => {
+                    format!("what {percent} of a hundred answers take, {} at least", words::duration(least))
+                }
+            };
+            format!("a request without body and without an answer gets up to {max} more attempts, each after {after}")
+        }
+    };
     let inflight = format!("{} exchanges in the process", generation.performance.global_inflight_limit);
-    [("retry", retry), ("retry_budget", budget), ("circuit_breaker", breaker), ("global_inflight_limit", inflight)]
-        .map(|(policy, detail)| Policy { policy, detail })
-        .into()
+    [
+        ("retry", retry),
+        ("retry_budget", budget),
+        ("hedging", hedging),
+        ("circuit_breaker", breaker),
+        ("global_inflight_limit", inflight),
+    ]
+    .map(|(policy, detail)| Policy { policy, detail })
+    .into()
 }
 
 /// What differs between two sections, by name.

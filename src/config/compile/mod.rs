@@ -42,6 +42,7 @@ pub fn compile(
     let listeners = listeners::compile(&mut compiler);
     let upstreams = upstreams::compile(&mut compiler);
     let routes::Routes { table, mut routes, ways } = routes::compile(&mut compiler, &upstreams);
+    resilience::check(&mut compiler, &upstreams);
     admission::of_routes(&mut compiler, &mut routes);
     let rate_limits = admission::rate_limits(&mut compiler, &mut routes);
     let (observability, log) = service::compile(&mut compiler);
@@ -60,7 +61,6 @@ pub fn compile(
         resolver,
         performance: performance(&mut compiler),
         protocol: service::protocol(&root.resilience.value.protocol.value),
-        resilience: resilience::compile(&mut compiler),
         observability,
         log,
         secret: service::secret(&root.security.value),

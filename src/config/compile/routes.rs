@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::actions::{Answerers, action, edits};
 use super::matchers::{matchers, path, prefix};
 use super::upstreams::{Compiled, Upstreams};
-use super::{Compiler, timeouts};
+use super::{Compiler, resilience, timeouts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{Action, Route, UpstreamId, Way};
 use crate::config::keys;
@@ -123,6 +123,8 @@ fn compile_full<'a>(
     let ways = match answerers {
         Answerers::Upstreams(ids) => {
             ids.iter().for_each(|id| used[id.0 as usize] = true);
+            let answerers: Vec<_> = ids.iter().map(|id| upstreams.get(*id)).collect();
+            resilience::check_route(compiler, &full.value, &answerers);
             ids.iter().map(|&id| way(compiler, Some((id, upstreams.get(id))), Some(&full.value))).collect()
         }
         Answerers::Us => {
@@ -204,6 +206,16 @@ fn way(
         upstream: upstream.map(|(id, _)| id),
         timeouts: timeouts::resolve(timeouts, upstream_timeouts, performance),
         limits: timeouts::resolve_limits(limits, upstream_limits, performance),
+        retry: resilience::retry(
+            full.map(|full| &full.retry.value),
+            keys.map(|keys| &keys.retry.value),
+            &compiler.root.resilience.value.retry.value,
+        ),
+        hedging: resilience::hedging([
+            full.and_then(|full| full.hedging.as_ref()),
+            keys.and_then(|keys| keys.hedging.as_ref()),
+            compiler.root.resilience.value.hedging.as_ref(),
+        ]),
     };
     let mut settings = timeouts::settings(timeouts, upstream_timeouts, performance);
     settings.extend(timeouts::limit_settings(limits, upstream_limits, performance));
@@ -215,6 +227,8 @@ fn acts_on_forwarded_only(compiler: &mut Compiler<'_>, route: &keys::Route) {
     let written = [
         ("timeouts", route.timeouts.is_written(), route.timeouts.place),
         ("limits", route.limits.is_written(), route.limits.place),
+        ("retry", route.retry.is_written(), route.retry.place),
+        ("hedging", route.hedging.is_some(), route.hedging.as_ref().map_or(Place::NOWHERE, |written| written.place)),
         ("request_headers", route.request_headers.is_written(), route.request_headers.place),
     ];
     for (key, _, place) in written.into_iter().filter(|(_, is_written, _)| *is_written) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{Compiler, timeouts, upstream_tls};
+use super::{Compiler, resilience, timeouts, upstream_tls};
 use crate::balance::{NODES_MAX, Table};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
@@ -62,7 +62,7 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
         let id = UpstreamId(index(upstreams.list.len()));
         let start = index(upstreams.backends.len());
         backends(compiler, id, &name.value, name.place, keys, &mut upstreams.backends);
-        let performance = &root.performance.value;
+        let (performance, process) = (&root.performance.value, &root.resilience.value);
         let compiled = Upstream {
             name: name.value.as_str().into(),
             backends: start..index(upstreams.backends.len()),
@@ -83,6 +83,11 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
                 .as_ref()
                 .unwrap_or(&performance.per_upstream_inflight_limit)
                 .value,
+            retry_budget: resilience::retry_budget(&keys.retry_budget.value, &process.retry_budget.value),
+            circuit_breaker: resilience::circuit_breaker(
+                keys.circuit_breaker.as_ref(),
+                process.circuit_breaker.as_ref(),
+            ),
         };
         timeouts::check_written(compiler, &keys.timeouts.value);
         upstreams.list.push(Compiled { compiled, keys, place: name.place });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::Timeouts;
+use super::{Hedging, RetryOf, Timeouts};
 use crate::admit::CountBy;
 use crate::config::schema::{Located, schema};
 use crate::config::values::{
@@ -27,6 +27,10 @@ schema! {
         timeouts: default Timeouts = "{}";
         /// Limits for this route.
         limits: default RouteLimits = "{}";
+        /// Further attempts for this route's requests.
+        retry: default RetryOf = "{}";
+        /// Another attempt beside one that has no answer yet.
+        hedging: optional Hedging;
         /// Changes to the fields of requests, after ours are in place.
         request_headers: default HeaderEdits = "{}";
         /// Changes to the fields of final responses: the backend's, the redirect or the fixed response. Not of refusals.

@@ -47,6 +47,7 @@ fn the_reference_file_has_every_key_and_parses() {
         "path_prefix = ",
         "host = \"example\"",
         "deny = ",
+        "delay = ",
         "allow_file = ",
         "deny_file = ",
         "key = \"client_ip",

@@ -2,11 +2,13 @@
 //!
 //! Here: words, switches and what holds other values. [`numbers`]: integers, times, sizes. [`text`]: names, addresses,
 //! paths. [`routing`]: what only routes are made of. [`subject`]: what a request carries under a name. [`count_by`]: what rate
-//! limits count by. [`hash_key`]: what requests are kept together by. Knows no key. A new type is one `impl Value`. Read next: `keys`, which uses them.
+//! limits count by. [`hash_key`]: what requests are kept together by. [`retry_on`]: after what attempts are repeated. Knows no key.
+//! A new type is one `impl Value`. Read next: `keys`, which uses them.
 
 mod count_by;
 mod hash_key;
 mod numbers;
+mod retry_on;
 mod routing;
 mod subject;
 mod text;
