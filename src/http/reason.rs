@@ -214,7 +214,7 @@ pub fn reasons_page() -> String {
          Made from the table in `src/http/reason.rs`; a test compares them. Why an exchange was refused, shed, cut or given up: one word,\n\
          the same in the access log (`reason`), in `spooky_refusals_total{reason=…}`, and whatever the client speaks. The status is that of the\n\
          answer, if there was one; behind a head that has left, a response is cut by a reset instead. `Proxy-Status` (RFC 9209) has the\n\
-         error type, and no more.\n\n\
+         error type; the word, too, if `proxy_status` is \"full\". `spooky explain` has the same words.\n\n\
          Whose doing it is: of the *client*; of the configuration (*policy*); our own to stay within a bound (*shed*); of the backend (*upstream*),\n\
          which alone counts against it; or of the *proxy*. † A malformed message: HTTP/2 and HTTP/3 reset its stream, HTTP/1.1 is\n\
          answered and closed. 499 is sent to nobody: who would read it has gone.\n\n\

@@ -101,6 +101,7 @@ pub(super) fn decide(
             target: ask.target.clone(),
             host: None,
             match_path: None,
+            tunnel: None,
             peer: ask.peer,
             trusted,
             client: None,
@@ -113,6 +114,9 @@ pub(super) fn decide(
                 .map(|sites| sites.find(&ask.server_name).standing().name())
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned),
+            proxy_protocol: (listener.proxies.as_ref())
+                .filter(|_| protocol != Protocol::H3)
+                .map(|proxies| if proxies.only { "refuse" } else { "serve" }),
         },
         decision: Decision::default(),
         checks: Vec::new(),
@@ -211,6 +215,7 @@ fn walk_through(
     let client = client_address(&head.fields, ask.peer, |address| generation.trusts(address));
     report.request.host = Some(head.host().to_owned());
     report.request.match_path = head.target.matched().map(str::to_owned);
+    report.request.tunnel = head.protocol.map(|_| "websocket");
     report.request.client = Some(client);
 
     match listener.security {

@@ -31,6 +31,8 @@ pub(super) struct Asked {
     pub host: Option<String>,
     /// What routes and policies look at; `null` also for a target without a path.
     pub match_path: Option<String>,
+    /// What it asks to become a tunnel of: `websocket`.
+    pub tunnel: Option<&'static str>,
     /// The other side of the connection.
     pub peer: IpAddr,
     /// Whether it is one of the trusted proxies.
@@ -48,6 +50,9 @@ pub(super) struct Listener {
     pub server_name: String,
     /// The name in `certificates` whose certificate it gets; `null`: that of the listener, or none.
     pub certificate: Option<String>,
+    /// The client is the one that a header of the PROXY protocol names, and connections from elsewhere are `serve`d or `refuse`d;
+    /// `null`: there is no such header.
+    pub proxy_protocol: Option<&'static str>,
 }
 
 /// What becomes of the request.

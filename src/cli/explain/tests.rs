@@ -298,6 +298,23 @@ fn answers_of_routes_are_told_whole() {
 }
 
 #[test]
+fn what_comes_before_the_request_is_told() {
+    let proxied = TEXT.replacen(
+        "cleartext = \"serve\"",
+        "cleartext = \"serve\"\nproxy_protocol = { from = [\"10.0.0.0/8\"] }",
+        1,
+    );
+    let tunnel = "GET | http://a.test:8080/ | -H | upgrade: websocket | -H | connection: upgrade \
+                  | -H | sec-websocket-version: 13 | -H | sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==";
+    let report = explained_with(&proxied, tunnel, Ok(hash()));
+    assert_eq!((report.listener.proxy_protocol, report.request.tunnel), (Some("serve"), Some("websocket")));
+    let plain = text::write(&report);
+    assert!(plain.contains("PROXY protocol") && plain.contains("tunnel       websocket"), "{plain}");
+    let report = explained("GET | http://a.test:8080/");
+    assert_eq!((report.listener.proxy_protocol, report.request.tunnel), (None, None));
+}
+
+#[test]
 fn no_value_of_a_field_is_told_and_nothing_writes_on_the_terminal() {
     for line in [
         "GET | http://a.test:8080/kept | -H | authorization: Bearer hush-sent | -H | cookie: sid=hush-sent",

@@ -26,6 +26,12 @@ pub(super) fn write(report: &Report) -> String {
     let listener = &report.listener;
     let certificate = listener.certificate.as_ref().map_or_else(String::new, |name| format!(", certificate of {name}"));
     line(&mut out, "listener", &format!("{} ({}){certificate}", listener.name, listener.address));
+    if listener.proxy_protocol.is_some() {
+        line(&mut out, "", "behind its proxies the client is the one that their PROXY protocol names");
+    }
+    if let Some(protocol) = asked.tunnel {
+        line(&mut out, "tunnel", protocol);
+    }
     decision(&mut out, report);
 
     let _ = writeln!(out, "\nchecks");
