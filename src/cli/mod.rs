@@ -9,6 +9,7 @@ mod explain;
 mod fetch;
 mod probe;
 mod run;
+mod terminal;
 mod version;
 
 use crate::control::{Exit, Failure};

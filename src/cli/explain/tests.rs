@@ -320,7 +320,7 @@ fn no_value_of_a_field_is_told_and_nothing_writes_on_the_terminal() {
         "GET | http://a.test:8080/kept | -H | authorization: Bearer hush-sent | -H | cookie: sid=hush-sent",
         "GET | http://a.test:8080/m | -H | x-beta: hush-sent",
         "GET | http://a.test:8080/split | -H | cookie: sid=hush-sent",
-        "GET | http://a.test:8080/x\u{1b}[31m\u{9b}",
+        "GET | http://a.test:8080/x\u{1b}[31m\u{9b}\u{202e}",
     ] {
         let report = explained(line);
         let (plain, json) = (text::write(&report), json_line(&report));

@@ -1,7 +1,7 @@
 //! A report as lines for people. What came from outside is escaped.
 
 use super::report::{Changes, Outcome, Report, Score, Way};
-use super::words::printable;
+use crate::cli::terminal::printable;
 use std::fmt::Write;
 
 /// Routes that are shown beside the one that was taken, those that came closest.

@@ -3,6 +3,7 @@
 
 use super::report::Changes;
 use crate::admit::{CountBy, LimitId, Networks};
+use crate::cli::terminal::printable;
 use crate::config::{Generation, Notes};
 use crate::exchange::Plan;
 use crate::http::{Edits, FieldName, Fields, RequestHead};
@@ -16,18 +17,6 @@ use std::time::Duration;
 /// Text that came from outside, in quotes and with everything escaped that a terminal acts on.
 pub(super) fn quoted(text: &str) -> String {
     format!("`{}`", printable(text))
-}
-
-/// The same without quotes.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if c.is_control() {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
-        }
-        out
-    })
 }
 
 /// The name of a field.

@@ -26,7 +26,7 @@ pub(super) struct Fault {
 
 impl Fault {
     fn new(kind: &'static str, message: impl ToString, exit: Exit) -> Self {
-        Self { kind, message: super::text::printable(&message.to_string()), fix: String::new(), exit }
+        Self { kind, message: crate::cli::terminal::printable(&message.to_string()), fix: String::new(), exit }
     }
 
     fn fix(mut self, fix: impl Into<String>) -> Self {

@@ -68,7 +68,7 @@ impl Sink {
             return None;
         }
         let text = str::from_utf8(&self.first).ok()?;
-        text.chars().all(|c| matches!(c, '\n' | '\r' | '\t') || super::text::is_printable(c)).then_some(text)
+        text.chars().all(|c| matches!(c, '\n' | '\r' | '\t') || crate::cli::terminal::is_printable(c)).then_some(text)
     }
 }
 

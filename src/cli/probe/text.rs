@@ -1,6 +1,7 @@
 //! A report as lines for people. What came from the other side is escaped: a server does not write on our terminal.
 
 use super::report::{Certificate, Quic, Report};
+use crate::cli::terminal::printable;
 use crate::h3::client::FieldList;
 use std::fmt::Write;
 
@@ -144,31 +145,4 @@ fn fields(out: &mut String, fields: &FieldList) {
 
 fn line(out: &mut String, text: impl std::fmt::Display) {
     let _ = writeln!(out, "{text}");
-}
-
-/// Whether a terminal shows it and does nothing else with it.
-pub(super) fn is_printable(c: char) -> bool {
-    // Directions of writing can make a line read otherwise than it is.
-    !c.is_control()
-        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// The same with escapes for what is not printable.
-pub(super) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_printable(c) { out.push(c) } else { out.extend(c.escape_unicode()) }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_acts_on_a_terminal() {
-        assert_eq!(printable("plain ü"), "plain ü");
-        assert_eq!(printable("a\u{1b}[31m\r\u{9b}\u{202e}"), "a\\u{1b}[31m\\u{d}\\u{9b}\\u{202e}");
-    }
 }
