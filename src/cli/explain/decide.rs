@@ -202,7 +202,7 @@ fn walk_through(
         Protocol::H1 => generation.protocol.head_limits_h1(),
         Protocol::H2 | Protocol::H3 => generation.protocol.head_limits(),
     };
-    let mut head = match ask.head((protocol, scheme_of(listener)), &limits) {
+    let original = match ask.head((protocol, scheme_of(listener)), &limits) {
         Ok(head) => head,
         Err(refusal) => {
             walk.note("head", Outcome::Refused, refusal.reason.description());
@@ -212,16 +212,16 @@ fn walk_through(
         }
     };
     walk.pass("head", format!("at most {} fields and {} bytes", limits.fields, limits.bytes));
-    let client = client_address(&head.fields, ask.peer, |address| generation.trusts(address));
-    report.request.host = Some(head.host().to_owned());
-    report.request.match_path = head.target.matched().map(str::to_owned);
-    report.request.tunnel = head.protocol.map(|_| "websocket");
+    let client = client_address(&original.fields, ask.peer, |address| generation.trusts(address));
+    report.request.host = Some(original.host().to_owned());
+    report.request.match_path = original.target.matched().map(str::to_owned);
+    report.request.tunnel = original.protocol.map(|_| "websocket");
     report.request.client = Some(client);
 
     match listener.security {
         Security::Cleartext(Cleartext::Redirect { port }) => {
             let mut answer = ResponseHead::default();
-            if respond::to_https(&head, port, &NO_DATE, &mut answer) {
+            if respond::to_https(&original, port, &NO_DATE, &mut answer) {
                 walk.note("https", Outcome::Answered, "this listener sends everything to https");
                 report.decision = redirect(&answer);
             } else {
@@ -236,7 +236,7 @@ fn walk_through(
 
     if let Some(sites) = sites {
         let made = Handshake { standing: Arc::clone(sites.find(&ask.server_name).standing()), ..Handshake::default() };
-        let (asked, got) = (sites.find(head.host()).standing(), made.standing.name());
+        let (asked, got) = (sites.find(original.host()).standing(), made.standing.name());
         let name = |name: &str| {
             if name.is_empty() { "the listener's own certificate".to_owned() } else { format!("`{name}`") }
         };
@@ -245,7 +245,7 @@ fn walk_through(
                 "the connection was made for {}, which is served with {}; {} is served with {}",
                 words::quoted(&ask.server_name),
                 name(got),
-                words::quoted(head.host()),
+                words::quoted(original.host()),
                 name(asked.name())
             );
             walk.note("identity", Outcome::Refused, detail);
@@ -258,14 +258,23 @@ fn walk_through(
     }
 
     let snapshot = Snapshot::new(Arc::clone(&world.generation));
-    let original = head.clone();
-    // The one thing of it that counts here is what a split without a key goes by; that is told as chance.
-    let id = [0; 16];
-    let planned = plan(&snapshot, &mut head, &Asker { id: &id, peer: ask.peer, trusted });
-    let planned = match planned {
-        Ok(plan) => {
-            judge_plan(generation, world.notes, &original, Ok((plan, &head)), walk);
-            plan
+    let by_id = |byte| {
+        let mut head = original.clone();
+        let planned = plan(&snapshot, &mut head, &Asker { id: &[byte; 16], peer: ask.peer, trusted });
+        planned.map(|plan| (plan, head))
+    };
+    // An id counts only where a split goes by it, and that is told as chance: a way that takes the body is followed.
+    let planned = match by_id(0) {
+        Err(refused) if refused.reason == Reason::BodyTooLarge => {
+            (1..=u8::MAX).map(by_id).find(Result::is_ok).unwrap_or(Err(refused))
+        }
+        other => other,
+    };
+    let (planned, head) = match planned {
+        Ok((plan, head)) => {
+            let chance = way::upstream(generation, plan.route, (&original, client), trusted).is_none();
+            judge_plan(generation, world.notes, &original, Ok((plan, &head, chance)), walk);
+            (plan, head)
         }
         Err(refused) => {
             judge_plan(generation, world.notes, &original, Err(refused.reason), walk);
@@ -391,12 +400,13 @@ fn refuse(generation: &Generation, refused: Refused<'_>) -> Decision {
     }
 }
 
-/// The steps of `plan`, up to the one that refused the request; with the head that it made of it, if none did.
+/// The steps of `plan`, up to the one that refused the request; with the head that it made of it if none did, and whether it is
+/// chance which way that goes.
 fn judge_plan(
     generation: &Generation,
     notes: &Notes,
     original: &RequestHead,
-    planned: Result<(Plan, &RequestHead), Reason>,
+    planned: Result<(Plan, &RequestHead, bool), Reason>,
     walk: &mut Walk,
 ) {
     let path = original.target.path();
@@ -430,13 +440,13 @@ fn judge_plan(
                 None => "the path lies under no denied prefix".to_owned(),
             },
             "route" => match planned {
-                Ok((plan, _)) => words::route(generation, notes, plan.route),
+                Ok((plan, ..)) => words::route(generation, notes, plan.route),
                 Err(reason) if refused.is_some() => reason.description().to_owned(),
                 Err(_) => "a route takes the request".to_owned(),
             },
-            "body_size" => words::body_size(generation, original, planned.ok().map(|(plan, _)| plan)),
+            "body_size" => words::body_size(generation, original, planned.ok().map(|(plan, ..)| plan)),
             _ => match planned {
-                Ok((_, head)) if head.target != original.target => {
+                Ok((_, head, _)) if head.target != original.target => {
                     format!("rewritten to {}", words::quoted(head.target.path().map_or("", PathPair::forwarded)))
                 }
                 Ok(_) => "the path is not rewritten".to_owned(),
@@ -448,7 +458,12 @@ fn judge_plan(
                 walk.note(check, Outcome::Refused, detail);
                 return;
             }
-            None => walk.pass(check, detail),
+            None => match planned {
+                Ok((plan, _, true)) if check == "body_size" && way::some_refuse(generation, plan.route, original) => {
+                    walk.note(check, Outcome::Depends, "the body is too large for some of the route's upstreams");
+                }
+                _ => walk.pass(check, detail),
+            },
         }
     }
 }

@@ -285,6 +285,29 @@ fn what_chance_or_load_decides_is_not_claimed() {
 }
 
 #[test]
+fn a_body_that_only_some_upstreams_of_a_split_take_is_no_refusal() {
+    let text = TEXT.replace(
+        "timeouts = { backend_timeout",
+        "limits = { max_request_body_bytes = 5 }\ntimeouts = { backend_timeout",
+    );
+    let outcome = |line: &str| {
+        let report = explained_with(&text, line, Ok(hash()));
+        let judged = report.checks.iter().find(|check| check.check == "body_size").expect("told").outcome;
+        (judged, report.decision.reason)
+    };
+    let by_chance = "POST | http://a.test:8080/split | -H | content-length: ";
+    assert_eq!(outcome(&format!("{by_chance}6")), (Outcome::Depends, None));
+    assert_eq!(outcome(&format!("{by_chance}5")), (Outcome::Passed, None));
+    assert_eq!(
+        outcome("POST | http://a.test:8080/kept | -H | content-length: 6"),
+        (Outcome::Refused, Some("body_too_large"))
+    );
+    let kept: std::collections::BTreeSet<_> =
+        (0..40).map(|at| outcome(&format!("{by_chance}6 | -H | cookie: sid={at}")).1).collect();
+    assert_eq!(kept, [None, Some("body_too_large")].into());
+}
+
+#[test]
 fn answers_of_routes_are_told_whole() {
     let report = explained("GET | http://a.test:8080/old/x?y");
     let decision = &report.decision;

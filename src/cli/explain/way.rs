@@ -54,6 +54,13 @@ pub(super) fn upstream(
     generation.way(WayId(route.ways.start + at)).upstream.map(|id| generation.upstream(id).name.to_string())
 }
 
+/// Whether a body is too large for some way of a route.
+pub(super) fn some_refuse(generation: &Generation, id: RouteId, head: &RequestHead) -> bool {
+    let mut ways = generation.route(id).ways.clone().map(|at| generation.way(WayId(at)));
+    let most = |way: &config::Way| way.upstream.and(way.limits.max_request_body_bytes);
+    ways.any(|way| head.content_length > most(way).or(head.content_length))
+}
+
 /// Every way of a route that forwards, and whether the rules of forwarding answer the request here.
 pub(super) fn ways(
     world: &World<'_>,
