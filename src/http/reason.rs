@@ -108,7 +108,6 @@ reasons! {
     Expectation "expectation" 417 "http_request_denied" Client answered "Expect holds something other than 100-continue";
     TransferCoding "transfer_coding" 501 "http_request_error" Client answered "Transfer-Encoding holds a coding other than chunked";
     Protocol "protocol" 501 "http_request_error" Client answered "Extended CONNECT asks for a protocol other than websocket";
-    Version "version" 505 "http_request_error" Client answered "The HTTP version is not supported";
 
     // Limits on one request.
     ClientHeadTimeout "client_head_timeout" 408 "http_request_error" Client answered "The request head did not arrive in time";

@@ -265,3 +265,83 @@ pub fn h2_settings(scheme: BackendScheme, head_bytes: usize) -> h2::Settings {
         ..h2::Settings::CLIENT
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_str;
+    use crate::h1;
+    use spooky_uring::StreamId;
+
+    const BACKEND: BackendId = BackendId(0);
+
+    fn with(scheme: &str) -> Origins {
+        let text = format!(
+            r#"
+            version = 1
+            listen = {{}}
+            upstream.app = {{ backends = [{{ id = "b", address = "{scheme}://127.0.0.1:1" }}], route = {{}} }}
+            performance = {{ pool_idle_connections_per_worker = 2 }}
+            "#
+        );
+        let (generation, _) = from_str("t", &text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        Origins::new(&generation)
+    }
+
+    /// The connection of a client from this port.
+    fn client(port: u16) -> Option<Ends> {
+        Some(Ends { source: ([192, 0, 2, 1], port).into(), destination: ([192, 0, 2, 9], 443).into() })
+    }
+
+    fn making(origins: &mut Origins, of: Option<Ends>, now: Instant) -> u32 {
+        let slot = origins.next_slot();
+        let origin = Origin { client: of, ..Origin::new(StreamId { slot, generation: 1 }, BACKEND, slot, now) };
+        origins.insert(origin)
+    }
+
+    fn made(origins: &mut Origins, of: Option<Ends>, now: Instant) -> u32 {
+        let slot = making(origins, of, now);
+        origins.settle(slot, Speech::H1(Box::new(h1::ClientConnection::new(h1::Limits::CLIENT))));
+        slot
+    }
+
+    fn resting(origins: &mut Origins, of: Option<Ends>, now: Instant) -> u32 {
+        let slot = made(origins, of, now);
+        assert!(origins.checkin(slot, now));
+        slot
+    }
+
+    #[test]
+    fn a_connection_made_for_one_client_is_found_for_no_other() {
+        let now = Instant::now();
+        let mut origins = with("http");
+        let (one, nobodys) = (resting(&mut origins, client(1), now), resting(&mut origins, None, now));
+        assert_eq!(origins.find(BACKEND, client(2), false), None);
+        assert_eq!(origins.find(BACKEND, client(1), true), None, "a fresh one is wanted");
+        assert_eq!(origins.find(BACKEND, client(1), false), Some(Found::Idle(one)));
+        assert_eq!(origins.find(BACKEND, client(1), false), None, "it is in use");
+        assert_eq!(origins.find(BACKEND, None, false), Some(Found::Idle(nobodys)));
+
+        let mut origins = with("h2c");
+        let making = making(&mut origins, client(1), now);
+        assert_eq!(origins.find(BACKEND, client(2), false), None);
+        assert_eq!(origins.find(BACKEND, None, false), None);
+        assert_eq!(origins.find(BACKEND, client(1), false), Some(Found::Making(making)));
+    }
+
+    #[test]
+    fn the_coldest_of_a_full_pool_is_the_one_that_has_rested_longest() {
+        let now = Instant::now();
+        let mut origins = with("http");
+        assert_eq!(origins.coldest(BACKEND), None);
+        let first = resting(&mut origins, client(1), now);
+        let second = resting(&mut origins, client(2), now);
+        let third = made(&mut origins, client(3), now);
+        assert!(!origins.checkin(third, now), "the pool is full");
+        assert_eq!(origins.coldest(BACKEND), Some(first));
+        origins.remove(first);
+        assert!(origins.checkin(third, now));
+        assert_eq!(origins.coldest(BACKEND), Some(second));
+        origins.check_invariants();
+    }
+}

@@ -251,7 +251,7 @@ def who(answer):
     return bytes(answer.body).decode().split()
 
 
-@pytest.mark.parametrize(("down", "way"), itertools.product(CLIENTS, UP))
+@pytest.mark.parametrize(("down", "way"), list(itertools.product(CLIENTS, UP)))
 async def test_backends_are_told_who_the_client_is(start, told, down, way):
     for version in ("v1", "v2"):
         proxy = telling(start, told, way, version)
