@@ -34,7 +34,11 @@ impl<I: Io> Worker<I> {
                 Some(Of::Origin(slot)) => self.collect_bytes(slot, lease),
                 Some(Of::Client(key)) => {
                     if let Some(lease) = self.take_header(key, lease) {
-                        self.collect_client(key, lease);
+                        match self.clients.tcp.defer(key, lease) {
+                            Some(lease) => self.note_client(key, |tcp, _, now| tcp.receive(lease, now)),
+                            // It is not read until it has had its turn.
+                            None => self.touch(Downkey::Tcp(key)),
+                        }
                     }
                 }
                 None => {}
@@ -244,17 +248,13 @@ impl<I: Io> Worker<I> {
         (!rest.is_empty()).then(|| Lease::from_vec(rest))
     }
 
-    /// Ends a connection over TCP that has no exchange yet.
+    /// Ends a connection that came no further than its header: what was wrong with it is counted, and no handshake has failed.
     fn end_tcp(&mut self, key: table::Key) {
         self.io.abort(key.stream);
-        self.forget_tcp(key);
-    }
-
-    fn collect_client(&mut self, key: table::Key, lease: Lease) {
-        match self.clients.tcp.defer(key, lease) {
-            Some(lease) => self.note_client(key, |tcp, _, now| tcp.receive(lease, now)),
-            // It is not read until it has had its turn.
-            None => self.touch(Downkey::Tcp(key)),
+        if let Some((tcp, _)) = self.clients.tcp.remove(key)
+            && let Some((_, timer)) = tcp.client.armed
+        {
+            self.wheel.cancel(timer);
         }
     }
 

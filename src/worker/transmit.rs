@@ -99,13 +99,12 @@ impl<I: Io> Worker<I> {
             let orphans: Vec<u32> = self.exchanges.iter().filter_map(mine).collect();
             orphans.into_iter().for_each(|slot| self.orphan(slot));
         }
-        if tcp.waits_for_header() {
-            self.cells.proxy_headers.count(ProxyHeader::Missing);
-        }
         if let Some(glitch) = tcp.flood() {
             self.cells.http2_floods.count(record::http2_flood_kind(glitch));
         }
-        if handshakes {
+        if tcp.waits_for_header() {
+            self.cells.proxy_headers.count(ProxyHeader::Missing);
+        } else if handshakes {
             // It did not fail: nobody went on with it.
             let failure = if tcp.is_gone() { HandshakeFailure::Closed } else { HandshakeFailure::Timeout };
             self.cells.tls.failures.count(failure);

@@ -140,6 +140,8 @@ def test_what_is_no_header_is_closed_and_counted_and_the_next_client_is_served(b
         assert refused(proxy, data), data
     assert until(lambda: proxy.total(HEADERS % "malformed") == len(wrong), 10)
     assert curl.fetch(proxy, "/bytes/5", version="h2", proxied=CLIENT).status == 200
+    # No handshake was begun, so none has failed.
+    assert proxy.total("^spooky_handshake_failures_total") == 0
     # Who comes without one is not served either.
     assert curl.fetch(proxy, "/bytes/5", version="h2", timeout=10).error
 
@@ -153,6 +155,7 @@ def test_a_header_that_does_not_come_is_waited_for_as_long_as_a_head(behind):
             assert raw.recv(1) == b""
     assert until(lambda: proxy.total(HEADERS % "missing") == 3, 10)
     assert proxy.total(r"^spooky_connections_active") == 0
+    assert proxy.total("^spooky_handshake_failures_total") == 0
 
 
 async def test_others_come_without_a_header_unless_they_are_refused(behind):
