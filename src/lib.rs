@@ -13,6 +13,7 @@ pub mod h3;
 pub mod http;
 pub mod identity;
 pub mod limits;
+pub mod overload;
 pub mod proxy_protocol;
 pub mod resilience;
 pub mod route;

@@ -46,6 +46,8 @@ pub(super) fn of(generation: &Generation) -> Budget {
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),
         limits_addresses: performance.max_connections_per_address.is_some() || performance.new_connections.is_some(),
         rate_keys: generation.rate_limits.iter().map(|limit| limit.entries(generation.routes.len())).sum(),
+        queued: generation.ways.iter().flat_map(|way| way.queue).map(|queue| u64::from(queue.length)).sum(),
+        limits_inflight: performance.max_inflight_per_address.is_some(),
         address_rules: lists(generation),
         patterns: generation.table.patterns() as u64,
         traces: generation.observability.qlog.as_ref().map_or(0, |qlog| u64::from(qlog.max_files)),

@@ -18,6 +18,7 @@ use crate::http::respond::{FixedResponse, ProxyStatus, Redirect};
 use crate::http::{Edits, HeadLimits, Method};
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
+use crate::overload::QueuePolicy;
 use crate::proxy_protocol;
 use crate::resilience::{BreakerPolicy, BudgetPolicy, HedgePolicy, RetryPolicy};
 use crate::route::{self, RouteId, Shares};
@@ -565,6 +566,8 @@ pub struct Way {
     pub retry: RetryPolicy,
     /// Attempts beside one that has no answer yet; `None`: there are none.
     pub hedging: Option<HedgePolicy>,
+    /// How its requests wait for room at the upstream; `None`: they do not.
+    pub queue: Option<QueuePolicy>,
 }
 
 /// Times of one exchange, resolved route > upstream > performance. `None`: off.
@@ -634,6 +637,8 @@ pub struct Performance {
     pub pin_workers: bool,
     /// Exchanges at once in the process; see [`Self::share`].
     pub global_inflight_limit: u32,
+    /// Exchanges at once of one client; `None`: any number.
+    pub max_inflight_per_address: Option<u32>,
     /// Client connections at once in the process.
     pub max_active_connections: u32,
     /// Client connections at once of one address; `None`: any number.

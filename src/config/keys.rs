@@ -359,6 +359,8 @@ schema! {
         per_upstream_inflight_limit: default u32 = "8192", 1..=10_000_000;
         /// Exchanges at once on each backend.
         per_backend_inflight_limit: default u32 = "1024", 1..=10_000_000;
+        /// Exchanges at once of one client, or "off"; more are answered 429. The client is the rightmost address that is no trusted proxy's, an IPv6 address counts as its /64, and workers share it evenly.
+        max_inflight_per_address: default OrOff<u32> = "off", 1..=10_000_000;
         /// Client connections at once; more are refused.
         max_active_connections: default u32 = "100000", 1..=10_000_000;
         /// Client connections at once of one address, or "off"; more are refused. QUIC and TCP count apart, an IPv6 address counts as its /64, and workers share it evenly.
@@ -430,8 +432,21 @@ schema! {
         circuit_breaker: optional CircuitBreaker;
         /// Another attempt beside one that has no answer yet. Left out: none.
         hedging: optional Hedging;
+        /// Requests that find their upstream full may wait for room.
+        route_queue: default RouteQueue = "{}";
     }
-    later ["adaptive_admission", "route_queue", "brownout", "watchdog"]
+    later ["adaptive_admission", "brownout", "watchdog"]
+
+    /// Requests wait for a unit of per_upstream_inflight_limit and for a backend with one of per_backend_inflight_limit, in the queue of their route. Clients take turns there, and each is served in the order of its requests. Who waits is in flight for global_inflight_limit and max_inflight_per_address. A queue that is full, and a wait that is too long, are answered 503.
+    RouteQueue of "process" {
+        /// Requests of one route that may wait at once, or "off": none waits. A route that splits has a queue for each upstream; workers share it evenly.
+        max_length: default OrOff<u32> = "off", 1..=1_000_000;
+        /// Requests of one client that may wait at once for one upstream, by the same address as max_inflight_per_address. Left out: a quarter of the route's queue.
+        max_length_per_address: optional u32, 1..=1_000_000;
+        /// How long a request waits at most.
+        max_wait: default Duration = "1s", 1..=60_000;
+    }
+    later []
 
     /// Further attempts, each on a backend that has not failed this request. Any request is tried again while no backend can have seen it: the connection could not be made, or HTTP/2 says that it was not looked at. What may have been seen is tried again only with an idempotent method (RFC 9110 §9.2.2), a body that is still there whole, and no response head yet.
     Retry of "process" {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 mod admission;
 mod balancing;
+mod overload;
 mod resilience;
 mod routes;
 mod tls;

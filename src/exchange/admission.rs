@@ -5,6 +5,7 @@ use crate::admit::{Asked, Exceeded, Left, LimitId, Noted, Rates};
 use crate::config::Generation;
 use crate::http::peer::{Peer, client_address};
 use crate::http::{Reason, RequestHead};
+use crate::limits::AddressKey;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
@@ -17,6 +18,8 @@ pub struct Admission {
     pub exceeded: Option<Exceeded>,
     /// What its client is told is left of a rate limit.
     pub left: Option<Left>,
+    /// Whose request it is, where anything is counted by that later: what is in flight, or who waits.
+    pub client: Option<AddressKey>,
 }
 
 /// Judges a request by its client, which may be behind `peer` if that is a trusted proxy. `note` hears what is to be counted.
@@ -31,7 +34,8 @@ pub fn admit(
     note: impl FnMut(LimitId, Noted),
 ) -> Admission {
     let route = generation.route(plan.route);
-    if route.clients.is_none() && route.rate_limits.is_empty() {
+    let counted = generation.performance.max_inflight_per_address.is_some() || generation.way(plan.way).queue.is_some();
+    if route.clients.is_none() && route.rate_limits.is_empty() && !counted {
         return Admission::default();
     }
     // A peer without an address is none of a list's networks.
@@ -47,7 +51,7 @@ pub fn admit(
         Some(_) => None,
         None => rates.left(&generation.rate_limits, &route.rate_limits, asked, now),
     };
-    Admission { refused, exceeded, left }
+    Admission { refused, exceeded, left, client: counted.then(|| AddressKey::of(client)) }
 }
 
 #[cfg(test)]
@@ -118,6 +122,20 @@ mod tests {
             assert_eq!(found.refused, refused, "{peer} {forwarded:?}");
             assert_eq!(ask(&snapshot, &rates, "/x", peer, forwarded), Admission::default());
         }
+    }
+
+    #[test]
+    fn who_is_counted_is_known_where_something_counts() {
+        let more = |text: &str| {
+            let (generation, _) = from_str("t", &format!("{TEXT}{text}")).unwrap_or_else(|wrong| panic!("{wrong}"));
+            let snapshot = Snapshot::new(Arc::new(generation));
+            let rates = Rates::new(&snapshot.generation.rate_limits, 2, Instant::now());
+            ask(&snapshot, &rates, "/x", "10.9.9.9", Some("2001:db8::7")).client
+        };
+        let behind = Some(AddressKey::of("2001:db8::8".parse().expect("of the same network")));
+        assert_eq!(more(""), None);
+        assert_eq!(more("[performance]\nmax_inflight_per_address = 1"), behind);
+        assert_eq!(more("[resilience.route_queue]\nmax_length = 1"), behind);
     }
 
     #[test]

@@ -113,6 +113,9 @@ impl Exchange {
         if pending > 0 && self.attempt.credit == 0 || self.response == ResponseState::Complete {
             return (self.moved.taken + timeouts.client_send, Reason::ClientSendTimeout);
         }
+        if let Some(waiting) = self.waiting {
+            return (waiting.until, Reason::QueueTimeout);
+        }
         match self.response {
             // No attempt is under way; the next one begins at a time of its own.
             ResponseState::Waiting if self.retry_at.is_some() => idle,

@@ -41,7 +41,8 @@ pub use verdict::Verdict;
 use crate::config::{BackendId, UpstreamId};
 use crate::http::date;
 use crate::http::{Reason, RequestHead, ResponseHead};
-use crate::limits;
+use crate::limits::{self, AddressKey};
+use crate::overload::Ticket;
 use crate::resilience::RetryPolicy;
 use std::rc::Rc;
 use std::time::Instant;
@@ -95,6 +96,17 @@ pub enum Again {
     /// The backend answered with a status that another one is asked after: as [`Self::Failed`], but if there is no other
     /// attempt, that answer is the client's.
     Answered,
+}
+
+/// A place in the queue of requests whose upstream is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What the place is left with.
+    pub ticket: Ticket,
+    /// Since when.
+    pub since: Instant,
+    /// When the exchange has waited for long enough.
+    pub until: Instant,
 }
 
 /// Where an attempt stands: a connection by its slot in the worker's table, and a stream on it. While the connection is being
@@ -161,6 +173,11 @@ pub struct Exchange {
     moved: deadline::Moved,
     /// Permits that are given back when the exchange ends.
     pub permits: inflight::Permits,
+    /// Whose request it is, where anything is counted by that.
+    pub client: Option<AddressKey>,
+    /// Its place among those who wait for room at the upstream.
+    /// Invariant: one that waits holds no unit of its upstream, and no final head was sent.
+    pub waiting: Option<Waiting>,
     /// The client waits for 100 (Continue) before it sends its body.
     continue_owed: bool,
     /// The tunnel that the request asked for is open.
@@ -207,6 +224,8 @@ impl Exchange {
             request_credit: 0,
             moved: deadline::Moved::new(now),
             permits: inflight::Permits::default(),
+            client: None,
+            waiting: None,
             continue_owed,
             tunnel: false,
             endless: false,

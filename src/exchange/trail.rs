@@ -1,6 +1,7 @@
 //! What is remembered of an exchange for its log line: the decision, the bytes, the times.
 
 use super::attempt::Taken;
+use super::inflight::Full;
 use super::{Exchange, Plan};
 use crate::admit::{Exceeded, Left};
 use crate::http::trace::write_hex;
@@ -39,6 +40,10 @@ pub struct Trail {
     pub exceeded: Option<Exceeded>,
     /// What its client is told is left of a rate limit.
     pub left: Option<Left>,
+    /// The limit that it was refused by, with its value on this worker.
+    pub refused_by: Option<Full>,
+    /// How long it waited for room at its upstream; `None`: there was room.
+    pub queued: Option<Duration>,
     /// Attempts made.
     pub attempts: u16,
     /// What the latest attempt was made for, if another one had failed before it.
@@ -65,6 +70,8 @@ impl Trail {
             reason: None,
             exceeded: None,
             left: None,
+            refused_by: None,
+            queued: None,
             attempts: 0,
             retried_for: None,
             hedges: 0,
@@ -116,6 +123,8 @@ impl Exchange {
             status: trail.status,
             reason: trail.reason,
             rate_limit: trail.exceeded.map(|exceeded| exceeded.limit.0),
+            limit: trail.refused_by.map(|full| full.limit),
+            queued: trail.queued,
             route: self.plan.map(|Plan { way, .. }| way.0),
             backend: self.attempt.backend.map(|backend| backend.0),
             attempts: trail.attempts,

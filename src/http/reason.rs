@@ -120,11 +120,15 @@ reasons! {
     HeadTooLarge "head_too_large" 431 "http_request_denied" Policy answered "The request head is over max_headers_bytes";
     TooManyFields "too_many_fields" 431 "http_request_denied" Policy answered "The request has more fields than max_headers_count";
     RateLimited "rate_limited" 429 "http_request_denied" Shed answered "The client sent more requests than its rate allows";
+    LimitAddress "limit_address" 429 "http_request_denied" Shed answered "The client has max_inflight_per_address requests in flight";
 
     // Shed.
     LimitGlobal "limit_global" 503 "connection_limit_reached" Shed answered "global_inflight_limit is reached";
     LimitUpstream "limit_upstream" 503 "connection_limit_reached" Shed answered "per_upstream_inflight_limit is reached";
     LimitBackend "limit_backend" 503 "connection_limit_reached" Shed answered "per_backend_inflight_limit of every backend that could be taken is reached";
+    QueueFull "queue_full" 503 "connection_limit_reached" Shed answered "The upstream is full, and so is the route's queue for it";
+    QueueShare "queue_share" 503 "connection_limit_reached" Shed answered "The upstream is full, and as many of the client's requests wait for it as may";
+    QueueTimeout "queue_timeout" 503 "connection_limit_reached" Shed answered "The request waited in the route's queue for max_wait, and the upstream was full all that time";
     PoolFull "pool_full" 503 "connection_limit_reached" Shed answered "The connection pool of the backend is full";
     BreakerOpen "breaker_open" 503 "destination_unavailable" Shed answered "The circuit breaker of every backend that could be taken is open";
     NoBackend "no_backend" 503 "destination_unavailable" Shed answered "The upstream has no backend that may be taken";

@@ -48,8 +48,10 @@ pub enum AddressKey {
 }
 
 impl AddressKey {
-    fn of(address: SocketAddr) -> Self {
-        match address.ip().to_canonical() {
+    /// The key of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip.to_bits()),
             IpAddr::V6(ip) => Self::V6((ip.to_bits() >> 64) as u64),
         }
@@ -98,7 +100,7 @@ impl Addresses {
         if self.is_off() {
             return Ok(());
         }
-        let Some(entry) = self.table.get(&AddressKey::of(address)) else {
+        let Some(entry) = self.table.get(&AddressKey::of(address.ip())) else {
             return if self.limits.connections == Some(0) { Err(Reached::Connections) } else { Ok(()) };
         };
         if self.limits.connections.is_some_and(|most| entry.connections >= most) {
@@ -117,7 +119,7 @@ impl Addresses {
     /// Charges an address that has proved itself for one connection. The key goes back to [`Self::release`] with the
     /// connection; `None`: there is no room to remember it.
     pub fn charge(&mut self, address: SocketAddr, now: Instant) -> Option<AddressKey> {
-        let key = AddressKey::of(address);
+        let key = AddressKey::of(address.ip());
         self.start.get_or_insert(now);
         let at = self.micros(now);
         if self.table.len() >= self.bound && !self.table.contains_key(&key) {

@@ -48,6 +48,10 @@ pub struct Demand {
     pub limits_addresses: bool,
     /// Keys that rate limits remember.
     pub rate_keys: u64,
+    /// Requests that may wait in the queues of all routes.
+    pub queued: u64,
+    /// Whether exchanges are limited by address.
+    pub limits_inflight: bool,
     /// Bytes of all lists of clients' networks.
     pub address_rules: u64,
     /// Traces of connections, in the life of the process.
@@ -168,6 +172,13 @@ impl Budget {
                 count: if demand.limits_addresses { endpoints.saturating_mul(quic::ADDRESSES as u64) } else { 0 },
                 each: u64::from(quic::ADDRESS_BYTES),
             },
+            // They are among the exchanges, whose memory is counted there.
+            Item { what: "places in queues of routes", count: demand.queued.min(exchanges), each: QUEUE_PLACE_BYTES },
+            Item {
+                what: "clients with requests in flight",
+                count: if demand.limits_inflight { exchanges } else { 0 },
+                each: INFLIGHT_ADDRESS_BYTES,
+            },
             Item { what: "keys of rate limits", count: demand.rate_keys, each: RATE_KEY_BYTES },
             Item { what: "lists of clients' networks", count: demand.address_rules.min(1), each: demand.address_rules },
             Item { what: "log lines being written", count: 2, each: JOURNAL_BYTES as u64 },
@@ -278,6 +289,8 @@ mod tests {
             http2: false,
             limits_addresses: false,
             rate_keys: 0,
+            queued: 0,
+            limits_inflight: false,
             address_rules: 0,
             traces: 0,
             patterns: 0,
@@ -330,6 +343,16 @@ mod tests {
     fn rate_limits_and_lists_cost_what_they_hold() {
         let some = Budget::of(&Demand { rate_keys: 65_536, address_rules: 1_000, ..demand() });
         assert_eq!((bytes(&some, "keys of rate"), bytes(&some, "lists of")), (512 * KIB, 1_000));
+    }
+
+    #[test]
+    fn who_waits_is_among_the_exchanges() {
+        let some = Budget::of(&Demand { queued: 7, limits_inflight: true, ..demand() });
+        assert_eq!(bytes(&some, "places in queues"), 7 * QUEUE_PLACE_BYTES);
+        assert_eq!(bytes(&some, "clients with requests"), 20 * INFLIGHT_ADDRESS_BYTES);
+        let many = Budget::of(&Demand { queued: 1_000_000, ..demand() });
+        assert_eq!(bytes(&many, "places in queues"), 20 * QUEUE_PLACE_BYTES);
+        assert_eq!(bytes(&many, "clients with requests"), 0);
     }
 
     #[test]

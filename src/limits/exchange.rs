@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+/// A request that waits for room at its upstream, beside its exchange: what it and its client take in tables that grow by
+/// doubling.
+pub const QUEUE_PLACE_BYTES: u64 = 256;
+
+/// A client with requests in flight, where they are limited by address: its entry in a table that grows by doubling.
+pub const INFLIGHT_ADDRESS_BYTES: u64 = 64;
+
 /// Events of one owner in one pass of a turn; then the others have their go.
 pub const EVENTS_PER_OWNER: usize = 256;
 

@@ -19,7 +19,7 @@ pub const LOG_QUEUE_LINES: usize = 1024;
 pub const JOURNAL_BYTES: usize = 4 << 20;
 
 /// A record of the access log beside its text.
-pub const ACCESS_RECORD_BYTES: usize = 200;
+pub const ACCESS_RECORD_BYTES: usize = 216;
 
 /// Bytes of a connection's trace that wait for the worker; a turn writes far less.
 pub const QLOG_GATHERED_BYTES: usize = 256 << 10;

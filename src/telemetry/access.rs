@@ -54,6 +54,10 @@ pub struct AccessEntry<'a> {
     pub reason: Option<Reason>,
     /// Index of the rate limit that the request was over; without a reason it was let through.
     pub rate_limit: Option<u8>,
+    /// The limit that refused the request, by its value on the worker; the reason says which it is.
+    pub limit: Option<u32>,
+    /// How long it waited for room at its upstream, if it did.
+    pub queued: Option<Duration>,
     /// Index of the way that its route took.
     pub route: Option<u32>,
     /// Backend index, of the last attempt.
@@ -106,6 +110,8 @@ impl Default for AccessEntry<'_> {
             status: None,
             reason: None,
             rate_limit: None,
+            limit: None,
+            queued: None,
             route: None,
             backend: None,
             attempts: 0,
@@ -140,6 +146,8 @@ struct AccessRecord {
     client: Option<SocketAddr>,
     request_bytes: u64,
     response_bytes: u64,
+    limit: Option<u32>,
+    queued_us: Option<u32>,
     routed_us: Option<u32>,
     connected_us: Option<u32>,
     first_byte_us: Option<u32>,
@@ -232,6 +240,9 @@ impl AccessRecord {
         if let Some(limit) = self.rate_limit.and_then(|at| scope.rate_limits.get(usize::from(at))) {
             line.string("rate_limit", limit.as_bytes());
         }
+        if let Some(limit) = self.limit {
+            line.number("limit", u64::from(limit));
+        }
         if let Some(route) = route {
             line.string("route", route.route.as_bytes()).string_if("upstream", route.upstream.as_bytes());
         }
@@ -249,9 +260,12 @@ impl AccessRecord {
             .boolean("reused", self.reused)
             .number("request_bytes", self.request_bytes)
             .number("response_bytes", self.response_bytes);
-        for (key, value) in
-            [("routed_us", self.routed_us), ("connected_us", self.connected_us), ("first_byte_us", self.first_byte_us)]
-        {
+        for (key, value) in [
+            ("routed_us", self.routed_us),
+            ("queued_us", self.queued_us),
+            ("connected_us", self.connected_us),
+            ("first_byte_us", self.first_byte_us),
+        ] {
             if let Some(value) = value {
                 line.number(key, u64::from(value));
             }
@@ -401,6 +415,8 @@ impl AccessBatcher {
             client: entry.client,
             request_bytes: entry.request_bytes,
             response_bytes: entry.response_bytes,
+            limit: entry.limit,
+            queued_us: entry.queued.map(micros),
             routed_us: entry.routed.map(micros),
             connected_us: entry.connected.map(micros),
             first_byte_us: entry.first_byte.map(micros),
@@ -506,6 +522,8 @@ mod tests {
             request_bytes: 5,
             response_bytes: 70_000_000_000,
             routed: Some(Duration::from_micros(3)),
+            limit: Some(8),
+            queued: Some(Duration::from_micros(5)),
             connected: None,
             first_byte: Some(Duration::from_secs(100_000)),
             finished: Duration::from_secs(100_001),
@@ -562,7 +580,9 @@ mod tests {
                 "reused": true,
                 "request_bytes": 5,
                 "response_bytes": 70_000_000_000u64,
+                "limit": 8,
                 "routed_us": 3,
+                "queued_us": 5,
                 "first_byte_us": u32::MAX,
                 "duration_us": 100_001_000_000u64,
                 "round_trip_us": 30_000,

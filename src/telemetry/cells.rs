@@ -306,6 +306,8 @@ pub struct WorkerCells {
     pub exchange_duration: Latency,
     /// From the request head to the first byte of the response head sent.
     pub first_byte: Latency,
+    /// How long exchanges that were served in the end have waited for room at their upstream.
+    pub queue_wait: Latency,
 
     /// Downstream connections accepted.
     pub connections_opened: PerProtocol,
@@ -343,6 +345,10 @@ pub struct WorkerCells {
 pub struct RouteCells {
     /// Exchanges that ended, by class of the final status.
     pub finished: Classes,
+    /// Exchanges that wait for room at the upstream.
+    pub waiting: Gauge,
+    /// Exchanges that have waited, or wait.
+    pub queued: Counter,
 }
 
 /// What one worker counts for one rate limit.

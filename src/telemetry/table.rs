@@ -19,6 +19,7 @@ use std::time::Duration;
 const WORKER: &[&str] = &["worker"];
 const SOCKET: &[&str] = &["listener", "worker"];
 const ROUTE: &[&str] = &["route", "upstream", "class"];
+const WAY: &[&str] = &["route", "upstream"];
 const RATE_LIMIT: &[&str] = &["limit"];
 const BACKEND: &[&str] = &["upstream", "backend"];
 
@@ -270,6 +271,17 @@ metrics! {
     Counter "spooky_route_requests_total" ROUTE,
         "Requests ended, by route, the upstream they went to (empty: the route had the answer) and class of the final status.",
         routes;
+
+    // Queues of routes.
+    Gauge "spooky_route_queue_length" WAY,
+        "Requests that wait for room at their upstream, by route.",
+        |s, out| ways(s, out, |r| r.waiting.get());
+    Counter "spooky_route_queued_total" WAY,
+        "Requests that found their upstream full and waited, by route.",
+        |s, out| ways(s, out, |r| r.queued.get());
+    Histogram "spooky_route_queue_wait_seconds" &[],
+        "How long requests that were served in the end have waited for room at their upstream.",
+        |s, out| latency(s, out, |c| &c.queue_wait);
 
     // Rate limits.
     Counter "spooky_rate_limit_refusals_total" RATE_LIMIT,
@@ -576,6 +588,17 @@ fn routes(s: &Sources, out: &mut Samples<'_>) {
             let count = cells.map(|c: &RouteCells| c.finished.get(*class)).sum();
             out.number(&[&name.route, &name.upstream, class.word()], count);
         }
+    }
+}
+
+/// One sample for each way that leads to an upstream.
+fn ways(s: &Sources, out: &mut Samples<'_>, value: impl Fn(&RouteCells) -> u64) {
+    let Some(first) = s.workers.first() else {
+        return;
+    };
+    for (at, name) in first.cells.scope.scope.routes.iter().enumerate().filter(|(_, name)| !name.upstream.is_empty()) {
+        let cells = s.workers.iter().filter_map(|worker| worker.cells.scope.routes.get(at));
+        out.number(&[&name.route, &name.upstream], cells.map(&value).sum());
     }
 }
 

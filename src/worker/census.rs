@@ -5,7 +5,7 @@
 use super::Worker;
 use super::origin::Speech;
 use crate::config::BackendId;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, ResponseState};
 use spooky_uring::Io;
 
 /// What a worker holds between two turns.
@@ -17,6 +17,8 @@ pub struct Census {
     pub exchanges: usize,
     /// Of these, admitted ones: they hold permits.
     pub admitted: usize,
+    /// Of these, those that wait for room at their upstream.
+    pub waiting: usize,
     /// Connections to origins that carry an exchange or are being made for one.
     pub origins_busy: usize,
     /// Connections to origins that wait in pools.
@@ -33,6 +35,7 @@ impl<I: Io> Worker<I> {
             clients: self.clients.len(),
             exchanges: self.exchanges.len(),
             admitted: self.inflight.total() as usize,
+            waiting: self.queue.len(),
             origins_busy: self.origins.count() - origins_idle,
             origins_idle,
             timers: self.wheel.len(),
@@ -85,6 +88,25 @@ impl<I: Io> Worker<I> {
         let counted: Vec<u32> =
             (0..generation.backends.len()).map(|at| self.inflight.on_backend(BackendId(at as u32))).collect();
         assert_eq!(counted, held, "permits of backends, as they are counted and as attempts hold them");
+        assert!(self.inflight.clients() <= self.inflight.total() as usize, "a client is counted while it has permits");
+        self.check_queue();
+    }
+
+    /// Who waits is in the queue, holds nothing of its upstream, and waits for something that somebody holds.
+    fn check_queue(&self) {
+        self.queue.check_invariants();
+        let waiting: Vec<_> = self.exchanges.iter().map(|(_, running)| &running.exchange).collect();
+        let waiting: Vec<_> = waiting.into_iter().filter(|exchange| exchange.waiting.is_some()).collect();
+        assert_eq!(waiting.len(), self.queue.len(), "who waits is in the queue, and nobody else");
+        let generation = &self.snapshot.generation;
+        for exchange in waiting {
+            assert!(!exchange.permits.has_upstream() && exchange.response == ResponseState::Waiting, "it only waits");
+            let upstream = exchange.plan.and_then(|plan| plan.upstream).expect("an upstream to wait for");
+            let room = self.inflight.upstream_has_room(generation, upstream).is_ok();
+            let mut backends = generation.upstream(upstream).backends.clone().map(BackendId);
+            let busy = !room || backends.any(|backend| !self.inflight.backend_has_room(generation, backend));
+            assert!(busy || self.queue.has_rooms(), "somebody waits for what nobody holds");
+        }
     }
 }
 
@@ -95,7 +117,7 @@ mod tests {
     use super::*;
     use crate::admit::Rates;
     use crate::balance::KeyedHash;
-    use crate::config::{self, UpstreamId};
+    use crate::config;
     use crate::h1;
     use crate::telemetry::{AccessSender, Scope, WorkerCells};
     use crate::worker::origin::Origin;
@@ -191,7 +213,7 @@ mod tests {
     fn a_permit_that_nobody_gives_back() {
         caught("more permits than exchanges", |worker| {
             let generation = Arc::clone(&worker.snapshot.generation);
-            let _ = worker.inflight.admit(&generation, UpstreamId(0)).unwrap();
+            let _ = worker.inflight.admit(&generation, None).unwrap();
         });
     }
 
@@ -206,6 +228,15 @@ mod tests {
     fn an_attempt_of_nobody() {
         caught("permits of backends", |worker| {
             let _ = worker.inflight.enter(BACKEND);
+        });
+    }
+
+    #[test]
+    fn a_place_in_the_queue_of_nobody() {
+        caught("who waits is in the queue, and nobody else", |worker| {
+            let client = crate::limits::AddressKey::V4(1);
+            let place = crate::overload::Place { upstream: 0, way: 0, client };
+            let _ = worker.queue.join(place, 1, 1, 7).expect("room");
         });
     }
 

@@ -5,11 +5,11 @@ use super::upstream::running_is_open;
 use super::{Downkey, Running, Worker};
 use crate::admit::Noted;
 use crate::config::{ClientCertHeader, Generation};
-use crate::exchange::admission::Admission;
-use crate::exchange::inflight::Permits;
+use crate::exchange::admission::{self, Admission};
+use crate::exchange::inflight::{Full, Permits};
 use crate::exchange::plan::{Asker, Refused, plan};
 use crate::exchange::stamp::Sender;
-use crate::exchange::{Abort, Exchange, Plan, Trail, Turn, admission, affinity, stamp};
+use crate::exchange::{Abort, Exchange, Plan, Trail, Turn, affinity, stamp};
 use crate::http::forward::Onward;
 use crate::http::peer::Peer;
 use crate::http::{Event, NO_OWNER, Reason, Refusal, RequestHead, StreamRef};
@@ -17,6 +17,17 @@ use crate::limits;
 use spooky_uring::Io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+
+/// What was found of a request that has a route.
+#[derive(Default)]
+struct Judged {
+    permits: Permits,
+    found: Admission,
+    /// The limit that has no room for it. Not refused: it may wait.
+    full: Option<Full>,
+    /// Why it is refused; `None`: it is not.
+    refused: Option<Reason>,
+}
 
 impl<I: Io> Worker<I> {
     /// Runs a client's connection: takes what arrived to its exchanges, within a budget.
@@ -71,8 +82,7 @@ impl<I: Io> Worker<I> {
         let id = self.ids.next_id();
         let snapshot = Rc::clone(&self.snapshot);
         let generation = &*snapshot.generation;
-        let (mut permits, mut onward) = (Permits::default(), Onward::Forward);
-        let mut admission = Admission::default();
+        let (mut judged, mut onward) = (Judged::default(), Onward::Forward);
         if let Some(port) = self.clients.redirects(key, generation) {
             let trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
             let slot = self.add(key, stream, Exchange::new(head, end, None, snapshot, trail, self.now));
@@ -88,29 +98,33 @@ impl<I: Io> Worker<I> {
         };
         let mut kept = None;
         let (planned, refused) = match decided {
-            Ok(plan) => match (self.admit(generation, plan, &head, (&peer, trusted), &mut admission), plan.upstream) {
-                (Err(reason), _) => (Some(plan), Some(Refused::from(reason))),
-                // The route itself answers, which takes no room.
-                (Ok(_), None) => (Some(plan), None),
-                (Ok(taken), Some(upstream)) => {
-                    permits = taken;
-                    let asker = affinity::Asker { peer: &peer, connection: self.balancers.connection_name(key) };
-                    let balancing = &generation.upstream(upstream).balancing;
-                    kept = affinity::affinity(generation, balancing, &head, asker, &self.balancers.hash);
-                    let asked = generation.upstream(upstream).client_cert_header != ClientCertHeader::Off;
-                    let certificate = if asked { self.clients.certificate(key) } else { None };
-                    let sender = Sender { peer: &peer, trusted, certificate: certificate.as_deref() };
-                    onward = stamp::stamp(&mut head, &snapshot, plan, upstream, sender, &id, &mut self.ids);
-                    (Some(plan), None)
+            Ok(plan) => {
+                judged = self.admit(generation, plan, &head, (&peer, trusted));
+                match (judged.refused, plan.upstream) {
+                    (Some(reason), _) => (Some(plan), Some(Refused::from(reason))),
+                    // The route itself answers, which takes no room.
+                    (None, None) => (Some(plan), None),
+                    (None, Some(upstream)) => {
+                        let asker = affinity::Asker { peer: &peer, connection: self.balancers.connection_name(key) };
+                        let balancing = &generation.upstream(upstream).balancing;
+                        kept = affinity::affinity(generation, balancing, &head, asker, &self.balancers.hash);
+                        let asked = generation.upstream(upstream).client_cert_header != ClientCertHeader::Off;
+                        let certificate = if asked { self.clients.certificate(key) } else { None };
+                        let sender = Sender { peer: &peer, trusted, certificate: certificate.as_deref() };
+                        onward = stamp::stamp(&mut head, &snapshot, plan, upstream, sender, &id, &mut self.ids);
+                        (Some(plan), None)
+                    }
                 }
-            },
+            }
             Err(refused) => (None, Some(refused)),
         };
         let mut trail = Trail::new(self.now, id, address, self.clients.kind(key), self.clients.handshake(key));
-        (trail.exceeded, trail.left) = (admission.exceeded, admission.left);
+        (trail.exceeded, trail.left) = (judged.found.exceeded, judged.found.left);
+        trail.refused_by = judged.full.filter(|_| judged.refused.is_some());
         let mut exchange = Exchange::new(head, end, planned, Rc::clone(&snapshot), trail, self.now);
         exchange.affinity = kept;
-        exchange.permits = permits;
+        exchange.permits = judged.permits;
+        exchange.client = judged.found.client;
         let slot = self.add(key, stream, exchange);
         match (refused, onward) {
             (Some(refused), _) => {
@@ -121,25 +135,18 @@ impl<I: Io> Worker<I> {
             }
             (None, Onward::Forward) => match planned.and_then(|plan| plan.upstream) {
                 None => self.step(slot, |exchange, downstream, turn| exchange.answer_route(downstream, turn)),
-                Some(upstream) => {
-                    self.resilience.request(upstream, self.now);
-                    self.attempt(slot);
-                }
+                Some(_) => match judged.full {
+                    None => self.attempt(slot),
+                    Some(full) => self.wait_or_refuse(slot, full),
+                },
             },
         }
     }
 
     /// Whether a request with a route may go on: its client may come, comes within its rates, and there is room.
-    fn admit(
-        &mut self,
-        generation: &Generation,
-        plan: Plan,
-        head: &RequestHead,
-        client: (&Peer, bool),
-        admission: &mut Admission,
-    ) -> Result<Permits, Reason> {
+    fn admit(&mut self, generation: &Generation, plan: Plan, head: &RequestHead, client: (&Peer, bool)) -> Judged {
         let cells = &self.cells;
-        *admission = admission::admit(generation, &self.rates, plan, head, client, self.now, |limit, what| {
+        let found = admission::admit(generation, &self.rates, plan, head, client, self.now, |limit, what| {
             let cells = cells.rate_limit(usize::from(limit.0));
             match what {
                 Noted::Refused => cells.refused.add(1),
@@ -147,10 +154,28 @@ impl<I: Io> Worker<I> {
                 Noted::Evicted => cells.evicted.add(1),
             }
         });
-        match (admission.refused, plan.upstream) {
-            (Some(reason), _) => Err(reason),
-            (None, None) => Ok(Permits::default()),
-            (None, Some(upstream)) => self.inflight.admit(generation, upstream),
+        let judged = Judged { found, refused: found.refused, ..Judged::default() };
+        let (None, Some(upstream)) = (found.refused, plan.upstream) else {
+            return judged;
+        };
+        let refuse = |full: Full| Some(full.reason);
+        let mut permits = match self.inflight.admit(generation, found.client) {
+            Ok(permits) => permits,
+            Err(full) => return Judged { full: Some(full), refused: refuse(full), ..judged },
+        };
+        let waits = generation.way(plan.way).queue.is_some();
+        let entered = match waits && self.queue.waiting(upstream.0 as usize) > 0 {
+            // Others were here before. It waits, or is refused by the queue: no other limit is asked.
+            true => Err(Full { reason: Reason::QueueFull, limit: 0 }),
+            false => self.inflight.enter_upstream(&mut permits, generation, upstream),
+        };
+        match entered {
+            Ok(()) => Judged { permits, ..judged },
+            Err(full) if waits => Judged { permits, full: Some(full), ..judged },
+            Err(full) => {
+                self.inflight.release(permits);
+                Judged { full: Some(full), refused: refuse(full), ..judged }
+            }
         }
     }
 

@@ -4,7 +4,8 @@
 //! A turn is: wait, collect, act, flush. [`collect`] notes each completion on its owner and puts the owner on a ready
 //! list; [`downstream`] and [`upstream`] run each ready owner once, within a budget; [`transmit`] lets every touched
 //! connection send; one system call of the next wait submits it all. [`timers`] is the one place that arms the wheel,
-//! [`drain`] the one that ends things, [`forward`] the one that speaks to other workers.
+//! [`drain`] the one that ends things, [`forward`] the one that speaks to other workers, [`overload`] the one that lets
+//! requests wait.
 
 mod announce;
 mod balancers;
@@ -20,6 +21,7 @@ pub mod host;
 mod link;
 mod origin;
 pub mod origins;
+mod overload;
 pub mod qlog;
 mod record;
 mod resilience;
@@ -43,6 +45,7 @@ use crate::h3;
 use crate::http::date::{self, DateCache};
 use crate::http::{Output, PoolShare};
 use crate::limits;
+use crate::overload::Queue;
 use crate::telemetry::{AccessSender, WallClock, WorkerCells};
 use crate::tls;
 use crate::tls::ClientContext;
@@ -110,6 +113,8 @@ pub struct Worker<I: Io> {
     places: endpoints::Places,
     balancers: Balancers,
     inflight: Inflight,
+    /// Who waits for room at an upstream.
+    queue: Queue,
     resilience: resilience::Resilience,
     /// What was used of the rate limits, of all workers.
     rates: Arc<Rates>,
@@ -163,6 +168,7 @@ impl<I: Io> Worker<I> {
             origins: Origins::new(generation),
             places: endpoints::Places::new(generation),
             inflight: Inflight::new(generation),
+            queue: Queue::new(generation.upstreams.len(), generation.ways.len()),
             resilience: resilience::Resilience::new(generation, now),
             rates: setup.rates,
             balancers: Balancers::new(generation, setup.hash, setup.seed.first_chunk().copied().unwrap_or_default()),
@@ -226,6 +232,7 @@ impl<I: Io> Worker<I> {
         self.shake_hands();
         self.run_timers();
         self.act();
+        self.serve_waiting();
         self.flush_unsent();
         self.transmit_touched();
         self.record_turn();
@@ -247,7 +254,7 @@ impl<I: Io> Worker<I> {
     }
 
     fn has_work(&self) -> bool {
-        !self.touched.is_empty() || !self.ready.is_empty() || self.clients.tcp.has_deferred()
+        !self.touched.is_empty() || !self.ready.is_empty() || self.clients.tcp.has_deferred() || self.queue.has_rooms()
     }
 
     /// Runs every ready owner. Each pass may make owners of the other side ready, so there are a few passes: answers

@@ -196,6 +196,10 @@ impl<I: Io> Worker<I> {
     /// keeps its timer right until then.
     fn settle(&mut self, slot: u32) {
         let unsent = self.last_words(slot);
+        let answered = |exchange: &Exchange| exchange.response != ResponseState::Waiting;
+        if self.exchanges.get(slot as usize).is_some_and(|running| answered(&running.exchange)) {
+            self.stop_waiting(slot, false);
+        }
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
         };
@@ -269,7 +273,9 @@ impl<I: Io> Worker<I> {
             self.abandon(key, slot);
         }
         if let Some(permit) = holdings.permit {
+            let upstream = self.snapshot.generation.backend(permit.backend()).upstream;
             self.inflight.leave(permit);
+            self.queue.note_room(upstream.0 as usize);
         }
         if let Some((backend, pass)) = holdings.pass {
             let change = self.resilience.give_back(backend, pass, None, self.now);
@@ -320,6 +326,7 @@ impl<I: Io> Worker<I> {
         while self.exchanges.get(slot as usize).is_some_and(|running| running.exchange.has_others()) {
             self.cancel_loser(slot);
         }
+        self.stop_waiting(slot, false);
         let Some(mut running) = self.exchanges.try_remove(slot as usize) else {
             return;
         };
@@ -327,6 +334,9 @@ impl<I: Io> Worker<I> {
             self.wheel.cancel(timer);
         }
         self.inflight.release(std::mem::take(&mut running.exchange.permits));
+        if let Some(upstream) = running.exchange.plan.and_then(|plan| plan.upstream) {
+            self.queue.note_room(upstream.0 as usize);
+        }
         self.clients.set_owner(running.downkey, running.stream, NO_OWNER, self.now);
         if running.tunnel {
             self.cells.tunnels_active.leave();

@@ -123,6 +123,7 @@ impl<I: Io> Worker<I> {
         let reason = self.turn_to_late(slot, reason);
         self.count_late(slot, reason);
         self.step(slot, |exchange, downstream, turn| match exchange.response {
+            ResponseState::Waiting if exchange.waiting.is_some() => exchange.refuse(reason.into(), downstream, turn),
             ResponseState::Waiting => exchange.fail(reason, downstream, turn),
             _ => {
                 exchange.blame(reason);

@@ -58,20 +58,18 @@ impl Field<'_> {
 }
 
 impl<I: Io> Worker<I> {
-    /// Begins an attempt of an admitted exchange on a backend that may be taken; without one the client hears why.
+    /// Begins an attempt of an admitted exchange on a backend that may be taken; without one the client hears why. The first
+    /// attempt waits while all backends are full, if its route has a queue; a later one does not, since its time runs.
     pub(super) fn attempt(&mut self, slot: u32) {
         match self.pick(slot) {
             Some(Ok(backend)) => self.begin(slot, backend, false),
-            Some(Err(reason)) => {
-                let failure = self.exchanges.get(slot as usize).and_then(|running| running.exchange.failure);
-                self.refuse(slot, failure.unwrap_or(reason));
-            }
+            Some(Err(reason)) => self.go_without(slot, reason),
             None => {}
         }
     }
 
     /// Picks a backend for an exchange, or says why none can be taken. `None`: there is nobody to pick for.
-    fn pick(&mut self, slot: u32) -> Option<Result<BackendId, Reason>> {
+    pub(super) fn pick(&mut self, slot: u32) -> Option<Result<BackendId, Reason>> {
         let exchange = &self.exchanges.get(slot as usize)?.exchange;
         let upstream = exchange.plan?.upstream?;
         let generation = &*exchange.snapshot.generation;
@@ -109,7 +107,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Begins an attempt on a backend: takes its permit and its breaker's pass, and a connection.
-    fn begin(&mut self, slot: u32, backend: BackendId, hedge: bool) {
+    pub(super) fn begin(&mut self, slot: u32, backend: BackendId, hedge: bool) {
         let taken = self.resilience.take(backend, self.now);
         let (pass, change) = taken.map_or((None, None), |(pass, change)| (Some(pass), change));
         let permit = self.inflight.enter(backend);
@@ -124,6 +122,10 @@ impl<I: Io> Worker<I> {
                 delay.map(|delay| self.now + delay)
             }
         };
+        let upstream = exchange.snapshot.generation.backend(backend).upstream;
+        if attempts == 1 {
+            self.resilience.request(upstream, self.now);
+        }
         self.note_breaker(backend, change);
         let cells = self.cells.backend(backend.0 as usize);
         cells.attempts.add(1);
@@ -136,7 +138,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// A request has been without an answer for so long that another attempt begins beside those that run, if there is a
-    /// backend for it and the retry budget permits it.
+    /// backend for it that nobody waits for, and the retry budget permits it.
     pub(super) fn hedge(&mut self, slot: u32) {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
@@ -145,6 +147,7 @@ impl<I: Io> Worker<I> {
         let upstream = running.exchange.plan.and_then(|plan| plan.upstream);
         let may = running.exchange.may_hedge();
         if let (true, Some(upstream)) = (may, upstream)
+            && self.queue.waiting(upstream.0 as usize) == 0
             && let Some(Ok(backend)) = self.pick(slot)
             && self.take_from_budget(slot, upstream)
         {

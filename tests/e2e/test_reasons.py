@@ -36,6 +36,10 @@ ELSEWHERE = {
     "dns_error": "test_names.py",
     "dns_timeout": "test_names.py",
     "drain_timeout": "test_websocket.py",
+    "limit_address": "test_overload.py",
+    "queue_full": "test_overload.py",
+    "queue_share": "test_overload.py",
+    "queue_timeout": "test_overload.py",
     "tunnel_idle": "test_websocket.py",
     "upstream_no_tunnel": "test_websocket.py",
 }

@@ -19,6 +19,7 @@ mod measures;
 mod names;
 mod origin;
 mod origins;
+mod overload;
 mod pattern;
 mod resilience;
 mod sabotage;

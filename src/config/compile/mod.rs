@@ -9,6 +9,7 @@ mod admission;
 mod files;
 mod listeners;
 mod matchers;
+mod overload;
 mod resilience;
 mod resolver;
 mod routes;
@@ -47,6 +48,7 @@ pub fn compile(
     let rate_limits = admission::rate_limits(&mut compiler, &mut routes);
     let (observability, log) = service::compile(&mut compiler);
     timeouts::check_performance(&mut compiler);
+    overload::check_queues(&mut compiler, &ways);
     let resolver = resolver::compile(&mut compiler);
     let generation = Generation {
         number: 1,
@@ -120,6 +122,7 @@ fn performance(compiler: &mut Compiler<'_>) -> Performance {
         worker_threads: keys.worker_threads.as_ref().map_or_else(usual_workers, |written| written.value),
         pin_workers: keys.pin_workers.value,
         global_inflight_limit: keys.global_inflight_limit.value,
+        max_inflight_per_address: keys.max_inflight_per_address.value.0,
         max_active_connections: keys.max_active_connections.value,
         max_connections_per_address: keys.max_connections_per_address.value.0,
         new_connections: rate.map(|rate| (rate, keys.new_connections_burst.as_ref().map_or(rate, |burst| burst.value))),

@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use super::actions::{Answerers, action, edits};
 use super::matchers::{matchers, path, prefix};
 use super::upstreams::{Compiled, Upstreams};
-use super::{Compiler, resilience, timeouts};
+use super::{Compiler, overload, resilience, timeouts};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{Action, Route, UpstreamId, Way};
 use crate::config::keys;
@@ -216,6 +216,7 @@ fn way(
             keys.and_then(|keys| keys.hedging.as_ref()),
             compiler.root.resilience.value.hedging.as_ref(),
         ]),
+        queue: upstream.and_then(|_| overload::queue(limits, &compiler.root.resilience.value.route_queue.value)),
     };
     let mut settings = timeouts::settings(timeouts, upstream_timeouts, performance);
     settings.extend(timeouts::limit_settings(limits, upstream_limits, performance));

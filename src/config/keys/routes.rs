@@ -190,6 +190,8 @@ schema! {
         max_response_body_bytes: optional OrOff<Bytes>, 0..=1_125_899_906_842_624;
         /// Largest response head.
         max_response_header_bytes: optional Bytes, 1_024..=1_048_576;
+        /// Requests that may wait for room at the upstream, or "off", in place of `max_length` of [resilience.route_queue].
+        max_queue_length: optional OrOff<u32>, 1..=1_000_000;
     }
     later []
 }
