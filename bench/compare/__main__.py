@@ -226,7 +226,7 @@ def parse_cores(text):
 def parse_arguments():
     target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
     parser = argparse.ArgumentParser(prog="scripts/bench compare", description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", help="comma list, in this order (default: all that are found)")
+    parser.add_argument("--peers", help="comma list, in this order (default: all that are found, but for `policies`)")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND",
                         help="another proxy by its command line, with the placeholders of bench/peers/peers.toml")
     parser.add_argument("--template", action="append", default=[], metavar="NAME=FILE", help="its configuration")
@@ -260,7 +260,7 @@ def main():
     for spec in args.peer:
         peer = peer_from_command_line(spec, templates, args.unix)
         peers[peer.name] = peer
-    names = args.peers.split(",") if args.peers else list(peers)
+    names = args.peers.split(",") if args.peers else [name for name in peers if peers[name].always]
     cases = args.cases.split(",")
     for kind, wanted, there in (("peer", names, peers), ("case", cases, CASES)):
         missing = [name for name in wanted if name not in there]

@@ -19,6 +19,7 @@ class Peer:
     environment: dict = field(default_factory=dict)
     unix: bool = False
     binary: str = ""
+    always: bool = True     # part of every comparison, also one that does not name it
     front: tuple = ("h3", "h2", "h1")
     # What the origin can speak, and how this peer's configuration says it.
     back: dict = field(default_factory=lambda: {"h1": "h1", "h2": "h2"})
@@ -63,6 +64,7 @@ def known_peers(target):
                                entry.get("environment", {}), entry.get("unix", False), binary)
             peers[name].front = entry.get("front", peers[name].front)
             peers[name].back = entry.get("back", peers[name].back)
+            peers[name].always = entry.get("always", True)
     return peers
 
 
