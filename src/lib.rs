@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod h1;
 pub mod h2;
 pub mod h3;
+pub mod health;
 pub mod http;
 pub mod identity;
 pub mod limits;

@@ -38,6 +38,7 @@ pub(super) fn of(generation: &Generation) -> Budget {
         backends: generation.backends.len() as u64,
         names: generation.backends.iter().filter(|backend| matches!(backend.location, Location::Named { .. })).count()
             as u64,
+        probed: generation.backends.iter().filter(|backend| backend.health_check.is_some()).count() as u64,
         upstreams_over_tls: (0..generation.upstreams.len())
             .filter(|at| generation.speaks_tls(super::UpstreamId(*at as u32)))
             .count() as u64,

@@ -3,6 +3,10 @@
 //! Owns no text and no positions: names are here only for logs and metrics, everything the request path follows is
 //! an index. Knows nothing of TOML; see `compile` for how it is made and `keys` for what an operator can write.
 
+mod backends;
+
+pub use backends::{Backend, BackendScheme, HealthCheck, Location, ProbeSpeech};
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::Path;
@@ -10,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use spooky_uring::StreamAddress;
 
 use crate::admit::{LimitId, RateLimit};
 use crate::balance::Table;
+use crate::health::OutlierPolicy;
 use crate::http::respond::{FixedResponse, ProxyStatus, Redirect};
 use crate::http::{Edits, HeadLimits, Method};
 use crate::identity::ServerName;
@@ -105,12 +109,6 @@ impl Generation {
     pub fn backends_of(&self, id: UpstreamId) -> &[Backend] {
         let range = &self.upstream(id).backends;
         &self.backends[range.start as usize..range.end as usize]
-    }
-
-    /// Whether a backend of an upstream is spoken to over TLS.
-    #[must_use]
-    pub fn speaks_tls(&self, id: UpstreamId) -> bool {
-        self.backends_of(id).iter().any(|backend| backend.scheme == BackendScheme::Https)
     }
 
     /// Whether forwarding fields of this peer are believed.
@@ -357,6 +355,12 @@ pub struct Upstream {
     pub retry_budget: BudgetPolicy,
     /// When a backend is not asked; `None`: it always is.
     pub circuit_breaker: Option<BreakerPolicy>,
+    /// When a backend is ejected; `None`: never.
+    pub outliers: Option<OutlierPolicy>,
+    /// How long a backend that comes back takes to have its whole share; `None`: no time.
+    pub slow_start: Option<Duration>,
+    /// Percentage of healthy backends below which health is disregarded; 0: never.
+    pub panic_threshold: u32,
 }
 
 /// TLS towards the backends of an upstream, resolved upstream > `[upstream_tls]`.
@@ -424,87 +428,6 @@ pub enum HashKey {
     Cookie(Box<str>),
     /// The first parameter of this name in the query.
     Query(Box<str>),
-}
-
-/// One configured origin.
-#[derive(Clone, Debug)]
-pub struct Backend {
-    /// Unique within its upstream.
-    pub id: Box<str>,
-    /// The upstream it belongs to.
-    pub upstream: UpstreamId,
-    /// What is spoken there.
-    pub scheme: BackendScheme,
-    /// Where it is.
-    pub location: Location,
-    /// `host:port` as a `Host` field carries it (the scheme's default port left out); `localhost` for unix sockets.
-    pub authority: Box<str>,
-    /// The host of its address as TLS names it: a name without trailing dot, or an address without brackets; `localhost` for
-    /// unix sockets.
-    pub server_name: Box<str>,
-    /// 1 to 1000.
-    pub weight: u32,
-    /// Exchanges at once on it.
-    pub inflight_limit: u32,
-}
-
-impl Backend {
-    /// Its address as an operator writes it.
-    #[must_use]
-    pub fn url(&self) -> String {
-        let scheme = self.scheme.as_str();
-        match &self.location {
-            Location::Fixed(StreamAddress::Tcp(address)) => format!("{scheme}://{address}"),
-            Location::Fixed(StreamAddress::Unix(path)) => format!("unix:{}", path.display()),
-            Location::Named { host, port } => format!("{scheme}://{host}:{port}"),
-        }
-    }
-}
-
-/// What is spoken to a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BackendScheme {
-    /// HTTP/1.1 without TLS; always for unix sockets.
-    Http,
-    /// TLS, whose ALPN (h2, then http/1.1) says what is spoken in it.
-    Https,
-    /// HTTP/2 with prior knowledge, without TLS (RFC 9113 §3.3).
-    H2c,
-}
-
-impl BackendScheme {
-    /// As it stands in an address.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-            Self::H2c => "h2c",
-        }
-    }
-
-    /// The port of addresses without one.
-    #[must_use]
-    pub fn default_port(self) -> u16 {
-        match self {
-            Self::Http | Self::H2c => 80,
-            Self::Https => 443,
-        }
-    }
-}
-
-/// Where a backend is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Location {
-    /// At this address, for ever.
-    Fixed(StreamAddress),
-    /// At the addresses of a name; control resolves it and keeps it fresh.
-    Named {
-        /// Lower case; ends with a dot if the search list does not apply to it.
-        host: Box<str>,
-        /// The port at each of its addresses.
-        port: u16,
-    },
 }
 
 /// What happens to a request that the table matched: everything is resolved, no fallback is left to the request path.

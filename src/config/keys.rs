@@ -5,9 +5,11 @@
 //! error that says so. To add a key: one row here, one field in `generation`, one line in `compile`.
 
 mod attempts;
+mod health;
 mod routes;
 
 pub use attempts::*;
+pub use health::*;
 pub use routes::*;
 
 use std::net::IpAddr;
@@ -201,6 +203,10 @@ schema! {
         hedging: optional Hedging;
         /// When its backends are not asked for a while.
         circuit_breaker: optional CircuitBreakerOf;
+        /// How its backends are probed that have no table of their own.
+        health_check: optional HealthCheck;
+        /// When a backend is ejected, which means that it is given no requests for a while, because of what became of those that it had: connections that it refuses, breaks or leaves without an answer, TLS that fails, responses that are no HTTP, and statuses of 500 and above. A client who knows what makes backends answer 500 can have them ejected, as many as `max_ejected_percent` says: that is why it has to be asked for. An upstream's table stands in place of that in [resilience]. Left out of both: nobody is ejected.
+        outlier_ejection: optional OutlierEjection;
     }
     later []
 
@@ -221,6 +227,10 @@ schema! {
         r#type: default BalancingType = "round-robin";
         /// What "consistent-hash" keeps together: `path` (without query), `authority` (the host without port), `method`, `cid` (the client's connection), `peer_ip`, `client_ip` (behind `trusted_proxies`), `bearer_token`, `header:NAME`, `cookie:NAME` or `query:NAME`, the first of that name, as it was sent. A request that lacks it, or has it empty, goes by lot and weight.
         key: optional HashKey;
+        /// How long a backend that is healthy again takes to have its whole share: it begins with a tenth. Left out: it has it at once.
+        slow_start: optional Duration, 1..=3_600_000;
+        /// Percentage of the backends: while fewer are healthy, health is disregarded, because the others could not carry the load, or it is the probes that are wrong. 1: while none is. 0: never; while no backend is healthy, requests are answered 503.
+        panic_threshold: default u32 = "0", 0..=100;
     }
     later []
 
@@ -232,8 +242,10 @@ schema! {
         address: required BackendAddress;
         /// Share of the requests, relative to the other backends.
         weight: default u32 = "100", 1..=1_000;
+        /// How a backend is probed, each time on a connection of its own; one that does not pass is given no requests until it does. A backend's table stands in place of its upstream's. Left out of both: nobody probes it.
+        health_check: optional HealthCheck;
     }
-    later ["tags", "health_check"]
+    later ["tags"]
 
     /// What the backend sees as Host.
     HostPolicy of "upstream" {
@@ -434,6 +446,8 @@ schema! {
         hedging: optional Hedging;
         /// Requests that find their upstream full may wait for room.
         route_queue: default RouteQueue = "{}";
+        /// When backends are ejected, for upstreams that have no table of their own.
+        outlier_ejection: optional OutlierEjection;
     }
     later ["adaptive_admission", "brownout", "watchdog"]
 

@@ -30,10 +30,10 @@ pub use diagnostic::{Diagnostics, Finding, Severity, Warnings};
 pub use generation::{
     Action, AllowedMethods, AltSvc, Backend, BackendId, BackendScheme, Balancing, BodyLimits, Cleartext,
     ClientAuthSource, ClientCertHeader, CongestionControl, EncodedSlash, ForwardedMode, Generation, HashKey,
-    HostPolicy, Listener, ListenerTls, Location, Log, LogFormat, LogLevel, LogTarget, MetricsEndpoint, MinVersion,
-    NamedCertificate, Observability, Performance, ProtocolPolicy, Protocols, Proxies, Quic, Resolver, RetryMode,
-    Rewrite, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId, UpstreamTls, Way,
-    WayId,
+    HealthCheck, HostPolicy, Listener, ListenerTls, Location, Log, LogFormat, LogLevel, LogTarget, MetricsEndpoint,
+    MinVersion, NamedCertificate, Observability, Performance, ProbeSpeech, ProtocolPolicy, Protocols, Proxies, Quic,
+    Resolver, RetryMode, Rewrite, Route, Routing, SecretSource, Security, Timeouts, TlsSource, Upstream, UpstreamId,
+    UpstreamTls, Way, WayId,
 };
 pub use notes::{Layer, NetworkLists, Notes, Setting};
 pub use source::Position;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 mod admission;
 mod balancing;
+mod health;
 mod overload;
 mod resilience;
 mod routes;

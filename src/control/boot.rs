@@ -4,6 +4,7 @@
 //! look: the ring, the certificates, the secret, the addresses. The caller waits in [`start`] until every worker serves.
 
 use super::failure::{Exit, Failure};
+use super::health::{self, Health};
 use super::identities;
 use super::qlogs::Qlogs;
 use super::resolver::Resolver;
@@ -19,11 +20,11 @@ use crate::h3::{EndpointKeys, QlogSettings, versions};
 use crate::identity::Identity;
 use crate::limits;
 use crate::telemetry::log::{LogTarget, queue_on_this_thread};
-use crate::telemetry::registry::{BuildInfo, ConfigFacts, Sources, WorkerSource};
+use crate::telemetry::registry::{BuildInfo, ConfigFacts, ControlCells, Sources, WorkerSource};
 use crate::telemetry::udp::UdpSource;
 use crate::telemetry::{BackendName, RouteName, Scope, WallClock};
 use spooky_uring::mailbox::{self, Receiver, Sender};
-use spooky_uring::{FeatureMask, Features, PoolConfig, Ring, RingConfig, StartError, host};
+use spooky_uring::{FeatureMask, Features, Io, PoolConfig, Ring, RingConfig, StartError, host};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::sync_channel;
@@ -143,6 +144,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         qlog: qlog_sender,
     });
     let features = shared.features.clone();
+    let common = Arc::clone(&shared);
     let resolver = Resolver::new(&generation, usize::from(generation.performance.worker_threads), Instant::now());
     let public = public_sockets(&generation, &sockets);
     let workers = Workers::start(shared, sockets.workers)?;
@@ -162,13 +164,16 @@ pub fn start(start: Start) -> Result<Running, Failure> {
         .name("control".to_owned())
         .spawn(move || {
             queue_on_this_thread(log.is_some());
-            let ring = Ring::new(&ring_config(resolver.is_some()), &features)
+            let ring = Ring::new(&ring_config(resolver.is_some(), probes(&common.generation)), &features)
                 .map_err(|error| Failure::new("the control thread's ring", error));
             let control = ring.and_then(|ring| {
+                let contexts = common.upstream_tls.for_worker();
+                let health = Health::new(&common.generation, contexts, workers.lines.len(), ring.now());
                 Control::new(Parts {
                     ring,
                     workers,
                     resolver,
+                    health,
                     hosts,
                     addresses,
                     sources,
@@ -211,6 +216,7 @@ fn raise_descriptors(generation: &Generation) {
     let over_tcp = generation.listeners.iter().any(|listener| listener.protocols.over_tcp());
     let clients = if over_tcp { u64::from(generation.performance.max_active_connections) } else { 0 };
     let wanted = clients + backends + u64::from(limits::CONTROL_CONNECTIONS) + workers + traces + OTHERS;
+    let wanted = wanted + probes(generation) as u64;
     match host::raise_descriptor_limit(wanted) {
         Ok(limit) if limit < wanted => tracing::warn!(
             limit,
@@ -281,8 +287,15 @@ fn sources(generation: &Generation, workers: &Workers, features: &Features) -> S
             boringssl: versions::boringssl(),
             kernel: features.kernel.clone(),
         },
+        control: ControlCells { health: health::cells(generation), ..ControlCells::default() },
         ..Sources::default()
     }
+}
+
+/// Probes that may be on their way at once.
+fn probes(generation: &Generation) -> usize {
+    let probed = generation.backends.iter().filter(|backend| backend.health_check.is_some());
+    probed.count().min(limits::PROBES)
 }
 
 /// The configuration's word for where lines go, in telemetry's.
@@ -295,11 +308,12 @@ pub fn log_target(target: &config::LogTarget) -> LogTarget {
 }
 
 /// Control's ring: few streams, small buffers; datagrams only where there are names to resolve.
-fn ring_config(names: bool) -> RingConfig {
+fn ring_config(names: bool, probes: usize) -> RingConfig {
     let (questions, datagrams, slots) = if names { (limits::RESOLVER_QUESTIONS as u32, 16, 2) } else { (0, 1, 1) };
     RingConfig {
         entries: 256,
-        streams: limits::CONTROL_CONNECTIONS + questions + 16,
+        // A probe's socket that is being closed may still have its place when the next one begins.
+        streams: limits::CONTROL_CONNECTIONS + questions + 2 * probes as u32 + 16,
         stream_receive: PoolConfig { count: 32, size: 16 << 10, posted: 8 },
         udp_receive: PoolConfig { count: datagrams, size: 4096, posted: datagrams },
         udp_send_slots: slots,

@@ -43,6 +43,8 @@ pub struct Facts {
     pub phase: Phase,
     /// Names of backends that have no address.
     pub names_unresolved: u64,
+    /// Backends that are unhealthy or ejected.
+    pub backends_out: u64,
     /// When it started.
     pub started: Instant,
     /// The configured path of the metrics.
@@ -54,7 +56,15 @@ pub struct Facts {
 impl Facts {
     /// Facts of a process that starts.
     pub fn new(sources: Sources, metrics_path: Box<str>, started: Instant) -> Self {
-        Self { sources, phase: Phase::Starting, names_unresolved: 0, started, metrics_path, page_bytes: 16 * 1024 }
+        Self {
+            sources,
+            phase: Phase::Starting,
+            names_unresolved: 0,
+            backends_out: 0,
+            started,
+            metrics_path,
+            page_bytes: 16 * 1024,
+        }
     }
 }
 
@@ -158,7 +168,8 @@ fn ready(facts: &mut Facts) -> Answer<NoSource> {
             .string("status", facts.phase.word().as_bytes())
             .number("generation", facts.sources.config.generation)
             .number("workers", facts.sources.workers.len() as u64)
-            .number("names_unresolved", facts.names_unresolved);
+            .number("names_unresolved", facts.names_unresolved)
+            .number("backends_out", facts.backends_out);
     });
     if ready { answer } else { answer.with(Known::RetryAfter, b"1") }
 }

@@ -9,6 +9,7 @@
 pub mod boot;
 pub mod endpoints;
 pub mod failure;
+pub mod health;
 pub mod identities;
 pub mod journal;
 pub mod lifecycle;

@@ -5,6 +5,7 @@
 
 use super::endpoints::{Facts, Place};
 use super::failure::{Exit, Failure};
+use super::health::Health;
 use super::journal::Journal;
 use super::lifecycle::{Lifecycle, Order, Phase};
 use super::qlogs::Qlogs;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub workers: Workers,
     /// Resolves names of backends; `None`: there are none.
     pub resolver: Option<Resolver>,
+    /// Watches the health of backends; `None`: nobody wants that.
+    pub health: Option<Health>,
     /// Listening sockets of the metrics and control addresses.
     pub hosts: Vec<(Place, Listener)>,
     /// Where everything listens.
@@ -99,6 +102,7 @@ pub struct Control {
     ring: Ring,
     workers: Workers,
     resolver: Option<Resolver>,
+    health: Option<Health>,
     host: Host<ControlService>,
     listeners: Vec<ListenerId>,
     life: Lifecycle,
@@ -162,6 +166,7 @@ impl Control {
             life,
             workers: parts.workers,
             resolver: parts.resolver,
+            health: parts.health,
             log,
             access,
             qlog: parts.qlog,
@@ -183,7 +188,8 @@ impl Control {
         while self.life.phase() != Phase::Over {
             let starting = self.life.phase() == Phase::Starting;
             let names = self.resolver.as_ref().and_then(|resolver| resolver.deadline(self.ring.now(), starting));
-            let deadline = [self.host.next_deadline(), self.life.deadline(), names].into_iter().flatten().min();
+            let health = self.health.as_ref().and_then(|health| health.deadline(self.ring.now()));
+            let deadline = [self.host.next_deadline(), self.life.deadline(), names, health].into_iter().flatten().min();
             if let Err(error) = self.ring.wait(deadline, &mut events) {
                 // Nothing can be asked of the machine any more; workers have their own rings and may still end well.
                 self.workers.order(|| Command::Stop);
@@ -193,6 +199,7 @@ impl Control {
                 self.collect(event);
             }
             self.resolve();
+            self.watch_health();
             let order = self.life.tick(self.ring.now());
             self.carry_out(order);
             self.tell_ready();
@@ -205,6 +212,13 @@ impl Control {
     fn collect(&mut self, event: Event) {
         let event = match &mut self.resolver {
             Some(resolver) => match resolver.handle(event, &mut self.ring) {
+                Some(event) => event,
+                None => return,
+            },
+            None => event,
+        };
+        let event = match &mut self.health {
+            Some(health) => match health.handle(event, &mut self.ring) {
                 Some(event) => event,
                 None => return,
             },
@@ -281,6 +295,15 @@ impl Control {
         }
     }
 
+    /// Probes backends, and tells the workers what follows.
+    fn watch_health(&mut self) {
+        if let Some(health) = &mut self.health {
+            let facts = &mut self.host.service_mut().facts;
+            health.turn(&mut self.ring, &self.workers.lines, self.resolver.as_ref(), &facts.sources.control.health);
+            facts.backends_out = health.out();
+        }
+    }
+
     /// Says once that everything serves.
     fn tell_ready(&mut self) {
         if self.life.phase() == Phase::Ready
@@ -300,6 +323,10 @@ impl Control {
     }
 
     fn read_reports(&mut self) {
+        // They ring without a message, too.
+        if let Some(health) = &mut self.health {
+            health.ring();
+        }
         while let Some(Report::Ended { cut }) = self.workers.reports.receive() {
             self.cut += cut;
         }

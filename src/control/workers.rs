@@ -16,8 +16,9 @@ use crate::tls::{Acceptor, ServerContexts};
 use crate::worker::forward::Lines;
 use crate::worker::token::Owner;
 use crate::worker::{Command, Door, Report, Setup, Worker};
-use spooky_uring::mailbox::{self, Receiver, Sender};
+use spooky_uring::mailbox::{self, Receiver, SendError, Sender};
 use spooky_uring::{Features, Io, PoolConfig, Ring, RingConfig, host};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -149,6 +150,46 @@ impl Workers {
     }
 }
 
+/// What all workers are to know, whole: the newest wins, and a worker whose mailbox is full is told again.
+pub struct Latest<T> {
+    state: Arc<T>,
+    /// Workers, by number, that have not been told of the present state.
+    behind: Vec<bool>,
+}
+
+impl<T> Latest<T> {
+    /// What so many workers believe by themselves.
+    pub fn new(state: T, workers: usize) -> Self {
+        Self { state: Arc::new(state), behind: vec![false; workers] }
+    }
+
+    /// What they are to know from now on.
+    pub fn set(&mut self, state: T) {
+        self.state = Arc::new(state);
+        self.behind.fill(true);
+    }
+
+    /// Tells those that have not been told.
+    pub fn send(&mut self, ring: &mut Ring, workers: &[WorkerLine], command: impl Fn(Arc<T>) -> Command) {
+        for (behind, line) in self.behind.iter_mut().zip(workers) {
+            if *behind {
+                let sent = line.commands.send_by(ring, command(Arc::clone(&self.state)));
+                *behind = matches!(sent, Err(SendError::Full(_)));
+            }
+        }
+    }
+
+    /// Whether somebody is still to be told.
+    pub fn is_unsent(&self) -> bool {
+        self.behind.contains(&true)
+    }
+
+    /// Whether every worker has read it: each drops its hold on it with that.
+    pub fn is_read(&self) -> bool {
+        !self.is_unsent() && Arc::strong_count(&self.state) == 1
+    }
+}
+
 /// What one thread is given.
 struct Start {
     number: u16,
@@ -253,6 +294,15 @@ pub fn random<const N: usize>() -> Result<[u8; N], Failure> {
     match ring::rand::SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(bytes),
         Err(_) => Err(Failure::new("getrandom", "the system has no randomness")),
+    }
+}
+
+/// Unpredictable, as identifiers of questions and the times of probes have to be.
+pub fn chance() -> u64 {
+    match random::<8>() {
+        Ok(bytes) => u64::from_ne_bytes(bytes),
+        // The standard library's hash keys come from the same source, but were drawn when it still gave some.
+        Err(_) => RandomState::new().build_hasher().finish(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What an attempt says of its backend: one value, from which the circuit breaker and the balancer take theirs.
+//! What an attempt says of its backend: one value, from which the circuit breaker, the balancer and the count of its failures
+//! take theirs.
 
 use crate::balance::Outcome;
 use std::time::Duration;
@@ -28,6 +29,12 @@ impl Verdict {
         !matches!(self, Self::Failed(_))
     }
 
+    /// What the health of the backend takes from it: statuses of 500 and above speak against it.
+    #[must_use]
+    pub fn speaks_for(self) -> bool {
+        matches!(self, Self::Answered { status: ..500, .. })
+    }
+
     /// What the balancer takes from it; `None`: nothing. A status that says that the backend cannot serve is a failure.
     #[must_use]
     pub fn outcome(self) -> Option<Outcome> {
@@ -46,21 +53,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn breaker_and_balancer_take_what_is_theirs() {
+    fn breaker_balancer_and_health_take_what_is_theirs() {
         let waited = Duration::from_millis(7);
         let answered = |status, timed| Verdict::Answered { status, waited, timed };
-        for (verdict, good, outcome) in [
-            (answered(200, true), true, Some(Outcome::Answered(waited))),
-            (answered(500, true), true, Some(Outcome::Answered(waited))),
-            (answered(200, false), true, None),
+        for (verdict, good, healthy, outcome) in [
+            (answered(200, true), true, true, Some(Outcome::Answered(waited))),
+            (answered(499, true), true, true, Some(Outcome::Answered(waited))),
+            (answered(500, true), true, false, Some(Outcome::Answered(waited))),
+            (answered(200, false), true, true, None),
             // It answers, and cannot serve.
-            (answered(503, true), true, Some(Outcome::Failed(waited))),
-            (answered(502, false), true, Some(Outcome::Failed(waited))),
-            (answered(504, true), true, Some(Outcome::Failed(waited))),
-            (Verdict::Failed(waited), false, Some(Outcome::Failed(waited))),
-            (Verdict::BrokeOff(waited), true, Some(Outcome::Failed(waited))),
+            (answered(503, true), true, false, Some(Outcome::Failed(waited))),
+            (answered(502, false), true, false, Some(Outcome::Failed(waited))),
+            (answered(504, true), true, false, Some(Outcome::Failed(waited))),
+            (Verdict::Failed(waited), false, false, Some(Outcome::Failed(waited))),
+            (Verdict::BrokeOff(waited), true, false, Some(Outcome::Failed(waited))),
         ] {
             assert_eq!((verdict.is_good(), verdict.outcome()), (good, outcome), "{verdict:?}");
+            assert_eq!(verdict.speaks_for(), healthy, "{verdict:?}");
         }
     }
 }

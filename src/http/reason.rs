@@ -131,6 +131,7 @@ reasons! {
     QueueTimeout "queue_timeout" 503 "connection_limit_reached" Shed answered "The request waited in the route's queue for max_wait, and the upstream was full all that time";
     PoolFull "pool_full" 503 "connection_limit_reached" Shed answered "The connection pool of the backend is full";
     BreakerOpen "breaker_open" 503 "destination_unavailable" Shed answered "The circuit breaker of every backend that could be taken is open";
+    NoHealthyBackend "no_healthy_backend" 503 "destination_unavailable" Shed answered "Every backend that could be taken is unhealthy or ejected";
     NoBackend "no_backend" 503 "destination_unavailable" Shed answered "The upstream has no backend that may be taken";
     DrainTimeout "drain_timeout" 503 "connection_terminated" Shed answered "The drain reached its bound before the exchange ended";
 

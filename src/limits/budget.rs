@@ -34,6 +34,8 @@ pub struct Demand {
     pub backends: u64,
     /// Of these, backends that have a name.
     pub names: u64,
+    /// Of these, backends that are probed.
+    pub probed: u64,
     /// Upstreams with backends that are spoken to over TLS.
     pub upstreams_over_tls: u64,
     /// Unused connections kept to each backend by each worker.
@@ -196,7 +198,7 @@ impl Budget {
             Item {
                 what: "sessions with backends over TLS",
                 // Upstreams of the same settings share one context; here each has its own.
-                count: demand.upstreams_over_tls.saturating_mul(workers),
+                count: demand.upstreams_over_tls.saturating_mul(workers.saturating_add(u64::from(demand.probed > 0))),
                 each: (TLS_CLIENT_SESSIONS * TLS_CLIENT_SESSION_BYTES) as u64,
             },
             Item {
@@ -204,6 +206,7 @@ impl Budget {
                 count: demand.names.saturating_mul(2).min(RESOLVER_QUESTIONS as u64),
                 each: RESOLVER_QUESTION_BYTES,
             },
+            Item { what: "probes of backends", count: demand.probed.min(PROBES as u64), each: PROBE_BYTES },
             Item {
                 what: "traces of connections",
                 // What gathers, what is on its way to control, and what waits for the disk.
@@ -282,6 +285,7 @@ mod tests {
             replay: 16 * KIB,
             backends: 3,
             names: 0,
+            probed: 0,
             upstreams_over_tls: 0,
             idle_connections: 4,
             udp_receive_buffer: 8 * MIB,
@@ -369,6 +373,15 @@ mod tests {
         assert_eq!(bytes(&Budget::of(&demand()), "sessions"), 0);
         let some = Budget::of(&Demand { upstreams_over_tls: 3, workers: 2, ..demand() });
         assert_eq!(bytes(&some, "sessions"), 6 * 512 * KIB);
+    }
+
+    #[test]
+    fn probes_cost_something_where_there_are_some_and_are_bounded() {
+        assert_eq!(bytes(&Budget::of(&demand()), "probes"), 0);
+        let few = Budget::of(&Demand { probed: 3, upstreams_over_tls: 1, ..demand() });
+        assert_eq!((bytes(&few, "probes"), bytes(&few, "sessions")), (3 * PROBE_BYTES, 1024 * KIB));
+        let many = Budget::of(&Demand { probed: 100_000, ..demand() });
+        assert_eq!(bytes(&many, "probes"), PROBES as u64 * PROBE_BYTES);
     }
 
     #[test]

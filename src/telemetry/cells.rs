@@ -8,8 +8,8 @@
 //! What the cells are called outside stands in [`super::registry`].
 
 use super::kinds::{
-    AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood,
-    Protocol, ProxyHeader, QueueFull, StatusClass, TlsAlert, UpstreamClose,
+    AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, HealthCause,
+    HealthState, Http2Flood, ProbeResult, Protocol, ProxyHeader, QueueFull, StatusClass, TlsAlert, UpstreamClose,
 };
 use super::latency::Latency;
 use super::scope::Scope;
@@ -160,6 +160,9 @@ per_kind! {
     ConnectFailure => ConnectFailures,
     AttemptFailure => AttemptFailures,
     BreakerChange => BreakerChanges,
+    HealthState => HealthStates,
+    HealthCause => HealthCauses,
+    ProbeResult => ProbeResults,
     UpstreamClose => UpstreamCloses,
     ProxyHeader => ProxyHeaders,
     StatusClass => Classes,
@@ -384,6 +387,12 @@ pub struct BackendCells {
     pub breaker: BreakerChanges,
     /// Whether its circuit breaker is open or half open: 0 or 1.
     pub breakers_open: Gauge,
+    /// Attempts that spoke for it and against it; counted only where its upstream ejects outliers.
+    pub good: Counter,
+    /// See [`Self::good`].
+    pub bad: Counter,
+    /// How often so many attempts in a row spoke against it that it may be ejected.
+    pub failing: Counter,
     /// Responses, by class of their status.
     pub responses: Classes,
     /// Attempts that failed after they were connected.
@@ -408,6 +417,19 @@ pub struct BackendCells {
     pub connect_duration: Latency,
     /// From the request head sent to the response head received.
     pub response_duration: Latency,
+}
+
+/// What control counts of the health of one backend.
+#[derive(Debug, Default)]
+pub struct HealthCells {
+    /// 1 for the state that it is in.
+    pub state: HealthStates,
+    /// Changes of its state.
+    pub changes: HealthCauses,
+    /// Ejections that were not made, because enough of its upstream's backends are out already.
+    pub withheld: Counter,
+    /// Probes, by what came of them.
+    pub probes: ProbeResults,
 }
 
 /// One worker's cells for the routes, backends and rate limits of one generation.

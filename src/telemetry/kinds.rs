@@ -435,6 +435,71 @@ kinds! {
 }
 
 kinds! {
+    /// How fit a backend is.
+    HealthState {
+        /// Nothing speaks against it.
+        Healthy = "healthy",
+        /// Probes say that it is not.
+        Unhealthy = "unhealthy",
+        /// Requests failed on it, and it is left alone for a while.
+        Ejected = "ejected",
+    }
+}
+
+kinds! {
+    /// What changed a backend's health.
+    HealthCause {
+        /// So many probes in a row did not pass.
+        ProbesFailed = "probes_failed",
+        /// So many probes in a row passed.
+        ProbesPassed = "probes_passed",
+        /// So many requests in a row failed.
+        ConsecutiveFailures = "consecutive_failures",
+        /// Too large a share of its requests failed.
+        FailurePercent = "failure_percent",
+        /// The time of its ejection is over.
+        EjectionOver = "ejection_over",
+    }
+}
+
+impl HealthCause {
+    /// What the backend has become by it.
+    pub const fn state(self) -> HealthState {
+        match self {
+            Self::ProbesFailed => HealthState::Unhealthy,
+            Self::ConsecutiveFailures | Self::FailurePercent => HealthState::Ejected,
+            Self::ProbesPassed | Self::EjectionOver => HealthState::Healthy,
+        }
+    }
+}
+
+kinds! {
+    /// What came of a probe.
+    ProbeResult {
+        /// What was expected.
+        Passed = "passed",
+        /// The backend refused the connection.
+        Refused = "refused",
+        /// No way leads there.
+        Unreachable = "unreachable",
+        /// It took too long.
+        Timeout = "timeout",
+        /// The TLS handshake failed, or did not settle on the protocol that was asked for.
+        Tls = "tls",
+        /// The connection ended before the answer was whole.
+        Closed = "closed",
+        /// The answer is not valid HTTP.
+        Malformed = "malformed",
+        /// The status is not among the expected ones.
+        Status = "status",
+        /// The body does not hold what was expected.
+        Body = "body",
+        /// It could not be made, or we were too late ourselves: it says nothing of the backend.
+        Inconclusive = "inconclusive",
+    }
+}
+
+kinds! {
     /// How an attempt on a backend failed after it was connected.
     AttemptFailure {
         /// The connection ended before the response was whole.

@@ -3,7 +3,7 @@
 //! The table is the only place that names a metric: the scrape, `docs/METRICS.md` and the tests walk it. How to add
 //! one: a cell in [`super::cells`], a row in [`super::table`], and `SPOOKY_BLESS=1 cargo test metrics_page` for the page.
 
-use super::cells::{Counter, WorkerCells};
+use super::cells::{Counter, Gauge, HealthCells, WorkerCells};
 use super::kinds::ResolverFailure;
 use super::process::ProcessFacts;
 use super::table::METRICS;
@@ -64,6 +64,17 @@ pub struct ControlCells {
     pub host_requests: Counter,
     /// Names of backends.
     pub resolver: ResolverCells,
+    /// Health of backends.
+    pub health: WatchCells,
+}
+
+/// What was counted about the health of backends.
+#[derive(Debug, Default)]
+pub struct WatchCells {
+    /// By the backend's index; `None`: nobody watches it.
+    pub backends: Box<[Option<HealthCells>]>,
+    /// By upstream with backends that are watched: its name, and 1 while health is disregarded there.
+    pub panics: Box<[(Box<str>, Gauge)]>,
 }
 
 /// What was counted about names of backends.

@@ -3,10 +3,11 @@
 //! Counts that a worker makes carry its number; counts per route and backend are summed over workers, so that the
 //! number of series does not multiply.
 
-use super::cells::{BackendCells, NamedCells, RateCells, RouteCells, Statuses, WorkerCells};
+use super::cells::{BackendCells, HealthCells, NamedCells, RateCells, RouteCells, Statuses, WorkerCells};
 use super::kinds::{
-    AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, Http2Flood,
-    Protocol, ProxyHeader, QueueFull, ResolverFailure, Side, StatusClass, TlsAlert, UpstreamClose,
+    AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, HealthCause,
+    HealthState, Http2Flood, ProbeResult, Protocol, ProxyHeader, QueueFull, ResolverFailure, Side, StatusClass,
+    TlsAlert, UpstreamClose,
 };
 use super::latency::{Latency, Merged};
 use super::registry::{Metric, Sources};
@@ -322,6 +323,21 @@ metrics! {
     Counter "spooky_backend_breaker_changes_total" &["upstream", "backend", "to"],
         "What circuit breakers have become, over all workers.",
         |s, out| backend_kinds(s, out, BreakerChange::ALL, BreakerChange::word, |b, k| b.breaker.get(k));
+    Gauge "spooky_backend_health" &["upstream", "backend", "state"],
+        "1 for the state that a backend is in; only of backends that are probed or may be ejected.",
+        |s, out| health_kinds(s, out, HealthState::ALL, |k| [k.word(), ""], |h, k| h.state.get(k));
+    Counter "spooky_backend_health_changes_total" &["upstream", "backend", "to", "cause"],
+        "Changes of a backend's health.",
+        |s, out| health_kinds(s, out, HealthCause::ALL, |k| [k.state().word(), k.word()], |h, k| h.changes.get(k));
+    Counter "spooky_backend_probes_total" &["upstream", "backend", "result"],
+        "Probes of a backend, by what came of them; an inconclusive one says nothing of it.",
+        |s, out| health_kinds(s, out, ProbeResult::ALL, |k| [k.word(), ""], |h, k| h.probes.get(k));
+    Counter "spooky_backend_ejections_withheld_total" BACKEND,
+        "Ejections that were not made because max_ejected_percent of the upstream's backends are out already.",
+        |s, out| each_watched(s, |labels, health| out.number(&labels, health.withheld.get()));
+    Gauge "spooky_upstream_panic" &["upstream"],
+        "1 while fewer backends are healthy than panic_threshold says, and health is disregarded.",
+        |s, out| for (name, panic) in &s.control.health.panics { out.number(&[name], panic.get()) };
     Counter "spooky_backend_responses_total" &["upstream", "backend", "class"],
         "Response heads received, by class of their status.",
         |s, out| backend_kinds(s, out, StatusClass::ALL, StatusClass::word, |b, k| b.responses.get(k));
@@ -631,6 +647,34 @@ fn backend_kinds<K: Copy>(
             out.number(&[upstream, backend, word(*kind)], count);
         }
     });
+}
+
+/// `words`: one label value, or two.
+fn health_kinds<K: Copy>(
+    s: &Sources,
+    out: &mut Samples<'_>,
+    all: &[K],
+    words: impl Fn(K) -> [&'static str; 2],
+    value: impl Fn(&HealthCells, K) -> u64,
+) {
+    each_watched(s, |[upstream, backend], health| {
+        for kind in all {
+            match words(*kind) {
+                [word, ""] => out.number(&[upstream, backend, word], value(health, *kind)),
+                [one, two] => out.number(&[upstream, backend, one, two], value(health, *kind)),
+            }
+        }
+    });
+}
+
+/// Calls `act` with the labels of each backend whose health is watched.
+fn each_watched<'s>(s: &'s Sources, mut act: impl FnMut([&'s str; 2], &HealthCells)) {
+    let names = s.workers.first().map(|first| &first.cells.scope.scope.backends);
+    for (name, health) in names.into_iter().flatten().zip(&s.control.health.backends) {
+        if let Some(health) = health {
+            act([&name.upstream, &name.backend], health);
+        }
+    }
 }
 
 fn backend_latency(s: &Sources, out: &mut Samples<'_>, cell: impl Fn(&BackendCells) -> &Latency) {

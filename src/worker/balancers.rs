@@ -2,7 +2,8 @@
 
 use super::Downkey;
 use crate::balance::{
-    Ask, Balancer, ConsistentHash, KeyedHash, LatencyAware, LeastConnections, Outcome, Random, RoundRobin, TwoChoices,
+    Ask, Balancer, ConsistentHash, KeyedHash, LatencyAware, LeastConnections, Outcome, Random, RoundRobin, SlowStart,
+    TwoChoices,
 };
 use crate::config::{BackendId, Balancing, Generation, UpstreamId};
 use crate::exchange::inflight::Inflight;
@@ -14,6 +15,8 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) struct Balancers {
     list: Vec<Balancer>,
+    /// Who has come back lately; `None`: who does has its whole share at once.
+    slow: Vec<Option<SlowStart>>,
     /// Of keys that clients choose; the same on all workers.
     pub hash: KeyedHash,
     /// Connections of other workers have the same places; this tells them apart.
@@ -23,7 +26,8 @@ pub(super) struct Balancers {
 impl Balancers {
     pub(super) fn new(generation: &Generation, hash: KeyedHash, salt: [u8; 4]) -> Self {
         let ids = (0..generation.upstreams.len()).map(|at| UpstreamId(at as u32));
-        Self { list: ids.map(|id| balancer(generation, id)).collect(), hash, salt }
+        let slow = generation.upstreams.iter().map(|upstream| upstream.slow_start.map(SlowStart::new)).collect();
+        Self { list: ids.map(|id| balancer(generation, id)).collect(), slow, hash, salt }
     }
 
     /// The position of a backend for an admitted exchange.
@@ -37,9 +41,35 @@ impl Balancers {
         skip: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let first = generation.upstream(upstream).backends.start;
-        let ask = Ask { affinity, running: inflight.on_upstream(upstream), now, random: || ids.word() };
+        let running = inflight.on_upstream(upstream);
         let on = |at: usize| inflight.on_backend(BackendId(first + at as u32));
-        self.list[upstream.0 as usize].pick(ask, on, skip)
+        let balancer = &mut self.list[upstream.0 as usize];
+        if let Some(slow) = &mut self.slow[upstream.0 as usize]
+            && let Some(warming) = slow.at(now, || affinity.unwrap_or_else(|| ids.word()))
+        {
+            let ask = Ask { affinity, running, now, random: || ids.word() };
+            let load = |at| warming.load(at, on(at));
+            let picked = balancer.pick(ask, load, |at| warming.leaves_out(at) || skip(at));
+            if picked.is_some() {
+                return picked;
+            }
+            // Nobody else is there to spare those that come back.
+        }
+        balancer.pick(Ask { affinity, running, now, random: || ids.word() }, on, skip)
+    }
+
+    /// A position of an upstream is fit again, since then.
+    pub(super) fn came_back(&mut self, upstream: UpstreamId, at: usize, since: Instant) {
+        if let Some(slow) = &mut self.slow[upstream.0 as usize] {
+            slow.begin(at, since);
+        }
+    }
+
+    /// A position of an upstream is fit no longer.
+    pub(super) fn went_away(&mut self, upstream: UpstreamId, at: usize) {
+        if let Some(slow) = &mut self.slow[upstream.0 as usize] {
+            slow.end(at);
+        }
     }
 
     /// What names a client's connection for as long as it lives, wherever its packets come from and whatever connection IDs

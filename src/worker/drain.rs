@@ -1,7 +1,7 @@
 //! The end of a worker: take no new work, finish what runs, within a bound; or stop at once.
 
 use super::timers::Timer;
-use super::{Downkey, Endpoints, Worker};
+use super::{Downkey, Endpoints, Verdicts, Worker};
 use crate::exchange::{Abort, ResponseState};
 use crate::h3;
 use crate::http::Reason;
@@ -23,6 +23,8 @@ pub enum Command {
     Stop,
     /// Where the backends with names are now.
     Endpoints(Arc<Endpoints>),
+    /// How fit the backends are now.
+    Health(Arc<Verdicts>),
 }
 
 /// What a worker tells control.
@@ -56,6 +58,7 @@ impl<I: Io> Worker<I> {
                 Command::Drain { .. } => {}
                 Command::Stop => self.cut(),
                 Command::Endpoints(endpoints) => self.update_endpoints(&endpoints),
+                Command::Health(verdicts) => self.update_health(&verdicts),
             }
         }
     }

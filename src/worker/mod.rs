@@ -9,6 +9,7 @@
 
 mod announce;
 mod balancers;
+mod candidates;
 pub mod census;
 mod clients;
 pub mod collect;
@@ -17,6 +18,7 @@ pub mod downstream;
 pub mod drain;
 pub mod endpoints;
 pub mod forward;
+mod health;
 pub mod host;
 mod link;
 mod origin;
@@ -35,6 +37,7 @@ pub mod upstream;
 pub use census::Census;
 pub use drain::{Command, Report};
 pub use endpoints::{Endpoints, Resolved};
+pub use health::{Verdict, Verdicts};
 
 use crate::admit::Rates;
 use crate::balance::KeyedHash;
@@ -112,6 +115,8 @@ pub struct Worker<I: Io> {
     origins: Origins,
     places: endpoints::Places,
     balancers: Balancers,
+    /// How fit backends are.
+    health: health::Health,
     inflight: Inflight,
     /// Who waits for room at an upstream.
     queue: Queue,
@@ -167,6 +172,7 @@ impl<I: Io> Worker<I> {
             exchanges: Slab::new(),
             origins: Origins::new(generation),
             places: endpoints::Places::new(generation),
+            health: health::Health::new(generation),
             inflight: Inflight::new(generation),
             queue: Queue::new(generation.upstreams.len(), generation.ways.len()),
             resilience: resilience::Resilience::new(generation, now),

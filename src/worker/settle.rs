@@ -138,7 +138,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Tells what the running attempt has said of its backend: the only place where a verdict goes anywhere. The balancer
-    /// hears every one, the circuit breaker the first, which takes the attempt's pass back.
+    /// and the count of failures hear every one, the circuit breaker the first, which takes the attempt's pass back.
     fn judge(&mut self, slot: u32) {
         let Some(running) = self.exchanges.get_mut(slot as usize) else {
             return;
@@ -161,6 +161,7 @@ impl<I: Io> Worker<I> {
         if let Some(outcome) = verdict.outcome() {
             self.balancers.observe(&running.exchange.snapshot.generation, backend, outcome, self.now);
         }
+        self.note_health(backend, verdict.speaks_for());
         if let Some((backend, pass)) = pass {
             let change = self.resilience.give_back(backend, pass, Some(verdict.is_good()), self.now);
             self.note_breaker(backend, change);

@@ -3,59 +3,19 @@
 //! How a connection comes to be and ends is [`super::link`]'s, how several exchanges share one [`super::shared`]'s.
 
 use super::Worker;
-use super::endpoints::Places;
+use super::candidates::Candidates;
 use super::origin::{Origin, Speech};
 use super::origins::Found;
 use super::record::count_attempt_failure;
-use super::resilience::Resilience;
 use super::token::Owner;
+use crate::balance::LeftOut;
 use crate::config::BackendId;
-use crate::exchange::inflight::Inflight;
-use crate::exchange::{Attempt, Exchange, Step, Turn, Upkey};
+use crate::exchange::{Attempt, Step, Turn, Upkey};
 use crate::http::{Reason, Side};
 use crate::limits;
 use crate::telemetry::kinds::{ConnectFailure, Protocol, UpstreamClose};
 use spooky_uring::Io;
-use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
-
-/// What may speak against an attempt on a backend.
-struct Field<'a> {
-    inflight: &'a Inflight,
-    places: &'a Places,
-    resilience: &'a Resilience,
-    now: Instant,
-}
-
-/// Why a backend cannot be taken. Where none can, the greatest is what the client is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Obstacle {
-    /// The exchange was there, or is.
-    Tried,
-    /// Nobody knows where it is.
-    Nowhere(Reason),
-    /// Its circuit breaker is open.
-    BreakerOpen,
-    /// It has no room.
-    Full,
-}
-
-impl Field<'_> {
-    #[inline]
-    fn obstacle(&self, exchange: &Exchange, backend: BackendId) -> Option<Obstacle> {
-        let generation = &exchange.snapshot.generation;
-        if exchange.was_tried(backend) || exchange.is_on(backend) {
-            Some(Obstacle::Tried)
-        } else if !self.inflight.backend_has_room(generation, backend) {
-            Some(Obstacle::Full)
-        } else if !self.resilience.admits(backend, self.now) {
-            Some(Obstacle::BreakerOpen)
-        } else {
-            self.places.missing(backend).map(Obstacle::Nowhere)
-        }
-    }
-}
 
 impl<I: Io> Worker<I> {
     /// Begins an attempt of an admitted exchange on a backend that may be taken; without one the client hears why. The first
@@ -74,22 +34,13 @@ impl<I: Io> Worker<I> {
         let upstream = exchange.plan?.upstream?;
         let generation = &*exchange.snapshot.generation;
         let first = generation.upstream(upstream).backends.start;
-        let met = Cell::new(None);
+        let candidates = Candidates::new(&self.places, &self.health, &self.inflight, &self.resilience, self.now);
         let world = (&self.inflight, &mut self.ids, self.now);
-        let field =
-            Field { inflight: &self.inflight, places: &self.places, resilience: &self.resilience, now: self.now };
         let picked = self.balancers.pick(generation, upstream, exchange.affinity, world, |index| {
-            let obstacle = field.obstacle(exchange, BackendId(first + index as u32));
-            met.set(met.get().max(obstacle));
-            obstacle.is_some()
+            candidates.skips(exchange, BackendId(first + index as u32))
         });
-        Some(match (picked, met.get()) {
-            (Some(index), _) => Ok(BackendId(first + index as u32)),
-            (None, Some(Obstacle::Full)) => Err(Reason::LimitBackend),
-            (None, Some(Obstacle::BreakerOpen)) => Err(Reason::BreakerOpen),
-            (None, Some(Obstacle::Nowhere(reason))) => Err(reason),
-            (None, Some(Obstacle::Tried) | None) => Err(Reason::NoBackend),
-        })
+        let told = || candidates.told.get().map_or(Reason::NoBackend, LeftOut::reason);
+        Some(picked.map(|index| BackendId(first + index as u32)).ok_or_else(told))
     }
 
     /// Whether an exchange has a backend that another attempt could be made on now.
@@ -100,10 +51,9 @@ impl<I: Io> Worker<I> {
         let Some(upstream) = exchange.plan.and_then(|plan| plan.upstream) else {
             return false;
         };
-        let field =
-            Field { inflight: &self.inflight, places: &self.places, resilience: &self.resilience, now: self.now };
+        let candidates = Candidates::new(&self.places, &self.health, &self.inflight, &self.resilience, self.now);
         let mut backends = exchange.snapshot.generation.upstream(upstream).backends.clone();
-        backends.any(|backend| field.obstacle(exchange, BackendId(backend)).is_none())
+        backends.any(|backend| candidates.left_out(exchange, BackendId(backend)).is_none())
     }
 
     /// Begins an attempt on a backend: takes its permit and its breaker's pass, and a connection.

@@ -8,7 +8,7 @@ const LAYERS: &[(u8, &[&str])] = &[
     (6, &["control", "cli"]),
     (5, &["worker"]),
     (4, &["exchange", "config"]),
-    (3, &["route", "balance", "admit", "overload", "resilience"]),
+    (3, &["route", "balance", "admit", "overload", "resilience", "health"]),
     (2, &["h1", "h2", "h3", "tls", "proxy_protocol"]),
     (1, &["http", "telemetry", "limits", "identity"]),
     (0, &["spooky_uring"]),

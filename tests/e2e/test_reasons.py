@@ -40,6 +40,7 @@ ELSEWHERE = {
     "queue_full": "test_overload.py",
     "queue_share": "test_overload.py",
     "queue_timeout": "test_overload.py",
+    "no_healthy_backend": "test_health.py",
     "tunnel_idle": "test_websocket.py",
     "upstream_no_tunnel": "test_websocket.py",
 }

@@ -7,6 +7,7 @@
 mod actions;
 mod admission;
 mod files;
+mod health;
 mod listeners;
 mod matchers;
 mod overload;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{Compiler, resilience, timeouts, upstream_tls};
+use super::{Compiler, health, resilience, timeouts, upstream_tls};
 use crate::balance::{NODES_MAX, Table};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
@@ -58,15 +58,21 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
         );
     }
     let mut trust = upstream_tls::Defaults::check(compiler);
+    if let Some(outliers) = &root.resilience.value.outlier_ejection {
+        health::look_at_outliers(compiler, outliers);
+    }
     for (name, keys) in &root.upstream.value.0 {
         let id = UpstreamId(index(upstreams.list.len()));
         let start = index(upstreams.backends.len());
         backends(compiler, id, &name.value, name.place, keys, &mut upstreams.backends);
         let (performance, process) = (&root.performance.value, &root.resilience.value);
+        let own = start as usize..upstreams.backends.len();
+        let outliers = health::outliers(compiler, &name.value, keys, own.len());
+        health::check_balancing(compiler, keys, outliers.is_some(), &upstreams.backends[own.clone()]);
         let compiled = Upstream {
             name: name.value.as_str().into(),
             backends: start..index(upstreams.backends.len()),
-            balancing: balancing(compiler, name, &keys.load_balancing, &upstreams.backends[start as usize..]),
+            balancing: balancing(compiler, name, &keys.load_balancing, &upstreams.backends[own]),
             host_policy: host_policy(compiler, &keys.host_policy.value, keys.host_policy.place),
             forwarded_headers: forwarded_headers(compiler, keys),
             client_cert_header: client_cert_header(compiler, keys),
@@ -88,6 +94,9 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
                 keys.circuit_breaker.as_ref(),
                 process.circuit_breaker.as_ref(),
             ),
+            outliers,
+            slow_start: keys.load_balancing.value.slow_start.as_ref().map(|written| written.value),
+            panic_threshold: keys.load_balancing.value.panic_threshold.value,
         };
         timeouts::check_written(compiler, &keys.timeouts.value);
         upstreams.list.push(Compiled { compiled, keys, place: name.place });
@@ -114,13 +123,16 @@ fn backends(
         compiler.report_missing(none.help("add { id = \"…\", address = \"http://…\" }"));
         return;
     }
+    if let Some(check) = &keys.health_check {
+        health::look_at(compiler, check);
+    }
     let performance = &compiler.root.performance.value;
     let inflight_limit =
         keys.limits.value.per_backend_inflight_limit.as_ref().unwrap_or(&performance.per_backend_inflight_limit).value;
     let mut ids: FxHashMap<&str, Place> = FxHashMap::default();
     let mut locations: FxHashMap<(BackendScheme, &Location), Place> = FxHashMap::default();
     for backend in &written.value {
-        let keys::Backend { id, address, weight } = &backend.value;
+        let keys::Backend { id, address, weight, health_check } = &backend.value;
         if let Some(id) = id
             && let Some(first) = ids.insert(&id.value.0, id.place)
         {
@@ -140,6 +152,9 @@ fn backends(
                 .at(first, "first here");
             compiler.report(twice.help("use `weight` to give an origin a larger share"));
         }
+        if let Some(check) = health_check {
+            health::look_at(compiler, check);
+        }
         into.push(Backend {
             id: id.value.0.as_str().into(),
             upstream,
@@ -149,6 +164,10 @@ fn backends(
             server_name: address.value.server_name.as_str().into(),
             weight: weight.value,
             inflight_limit,
+            health_check: health_check
+                .as_ref()
+                .or(keys.health_check.as_ref())
+                .and_then(|check| health::check(compiler, check, address, health_check.is_some())),
         });
     }
 }
@@ -159,7 +178,7 @@ fn balancing(
     keys: &Located<keys::LoadBalancing>,
     backends: &[Backend],
 ) -> Balancing {
-    let keys::LoadBalancing { r#type, key } = &keys.value;
+    let keys::LoadBalancing { r#type, key, .. } = &keys.value;
     if let Some(key) = key
         && r#type.value != BalancingType::ConsistentHash
     {

@@ -2,12 +2,14 @@
 //!
 //! Here: words, switches and what holds other values. [`numbers`]: integers, times, sizes. [`text`]: names, addresses,
 //! paths. [`routing`]: what only routes are made of. [`subject`]: what a request carries under a name. [`count_by`]: what rate
-//! limits count by. [`hash_key`]: what requests are kept together by. [`retry_on`]: after what attempts are repeated. Knows no key.
+//! limits count by. [`hash_key`]: what requests are kept together by. [`retry_on`]: after what attempts are repeated.
+//! [`probes`]: what probes ask for and expect. Knows no key.
 //! A new type is one `impl Value`. Read next: `keys`, which uses them.
 
 mod count_by;
 mod hash_key;
 mod numbers;
+mod probes;
 mod retry_on;
 mod routing;
 mod subject;
@@ -17,6 +19,7 @@ mod text;
 mod tests;
 
 pub use numbers::{Bytes, parse_bytes, parse_millis, show_bytes, show_millis};
+pub use probes::{ProbeTarget, StatusRange};
 pub use routing::{Body, FieldValue, Location, StickyKey, ValueText, is_possible};
 pub use subject::subject;
 pub use text::{

@@ -7,20 +7,17 @@ use super::message::Transport;
 use super::names::{NameId, Names, News, Order, QuestionKey, Settings};
 use super::system::{self, Hosts, ResolvConf};
 use crate::config::{BackendId, Generation, Location};
-use crate::control::workers::{WorkerLine, random};
+use crate::control::workers::{Latest, WorkerLine, chance};
 use crate::http::Reason;
 use crate::limits;
 use crate::telemetry::kinds::ResolverFailure;
 use crate::telemetry::registry::ControlCells;
 use crate::worker::{Command, Endpoints, Resolved};
 use rustc_hash::FxHashMap;
-use spooky_uring::mailbox::SendError;
 use spooky_uring::{Chunk, Event, Io, Ring, StreamAddress, StreamId, Token, Transmit, UdpId, UdpOptions, UdpSocket};
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The upper half of the tokens of these sockets.
@@ -56,9 +53,8 @@ pub struct Resolver {
     unsent: VecDeque<(QuestionKey, Vec<u8>)>,
     /// When the start stops waiting for names.
     start_until: Instant,
-    endpoints: Arc<Endpoints>,
-    /// Workers, by number, that have not been told of the present endpoints.
-    behind: Vec<bool>,
+    /// What the workers are told.
+    endpoints: Latest<Endpoints>,
     /// Something was received: the names are looked at in this turn.
     touched: bool,
 }
@@ -91,8 +87,7 @@ impl Resolver {
             sockets: FxHashMap::default(),
             unsent: VecDeque::new(),
             start_until: now + generation.resolver.start_timeout,
-            endpoints: Arc::default(),
-            behind: vec![false; workers],
+            endpoints: Latest::new(Endpoints::default(), workers),
             touched: true,
         })
     }
@@ -100,12 +95,13 @@ impl Resolver {
     /// Whether the start need not wait any more: every name has had its first outcome and the workers know it, or the time
     /// is over.
     pub fn lets_start(&self, now: Instant) -> bool {
-        self.names.is_begun() && self.is_known() || now >= self.start_until
+        self.names.is_begun() && self.endpoints.is_read() || now >= self.start_until
     }
 
-    /// Whether every worker has read the present endpoints: each drops its hold on them with that.
-    fn is_known(&self) -> bool {
-        !self.behind.contains(&true) && Arc::strong_count(&self.endpoints) == 1
+    /// The addresses of a backend with a name; none while it is not resolved.
+    pub fn addresses(&self, backend: BackendId) -> Vec<IpAddr> {
+        let name = self.backends.iter().find(|(known, _)| *known == backend);
+        name.and_then(|(_, name)| self.names.addresses(*name).ok()).unwrap_or_default()
     }
 
     /// Names that have no address.
@@ -115,7 +111,7 @@ impl Resolver {
 
     /// When [`Self::turn`] has something to do; with `starting`, also when the start has waited long enough.
     pub fn deadline(&self, now: Instant, starting: bool) -> Option<Instant> {
-        let waits = !self.unsent.is_empty() || self.behind.contains(&true) || starting && self.names.is_begun();
+        let waits = !self.unsent.is_empty() || self.endpoints.is_unsent() || starting && self.names.is_begun();
         let soon = waits.then(|| now + SOON);
         let start = starting.then_some(self.start_until);
         [self.names.deadline(), soon, start].into_iter().flatten().min()
@@ -179,15 +175,9 @@ impl Resolver {
             moved |= self.tell(&news);
         }
         if moved {
-            self.endpoints = Arc::new(self.present());
-            self.behind.fill(true);
+            self.endpoints.set(self.present());
         }
-        for (behind, line) in self.behind.iter_mut().zip(workers) {
-            if *behind {
-                let sent = line.commands.send_by(ring, Command::Endpoints(Arc::clone(&self.endpoints)));
-                *behind = matches!(sent, Err(SendError::Full(_)));
-            }
-        }
+        self.endpoints.send(ring, workers, Command::Endpoints);
         self.count(cells);
     }
 
@@ -375,15 +365,6 @@ fn connect(server: SocketAddr) -> std::io::Result<UdpSocket> {
     })?;
     socket.connect(server)?;
     Ok(socket)
-}
-
-/// Unpredictable, as identifiers and capitals have to be.
-fn chance() -> u64 {
-    match random::<8>() {
-        Ok(bytes) => u64::from_ne_bytes(bytes),
-        // The standard library's hash keys come from the same source, but were drawn when it still gave some.
-        Err(_) => RandomState::new().build_hasher().finish(),
-    }
 }
 
 /// A file of the system's; one that cannot be read counts as empty.
