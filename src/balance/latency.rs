@@ -29,6 +29,8 @@ pub enum Outcome {
     Answered(Duration),
     /// None came, or one that says that the backend cannot serve.
     Failed(Duration),
+    /// It was not waited for any longer after this time, because another backend had answered.
+    Overtaken(Duration),
 }
 
 /// One upstream on one worker.
@@ -88,6 +90,14 @@ impl LatencyAware {
     pub fn observe(&mut self, at: usize, outcome: Outcome, now: Instant) {
         let before = self.measured[at];
         let seconds = match outcome {
+            // It would have taken longer: how much, nobody knows.
+            Outcome::Overtaken(time) => {
+                let time = time.as_secs_f64();
+                if before.is_some_and(|cost| cost.seconds * cost.left(now) > time) {
+                    return;
+                }
+                time
+            }
             Outcome::Answered(time) => {
                 let time = time.as_secs_f64();
                 match before {
@@ -203,6 +213,23 @@ mod tests {
         assert!((cost(&balancer) - 0.1).abs() < 1e-9);
         balancer.observe(0, Outcome::Answered(10 * MS), start + MEMORY);
         assert!((cost(&balancer) - (0.01 + 0.09 / 1_f64.exp())).abs() < 1e-9, "{}", cost(&balancer));
+    }
+
+    /// Without a word of it, a backend that others always overtake would be forgotten, and look ever faster.
+    #[test]
+    fn one_that_is_always_overtaken_is_slow() {
+        let mut balancer = LatencyAware::new([1, 1]);
+        let counts = run(&mut balancer, 20_000, |at, _| match at {
+            0 => Outcome::Overtaken(60 * MS),
+            _ => Outcome::Answered(10 * MS),
+        });
+        assert!(counts[0] > 0 && counts[0] < 200, "{counts:?}");
+        // It says no more than that: what was known to be worse stays.
+        let mut balancer = LatencyAware::new([1]);
+        let now = Instant::now();
+        balancer.observe(0, Outcome::Answered(100 * MS), now);
+        balancer.observe(0, Outcome::Overtaken(60 * MS), now);
+        assert!((balancer.measured[0].expect("measured").seconds - 0.1).abs() < 1e-9);
     }
 
     #[test]

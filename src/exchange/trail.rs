@@ -99,7 +99,12 @@ impl Exchange {
         self.attempt.taken.map(|taken| taken.at.saturating_duration_since(self.trail.received))
     }
 
-    /// Whether the client's answer is that of an attempt that began beside others.
+    /// Whether the client's answer is that of an attempt.
+    pub fn has_answer(&self) -> bool {
+        self.answered
+    }
+
+    /// Whether it is that of one that began beside others.
     pub fn answered_by_hedge(&self) -> bool {
         self.attempt.hedge && self.answered
     }

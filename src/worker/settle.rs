@@ -2,6 +2,7 @@
 //! end.
 
 use super::{Downkey, Worker};
+use crate::balance::Outcome;
 use crate::config::{BackendId, UpstreamId};
 use crate::exchange::attempt::Holdings;
 use crate::exchange::{Again, Downstream, Exchange, ResponseState, Step, Turn, Verdict};
@@ -315,6 +316,10 @@ impl<I: Io> Worker<I> {
             self.resilience.observe_latency(plan.way, &loser, true, self.now);
         }
         if let Some(backend) = loser.backend {
+            if running.exchange.has_answer() {
+                let generation = &running.exchange.snapshot.generation;
+                self.balancers.observe(generation, backend, Outcome::Overtaken(loser.age(self.now)), self.now);
+            }
             self.cells.backend(backend.0 as usize).attempts_cancelled.add(1);
         }
         let holdings = loser.surrender();

@@ -105,6 +105,22 @@ fn what_has_a_body_or_changes_something_is_asked_once() {
     });
 }
 
+/// A backend that is always overtaken has nothing to say for itself; a balancer that goes by times has to learn it nevertheless.
+#[test]
+fn a_balancer_that_goes_by_times_learns_who_was_overtaken() {
+    let text = configuration(2, AFTER_50_MS)
+        .replace("[upstream.origin]\n", "[upstream.origin]\nload_balancing = { type = \"latency-aware\" }\n");
+    let mut scene = Scene::new(1, Plan::calm(), &text);
+    let (slow, _) = scene.origin(1, |seen| later(seen, 5 * SECOND));
+    scene.origin(2, as_asked);
+    let client = scene.client(Link::clean(), Link::clean());
+    for _ in 0..100 {
+        assert!(ask(&mut scene, &client, Request::get("/length/10")).1 < 200 * MS);
+    }
+    assert!(slow.requests.borrow().len() < 10, "{} of 100", slow.requests.borrow().len());
+    scene.close();
+}
+
 #[test]
 fn without_budget_there_is_no_hedge() {
     let spent = format!("{AFTER_50_MS}[resilience.retry_budget]\npercent = 0\nmin_per_sec = 0\n");
