@@ -4,11 +4,12 @@
 //! functions of the request path, asked once. What only they know the outcome of is said beside: every route that was
 //! considered (`route::explain`), every check in its order, where each time and limit comes from (`config::Notes`).
 //!
-//! [`ask`] is the request, [`decide`] the walk, [`way`] what a route's upstream makes of it, [`words`] how it is said, [`report`]
-//! what is told, [`text`] writes it for people.
+//! [`ask`] is the request, [`decide`] the walk, [`way`] what a route's upstream makes of it, [`policies`] the rules for when that
+//! fails, [`words`] how it is said, [`report`] what is told, [`text`] writes it for people.
 
 mod ask;
 mod decide;
+mod policies;
 mod report;
 mod text;
 mod way;

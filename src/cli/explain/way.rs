@@ -1,7 +1,8 @@
 //! What becomes of a request on each way of its route: who gets it, with what changes, within what times and limits.
 
 use super::decide::{Subject, World};
-use super::report::{Balancing, Changes, Policy, Score, Setting, Way};
+use super::policies::policies;
+use super::report::{Balancing, Changes, Score, Setting, Way};
 use super::words;
 use crate::config::{self, Action, Backend, Generation, HashKey, HostPolicy, UpstreamId, WayId};
 use crate::exchange::Snapshot;
@@ -11,7 +12,6 @@ use crate::exchange::stamp::{self, stamp};
 use crate::exchange::trail::Ids;
 use crate::http::forward::Onward;
 use crate::http::{Fields, PathPair, RequestHead};
-use crate::resilience::{HedgeDelay, HedgePolicy};
 use crate::route::{self, Point, RouteId, Shares};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -208,65 +208,6 @@ fn settings(world: &World<'_>, way: WayId) -> Vec<Setting> {
         at: world.notes.setting(setting),
     });
     told.collect()
-}
-
-/// What becomes of failures and of overload.
-fn policies(generation: &Generation, id: WayId, head: &RequestHead) -> Vec<Policy> {
-    let way = generation.way(id);
-    let Some(upstream) = way.upstream.map(|id| generation.upstream(id)) else { return Vec::new() };
-    let method = head.method.as_str();
-    let retry = match way.retry.attempts {
-        0 | 1 => "off: one attempt".to_owned(),
-        attempts => {
-            let again = if head.method.is_idempotent() {
-                format!(
-                    "{method} is idempotent: also after a backend failed, if no more than {} bytes of a body came",
-                    way.retry.replay_buffer
-                )
-            } else {
-                format!("{method} is not idempotent: only where no backend can have seen the request")
-            };
-            format!("{attempts} attempts at most; {again}; on {}", way.retry.on)
-        }
-    };
-    let budget = format!(
-        "{} % of the requests of {}, and {} a second",
-        upstream.retry_budget.percent,
-        words::duration(upstream.retry_budget.window),
-        upstream.retry_budget.min_per_sec
-    );
-    let breaker = match &upstream.circuit_breaker {
-        None => "off".to_owned(),
-        Some(policy) => format!(
-            "opens after {} failures in a row, for {}; then {} trials",
-            policy.failures,
-            words::duration(policy.open_for),
-            policy.trials
-        ),
-    };
-    let hedging = match way.hedging {
-        None => "off".to_owned(),
-        Some(_) if !head.method.is_safe() => format!("none, because {method} is not safe"),
-        Some(HedgePolicy { delay, max }) => {
-            let after = match delay {
-                HedgeDelay::Fixed(delay) => words::duration(delay),
-                HedgeDelay::Percentile { percent, least } => {
-                    format!("what {percent} of a hundred answers take, {} at least", words::duration(least))
-                }
-            };
-            format!("a request without body and without an answer gets up to {max} more attempts, each after {after}")
-        }
-    };
-    let inflight = format!("{} exchanges in the process", generation.performance.global_inflight_limit);
-    [
-        ("retry", retry),
-        ("retry_budget", budget),
-        ("hedging", hedging),
-        ("circuit_breaker", breaker),
-        ("global_inflight_limit", inflight),
-    ]
-    .map(|(policy, detail)| Policy { policy, detail })
-    .into()
 }
 
 /// What differs between two sections, by name.
