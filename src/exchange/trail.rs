@@ -46,6 +46,8 @@ pub struct Trail {
     pub queued: Option<Duration>,
     /// Attempts made.
     pub attempts: u16,
+    /// What spoke against backends that were asked for before the latest one was picked.
+    pub skipped: Option<&'static str>,
     /// What the latest attempt was made for, if another one had failed before it.
     pub retried_for: Option<Reason>,
     /// Of these, such that began beside others.
@@ -73,6 +75,7 @@ impl Trail {
             refused_by: None,
             queued: None,
             attempts: 0,
+            skipped: None,
             retried_for: None,
             hedges: 0,
             request_bytes: 0,
@@ -133,6 +136,7 @@ impl Exchange {
             route: self.plan.map(|Plan { way, .. }| way.0),
             backend: self.attempt.backend.map(|backend| backend.0),
             attempts: trail.attempts,
+            skipped: trail.skipped,
             retried_for: trail.retried_for,
             hedge: self.answered_by_hedge(),
             reused: self.attempt.taken.is_some_and(|taken| taken.reused),

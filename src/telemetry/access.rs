@@ -66,6 +66,8 @@ pub struct AccessEntry<'a> {
     pub attempts: u16,
     /// Why the attempt before the last one failed.
     pub retried_for: Option<Reason>,
+    /// What spoke against other backends when the last attempt's was picked.
+    pub skipped: Option<&'static str>,
     /// Whether the answer is that of an attempt that began beside another one.
     pub hedge: bool,
     /// Whether the last attempt took a kept connection.
@@ -116,6 +118,7 @@ impl Default for AccessEntry<'_> {
             backend: None,
             attempts: 0,
             retried_for: None,
+            skipped: None,
             hedge: false,
             reused: false,
             request_bytes: 0,
@@ -160,6 +163,7 @@ struct AccessRecord {
     attempts: u16,
     reason: Option<Reason>,
     retried_for: Option<Reason>,
+    skipped: Option<&'static str>,
     rate_limit: Option<u8>,
     protocol: Protocol,
     upstream_protocol: Option<Protocol>,
@@ -255,6 +259,9 @@ impl AccessRecord {
         line.number("attempts", u64::from(self.attempts));
         if let Some(failure) = self.retried_for {
             line.string("retried_for", failure.token().as_bytes());
+        }
+        if let Some(why) = self.skipped {
+            line.string("skipped", why.as_bytes());
         }
         line.boolean("hedge", self.hedge)
             .boolean("reused", self.reused)
@@ -428,6 +435,7 @@ impl AccessBatcher {
             status: entry.status,
             attempts: entry.attempts,
             retried_for: entry.retried_for,
+            skipped: entry.skipped,
             reason: entry.reason,
             rate_limit: entry.rate_limit,
             protocol: entry.protocol,
@@ -517,6 +525,7 @@ mod tests {
             backend: Some(0),
             attempts: 2,
             retried_for: Some(Reason::ConnectTimeout),
+            skipped: Some("breaker_open"),
             hedge: true,
             reused: true,
             request_bytes: 5,
@@ -576,6 +585,7 @@ mod tests {
                 "upstream_protocol": "h1",
                 "attempts": 2,
                 "retried_for": "connect_timeout",
+                "skipped": "breaker_open",
                 "hedge": true,
                 "reused": true,
                 "request_bytes": 5,

@@ -39,8 +39,11 @@ impl<I: Io> Worker<I> {
         let picked = self.balancers.pick(generation, upstream, exchange.affinity, world, |index| {
             candidates.skips(exchange, BackendId(first + index as u32))
         });
-        let told = || candidates.told.get().map_or(Reason::NoBackend, LeftOut::reason);
-        Some(picked.map(|index| BackendId(first + index as u32)).ok_or_else(told))
+        let told = candidates.told.get();
+        let picked = picked.map(|index| BackendId(first + index as u32));
+        // Beside who was picked it tells why that is not somebody else.
+        self.exchanges[slot as usize].exchange.trail.skipped = told.map(LeftOut::word);
+        Some(picked.ok_or_else(|| told.map_or(Reason::NoBackend, LeftOut::reason)))
     }
 
     /// Whether an exchange has a backend that another attempt could be made on now.

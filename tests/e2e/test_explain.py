@@ -189,6 +189,13 @@ def explain(proxy, question, down, *more):
     return plain.stdout, json.loads(answer.stdout)
 
 
+def explain_quiet(proxy, path, down):
+    """What is said of a GET where nothing warns of the configuration."""
+    done = run("explain", "-c", proxy.path, "GET", proxy.url(path), "--protocol", down.rstrip("s"))
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
 def ask(proxy, question, down):
     """The answer to the real request, and its line in the access log."""
     before = len(proxy.access())
@@ -295,6 +302,23 @@ def test_a_retry_leaves_in_the_log_what_it_was_for(start, origins, down):
     assert [line["status"] for line in lines] == [200, 200] and {line["backend"] for line in lines} == {"well"}, lines
     assert sorted((line["attempts"], line.get("retried_for")) for line in lines) == [(1, None), (2, "connect_refused")], lines
     assert all("reason" not in line for line in lines)
+
+
+@OVER_TLS
+def test_who_was_passed_over_is_told_with_why(start, origins, down):
+    backends = [{"id": "dead", "address": f"http://127.0.0.1:{free()}"}, {"id": "well", "address": origins.address("main")}]
+    proxy = start(
+        Upstream("main", *backends), extra='[resilience.circuit_breaker]\nfailures = 1\nopen_for = "10m"\n'
+    )
+    plain = explain_quiet(proxy, "/bytes/5", down)
+    assert "opens after 1 failures in a row, for 600s" in plain and "outlier_ejection" in plain, plain
+    question = Question("skipped", "/bytes/5", {})
+    # In turn: the first two find out that one is dead, and then it is left out.
+    lines = [ask(proxy, question, down)[1] for _ in range(4)]
+    assert [line["status"] for line in lines] == [200] * 4, lines
+    seen = [(line["attempts"], line.get("skipped")) for line in lines]
+    assert (2, None) in seen[:2] or (2, "tried") in seen[:2], seen
+    assert (1, "breaker_open") in seen[2:], seen
 
 
 def test_exit_codes_and_streams(explained, tmp_path):

@@ -2,14 +2,16 @@
 
 use super::report::Policy;
 use super::words::duration;
-use crate::config::{Generation, WayId};
+use crate::config::{Generation, UpstreamId, WayId};
+use crate::health::OutlierPolicy;
 use crate::http::RequestHead;
 use crate::resilience::{HedgeDelay, HedgePolicy, RetryPolicy};
 
 /// The rules of a way that leads to an upstream.
 pub(super) fn policies(generation: &Generation, id: WayId, head: &RequestHead) -> Vec<Policy> {
     let way = generation.way(id);
-    let Some(upstream) = way.upstream.map(|id| generation.upstream(id)) else { return Vec::new() };
+    let Some(upstream_id) = way.upstream else { return Vec::new() };
+    let upstream = generation.upstream(upstream_id);
     let off = || "off".to_owned();
     let budget = &upstream.retry_budget;
     let performance = &generation.performance;
@@ -31,6 +33,21 @@ pub(super) fn policies(generation: &Generation, id: WayId, head: &RequestHead) -
                 let (failures, open, trials) = (policy.failures, duration(policy.open_for), policy.trials);
                 format!("opens after {failures} failures in a row, for {open}; then {trials} trials")
             }),
+        ),
+        ("health_check", probes(generation, upstream_id)),
+        ("outlier_ejection", upstream.outliers.as_ref().map_or_else(off, ejection)),
+        (
+            "slow_start",
+            upstream.slow_start.map_or_else(off, |time| {
+                format!("a backend that is healthy again has its whole share after {}", duration(time))
+            }),
+        ),
+        (
+            "panic_threshold",
+            match upstream.panic_threshold {
+                0 => "off: without a healthy backend the answer is 503".to_owned(),
+                percent => format!("while less than {percent} % of the backends are healthy, health is disregarded"),
+            },
         ),
         ("global_inflight_limit", format!("{} exchanges in the process", performance.global_inflight_limit)),
     ];
@@ -65,4 +82,25 @@ fn hedging(policy: Option<HedgePolicy>, head: &RequestHead) -> String {
         }
     };
     format!("a request without body and without an answer gets up to {max} more attempts, each after {after}")
+}
+
+fn probes(generation: &Generation, id: UpstreamId) -> String {
+    let backends = generation.backends_of(id);
+    match backends.iter().filter(|backend| backend.health_check.is_some()).count() {
+        0 => "off: nobody is probed".to_owned(),
+        probed => format!("{probed} of {} backends are probed; who does not pass is left out", backends.len()),
+    }
+}
+
+fn ejection(policy: &OutlierPolicy) -> String {
+    let rate = policy.percent.map_or_else(String::new, |percent| {
+        format!(", or {percent} % of at least {} in {}", policy.requests, duration(policy.interval))
+    });
+    format!(
+        "after {} failures in a row{rate}: out for {} and longer each time, up to {}; never more than {} % of the backends",
+        policy.consecutive,
+        duration(policy.base_time),
+        duration(policy.max_time),
+        policy.max_percent
+    )
 }

@@ -177,6 +177,8 @@ pub(super) struct Score {
     pub backend: String,
     pub address: String,
     pub weight: u32,
+    /// How it is probed; `null`: not at all.
+    pub health_check: Option<String>,
     /// Its part of requests like this one, with every backend at rest: 1 or 0 where a hash decides.
     pub share: f64,
     /// Where a hash decides: 1 is who gets the request, 2 who gets it when that one is left out; only the first eight.

@@ -154,6 +154,10 @@ fn balance<'a>(
         backend: backend.id.to_string(),
         address: backend.url(),
         weight: backend.weight,
+        health_check: backend.health_check.as_ref().map(|check| {
+            let (interval, timeout) = (words::duration(check.policy.interval), words::duration(check.policy.timeout));
+            format!("{} every {interval}, within {timeout}", check.target.forwarded())
+        }),
         share: match picked {
             Some(picked) => f64::from(u8::from(picked == at)),
             None => f64::from(backend.weight) / total,
