@@ -9,7 +9,7 @@ pub const ACCESS_BATCH_BYTES: usize = 64 * 1024;
 /// Bytes kept of one text field of an access record; the rest is cut and the line says so.
 pub const ACCESS_TEXT_BYTES: usize = 4096;
 
-/// Batches from all workers waiting for control: 64 × (128 × ~200 B + 64 KiB) ≤ 6 MiB, only while control is behind.
+/// Batches from all workers waiting for control: 64 × (128 × 232 B + 64 KiB) ≤ 6 MiB, only while control is behind.
 pub const ACCESS_QUEUE_BATCHES: usize = 64;
 
 /// Log lines from worker threads waiting for control.
@@ -19,7 +19,7 @@ pub const LOG_QUEUE_LINES: usize = 1024;
 pub const JOURNAL_BYTES: usize = 4 << 20;
 
 /// A record of the access log beside its text.
-pub const ACCESS_RECORD_BYTES: usize = 216;
+pub const ACCESS_RECORD_BYTES: usize = 232;
 
 /// Bytes of a connection's trace that wait for the worker; a turn writes far less.
 pub const QLOG_GATHERED_BYTES: usize = 256 << 10;

@@ -49,6 +49,17 @@ pub(super) fn policies(generation: &Generation, id: WayId, head: &RequestHead) -
                 percent => format!("while less than {percent} % of the backends are healthy, health is disregarded"),
             },
         ),
+        (
+            "route_queue",
+            way.queue.as_ref().map_or_else(off, |queue| {
+                let (length, client, wait) = (queue.length, queue.per_client, duration(queue.wait));
+                format!("{length} requests may wait for room at the upstream, {client} of one client, {wait} at most")
+            }),
+        ),
+        (
+            "max_inflight_per_address",
+            performance.max_inflight_per_address.map_or_else(off, |most| format!("{most} exchanges of one client")),
+        ),
         ("global_inflight_limit", format!("{} exchanges in the process", performance.global_inflight_limit)),
     ];
     told.map(|(policy, detail)| Policy { policy, detail }).into()
