@@ -22,6 +22,7 @@ from machine import Process, enter_namespace, wait_until                   # noq
 ROOT = HERE.parent.parent
 NAME, PORT, ORIGIN_PORT = "bench.test", 18443, 18081
 SLOTS, SERVICE_S = 20, 0.05
+WARMUP_S = 1     # connections are made in it
 CAPACITY = SLOTS / SERVICE_S
 PROTOCOLS = {"h3": ["-c", 16, "-m", 64], "h2": ["-c", 16, "-m", 64], "h1": ["-c", 256]}
 CONFIGURATION = """version = 1
@@ -66,7 +67,7 @@ class Scene:
         url = f"https://{NAME}:{PORT}/"
         command = ["taskset", "--cpu-list", ",".join(map(str, self.args.load_cores)), self.args.generator, "load", url,
                    "--protocol", protocol, "--connect", f"127.0.0.1:{PORT}", "--insecure", "--format", "json", "--rate", rate,
-                   "-d", f"{seconds}s", "--expect-status", status, *PROTOCOLS[protocol]]
+                   "--warmup", f"{WARMUP_S}s", "-d", f"{seconds}s", "--expect-status", status, *PROTOCOLS[protocol]]
         return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     @staticmethod
@@ -93,7 +94,7 @@ class Scene:
             if line["status"] != 200:
                 reasons[line.get("reason")] = reasons.get(line.get("reason"), 0) + 1
         good = sum(line["status"] == 200 for line in lines)
-        return {"asked": rate, "goodput": good / seconds, "answered_ms": answered.get("latency_ms"),
+        return {"asked": rate, "goodput": good / (seconds + WARMUP_S), "answered_ms": answered.get("latency_ms"),
                 "refused_ms": refused.get("latency_ms"), "refusals": reasons}
 
     def close(self):
