@@ -69,7 +69,7 @@ impl Balancer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     //! What holds for every algorithm: a new one is a row in [`all`].
 
     use super::*;
@@ -80,7 +80,8 @@ mod tests {
 
     const WEIGHTS: [u32; 5] = [100, 50, 250, 0, 600];
 
-    fn all(weights: &[u32]) -> Vec<Balancer> {
+    /// One of each, with these weights.
+    pub(in crate::balance) fn all(weights: &[u32]) -> Vec<Balancer> {
         let names: Vec<String> = (0..weights.len()).map(|at| format!("b{at}")).collect();
         let table = Arc::new(Table::new(names.iter().map(String::as_str).zip(weights.iter().copied())));
         let weights = || weights.iter().copied();

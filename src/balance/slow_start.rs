@@ -91,29 +91,12 @@ impl Warming<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::balancer::tests::all;
     use crate::balance::random::Chance;
-    use crate::balance::{
-        Ask, Balancer, ConsistentHash, LatencyAware, LeastConnections, Outcome, Random, RoundRobin, Table, TwoChoices,
-    };
+    use crate::balance::{Ask, Balancer, LeastConnections, Outcome};
     use std::collections::VecDeque;
-    use std::sync::Arc;
 
     const TIME: Duration = Duration::from_secs(100);
-
-    fn all() -> Vec<Balancer> {
-        let names = ["a", "b", "c", "d"];
-        let table = Arc::new(Table::new(names.into_iter().map(|name| (name, 100))));
-        let weights = || [100; 4];
-        vec![
-            Balancer::RoundRobin(RoundRobin::new(weights())),
-            Balancer::Random(Random::new(weights())),
-            Balancer::LeastConnections(LeastConnections::new(weights())),
-            Balancer::TwoChoices(TwoChoices::new(weights())),
-            Balancer::LatencyAware(LatencyAware::new(weights())),
-            Balancer::ConsistentHash(ConsistentHash::new(Arc::clone(&table), weights())),
-            Balancer::StickyCid(table),
-        ]
-    }
 
     /// The share of position 0 of four while it is so far in its time, with so many requests at once.
     fn share(balancer: &mut Balancer, slow: &mut SlowStart, now: Instant, at_once: usize) -> f64 {
@@ -144,7 +127,7 @@ mod tests {
     #[test]
     fn in_every_algorithm_the_share_grows_and_returns() {
         for at_once in [1, 80] {
-            for mut balancer in all() {
+            for mut balancer in all(&[100; 4]) {
                 let start = Instant::now();
                 let mut slow = SlowStart::new(TIME);
                 slow.begin(0, start);
