@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import h2load                                                              # noqa: E402
 from cases import CASES, GIB, KIB, MIB                                     # noqa: E402
-from machine import Process, describe, enter_namespace, wait_until         # noqa: E402
+from machine import Process, describe, enter_namespace, generator_report, make_certificate, wait_until  # noqa: E402
 from peers import PEERS, fill, known_peers, peer_from_command_line         # noqa: E402
 from table import render                                                   # noqa: E402
 
@@ -44,10 +44,7 @@ class Bench:
         with open(self.files / "1g", "wb") as sparse:
             sparse.truncate(GIB)
         self.cert, self.key = self.work / "cert.pem", self.work / "key.pem"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-             "-days", "7", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1",
-             "-keyout", self.key, "-out", self.cert], check=True, capture_output=True)
+        make_certificate(NAME, self.key, self.cert)
         self.origins = []
 
     def values(self, directory, unix=False, port=ORIGIN_PORT, back="h1"):
@@ -120,10 +117,7 @@ class Bench:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
             return {"succeeded": 0, "error": f"the generator did not end within {limit} s"}
-        try:
-            return json.loads(done.stdout)
-        except json.JSONDecodeError:
-            return {"succeeded": 0, "error": done.stderr.strip()[-200:]}
+        return generator_report(done.stdout, done.stderr)
 
     def measure(self, peer, case):
         """One run with a fresh proxy: figures, or why there are none."""

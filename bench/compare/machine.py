@@ -1,5 +1,6 @@
 """Processes, cores and the private network: what the comparison needs from the machine."""
 
+import json
 import os
 import shutil
 import signal
@@ -44,6 +45,22 @@ def descendants(root):
         found.append(pid)
         queue += children.get(pid, [])
     return found
+
+
+def make_certificate(name, key, cert):
+    """A certificate of a week for `name` and 127.0.0.1, with its key, in these files."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7",
+         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True)
+
+
+def generator_report(out, err):
+    """What `spooky-bench load --format json` has printed, or the end of what it complained about."""
+    try:
+        return json.loads(out)
+    except json.JSONDecodeError:
+        return {"succeeded": 0, "error": err.strip()[-300:]}
 
 
 class Process:

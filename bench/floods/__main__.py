@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "compare"))
 
-from machine import Process, describe, enter_namespace, wait_until         # noqa: E402
+from machine import Process, describe, enter_namespace, generator_report, make_certificate, wait_until  # noqa: E402
 from peers import PEERS, fill                                              # noqa: E402
 
 ROOT = HERE.parent.parent
@@ -68,9 +68,7 @@ class Victim:
         for name, size in (("1m", 1 << 20), ("1g", 1 << 30)):
             with open(files / name, "wb") as sparse:
                 sparse.truncate(size)
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7",
-             "-subj", f"/CN={NAME}", "-keyout", key, "-out", cert], check=True, capture_output=True)
+        make_certificate(NAME, key, cert)
         values = {"DIR": self.work, "CERT": cert, "KEY": key, "PORT": PORT, "ORIGIN": f"http://127.0.0.1:{ORIGIN_PORT}",
                   "ORIGIN_PORT": ORIGIN_PORT, "ORIGIN_H2_PORT": ORIGIN_PORT + 1,
                   "SOCKET": self.work / "origin.sock", "FILES": files, "USER": getpass.getuser()}
@@ -109,10 +107,7 @@ class Victim:
     def ask(self, protocol, arguments):
         """One run of a well-behaved client."""
         done = subprocess.run(self.ask_command(protocol, arguments), capture_output=True, text=True, check=False)
-        try:
-            return json.loads(done.stdout)
-        except json.JSONDecodeError:
-            return {"error": done.stderr.strip()[-300:]}
+        return generator_report(done.stdout, done.stderr)
 
     def watch(self, protocol, seconds, *arguments):
         """A client that asks at its pace beside the flood."""

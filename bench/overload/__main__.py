@@ -17,7 +17,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "compare"))
 
-from machine import Process, enter_namespace, wait_until                   # noqa: E402
+from machine import Process, enter_namespace, generator_report, make_certificate, wait_until  # noqa: E402
+from peers import PEERS, fill                                              # noqa: E402
 
 ROOT = HERE.parent.parent
 NAME, PORT, ORIGIN_PORT = "bench.test", 18443, 18081
@@ -25,24 +26,10 @@ SLOTS, SERVICE_S = 20, 0.05
 WARMUP_S = 1     # connections are made in it
 CAPACITY = SLOTS / SERVICE_S
 PROTOCOLS = {"h3": ["-c", 16, "-m", 64], "h2": ["-c", 16, "-m", 64], "h1": ["-c", 256]}
-CONFIGURATION = """version = 1
-[listen]
-address = "127.0.0.1"
-port = {port}
-tls = {{ cert = "{work}/cert.pem", key = "{work}/key.pem" }}
-[performance]
-worker_threads = 1
-pin_workers = false
-per_upstream_inflight_limit = {slots}
+LIMITS = f"""per_upstream_inflight_limit = {SLOTS}
+
 [resilience]
-route_queue = {{ max_length = {queue}, max_length_per_address = {queue}, max_wait = "1s" }}
-[upstream.default]
-route = {{ path_prefix = "/" }}
-backends = [ {{ id = "origin", address = "http://127.0.0.1:{origin}" }} ]
-[observability]
-access_log = {{ file = "{work}/access.log" }}
-metrics = {{ port = 18991 }}
-control_api = {{ port = 18992 }}
+route_queue = {{ max_length = {SLOTS * 3 // 4}, max_length_per_address = {SLOTS * 3 // 4}, max_wait = "1s" }}
 """
 
 
@@ -50,12 +37,13 @@ class Scene:
     def __init__(self, args):
         self.args, self.work = args, Path(tempfile.mkdtemp(prefix="spooky-overload-"))
         self.log = self.work / "access.log"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7",
-             "-subj", f"/CN={NAME}", "-keyout", self.work / "key.pem", "-out", self.work / "cert.pem"],
-            check=True, capture_output=True)
-        (self.work / "spooky.toml").write_text(
-            CONFIGURATION.format(port=PORT, origin=ORIGIN_PORT, work=self.work, slots=SLOTS, queue=SLOTS * 3 // 4))
+        make_certificate(NAME, self.work / "key.pem", self.work / "cert.pem")
+        values = {"PORT": PORT, "ORIGIN": f"http://127.0.0.1:{ORIGIN_PORT}", "CERT": self.work / "cert.pem",
+                  "KEY": self.work / "key.pem"}
+        configuration = fill((PEERS / "spooky.toml").read_text(), values)
+        configuration = configuration.replace("pin_workers = false\n", f"pin_workers = false\n{LIMITS}")
+        configuration = configuration.replace("{ enabled = false }", f'{{ file = "{self.log}" }}')
+        (self.work / "spooky.toml").write_text(configuration)
         self.origin = Process([sys.executable, HERE / "origin.py", ORIGIN_PORT, SLOTS, SERVICE_S], args.load_cores,
                               self.work / "origin.out")
         self.proxy = Process([args.spooky, "-c", self.work / "spooky.toml"], args.proxy_cores, self.work / "spooky.out",
@@ -72,11 +60,7 @@ class Scene:
 
     @staticmethod
     def finish(running):
-        out, err = running.communicate()
-        try:
-            return json.loads(out)
-        except json.JSONDecodeError:
-            return {"error": err.strip()[-300:]}
+        return generator_report(*running.communicate())
 
     def ask(self, protocol, rate, seconds, status):
         return self.finish(self.start(protocol, rate, seconds, status))
