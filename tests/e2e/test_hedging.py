@@ -8,6 +8,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import RequestReceived, StreamReset
+from support.backend import Backend, read_request
 from support.process import until
 from support.proxy import Upstream
 from support.streams import connect
@@ -19,37 +20,18 @@ HEDGED = {"delay": "300ms"}
 SILENCE = 60
 
 
-class Backend:
+class Slow(Backend):
     """A backend over HTTP/1.1 that answers with its name after `pause` seconds, and notes whom nobody waits for."""
-
-    scheme = "http"
 
     def __init__(self, name, pause=0.0):
         self.name, self.pause = name, pause
         self.requests, self.cancelled, self.connections = [], [], 0
 
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_):
-        self.server.close()
-
-    @property
-    def address(self):
-        return f"{self.scheme}://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
-
     async def serve(self, reader, writer):
         self.connections += 1
         try:
             while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                method = head.split(" ", 1)[0]
-                fields = head.lower().split("\r\n")
-                length = next((int(line[15:]) for line in fields if line.startswith("content-length:")), 0)
-                await reader.readexactly(length)
-                if "transfer-encoding: chunked" in fields:
-                    await reader.readuntil(b"0\r\n\r\n")
+                method = await read_request(reader)
                 self.requests.append(method)
                 if self.pause:
                     # Nothing may come but the end.
@@ -66,7 +48,7 @@ class Backend:
             writer.close()
 
 
-class H2Backend(Backend):
+class SlowH2(Slow):
     """The same over HTTP/2 in clear; `cancelled` has the codes of RST_STREAM."""
 
     scheme = "h2c"
@@ -117,7 +99,7 @@ def nothing_runs(proxy):
     return proxy.total("spooky_requests_active") == 0
 
 
-@pytest.mark.parametrize("kind", [Backend, H2Backend])
+@pytest.mark.parametrize("kind", [Slow, SlowH2])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_slow_backend_is_overtaken(start, protocol, kind):
     async with kind("slow", SILENCE) as slow, kind("fast") as fast:
@@ -130,7 +112,7 @@ async def test_a_slow_backend_is_overtaken(start, protocol, kind):
             assert asked >= 2, "by turns"
             # On the wire, while the connection of the client lives on.
             await settled(lambda: len(slow.cancelled) == asked)
-            if kind is H2Backend:
+            if kind is SlowH2:
                 assert set(slow.cancelled) == {ErrorCodes.CANCEL}
                 assert slow.connections == 1, "a stream was reset, not its connection"
             await settled(lambda: nothing_runs(proxy))
@@ -146,7 +128,7 @@ async def test_a_slow_backend_is_overtaken(start, protocol, kind):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_what_is_not_safe_is_asked_once(start, protocol):
-    async with Backend("one", 0.6) as one, Backend("two", 0.6) as two:
+    async with Slow("one", 0.6) as one, Slow("two", 0.6) as two:
         proxy = start(Upstream("both", one.address, two.address, hedging=HEDGED))
         async with connect(protocol, proxy) as client:
             for method in ("POST", "PUT", "DELETE", "POST"):
@@ -157,7 +139,7 @@ async def test_what_is_not_safe_is_asked_once(start, protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_spent_budget_permits_no_hedge(start, protocol):
-    async with Backend("one", 0.6) as one, Backend("two", 0.6) as two:
+    async with Slow("one", 0.6) as one, Slow("two", 0.6) as two:
         proxy = start(
             Upstream("both", one.address, two.address, hedging=HEDGED, retry_budget={"percent": 0, "min_per_sec": 0})
         )
@@ -170,7 +152,7 @@ async def test_a_spent_budget_permits_no_hedge(start, protocol):
 
 async def test_many_at_once_leave_nothing(start):
     """Both backends are slow at random; when all is over nobody holds anything."""
-    async with H2Backend("one", 0.08) as one, Backend("two", 0.08) as two:
+    async with SlowH2("one", 0.08) as one, Slow("two", 0.08) as two:
         proxy = start(
             Upstream(
                 "both",

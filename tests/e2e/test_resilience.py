@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from support.backend import Backend, read_request
 from support.ports import free
 from support.process import until
 from support.proxy import Upstream, quoted
@@ -16,20 +17,11 @@ def resilience(**tables):
     return {"extra": "\n".join(["[resilience]", *(f"{name} = {quoted(keys)}" for name, keys in tables.items())])}
 
 
-class Breaking:
+class Breaking(Backend):
     """A backend that closes each connection behind the head of a request."""
 
-    async def __aenter__(self):
+    def __init__(self):
         self.requests = 0
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_):
-        self.server.close()
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
 
     async def serve(self, reader, writer):
         try:
@@ -80,32 +72,16 @@ async def test_the_budget_bounds_retries(start, origins):
     assert proxy.total("spooky_backend_retries_denied_total") == 5
 
 
-class Unable:
+class Unable(Backend):
     """A backend that answers every request 503."""
 
     def __init__(self):
         self.requests, self.connections = 0, 0
 
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_):
-        self.server.close()
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
-
     async def serve(self, reader, writer):
         self.connections += 1
         try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                fields = head.lower().split(b"\r\n")
-                length = next((int(line[15:]) for line in fields if line.startswith(b"content-length:")), 0)
-                await reader.readexactly(length)
-                if b"transfer-encoding: chunked" in fields:
-                    await reader.readuntil(b"0\r\n\r\n")
+            while await read_request(reader):
                 self.requests += 1
                 writer.write(b"HTTP/1.1 503 Not Now\r\nretry-after: 7\r\nx-backend: unable\r\n")
                 writer.write(b"content-length: 4\r\n\r\nbusy")
