@@ -275,6 +275,11 @@ impl Exchange {
         self.note_attempt(now);
     }
 
+    /// The upstream that is to answer; `None`: the request has no route, or one that answers itself.
+    pub fn upstream(&self) -> Option<UpstreamId> {
+        self.plan?.upstream
+    }
+
     /// The rules of further attempts.
     pub fn retry_policy(&self) -> Option<&RetryPolicy> {
         Some(&self.snapshot.generation.way(self.plan?.way).retry)

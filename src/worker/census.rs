@@ -101,7 +101,7 @@ impl<I: Io> Worker<I> {
         let generation = &self.snapshot.generation;
         for exchange in waiting {
             assert!(!exchange.permits.has_upstream() && exchange.response == ResponseState::Waiting, "it only waits");
-            let upstream = exchange.plan.and_then(|plan| plan.upstream).expect("an upstream to wait for");
+            let upstream = exchange.upstream().expect("an upstream to wait for");
             let room = self.inflight.upstream_has_room(generation, upstream).is_ok();
             let mut backends = generation.upstream(upstream).backends.clone().map(BackendId);
             let busy = !room || backends.any(|backend| !self.inflight.backend_has_room(generation, backend));

@@ -57,7 +57,7 @@ impl<I: Io> Worker<I> {
     /// Serves the exchange whose turn it is. `false`: there is no room for it.
     fn call(&mut self, slot: u32) -> bool {
         let exchange = &mut self.exchanges[slot as usize].exchange;
-        let Some(upstream) = exchange.plan.and_then(|plan| plan.upstream) else {
+        let Some(upstream) = exchange.upstream() else {
             return false;
         };
         let generation = &exchange.snapshot.generation;
@@ -87,7 +87,7 @@ impl<I: Io> Worker<I> {
             return;
         };
         let exchange = &running.exchange;
-        let upstream = exchange.plan.and_then(|plan| plan.upstream);
+        let upstream = exchange.upstream();
         match (exchange.failure, upstream) {
             (Some(failure), _) => self.refuse(slot, failure),
             (None, Some(upstream)) if reason == Reason::LimitBackend => {

@@ -71,7 +71,7 @@ impl<I: Io> Worker<I> {
             return;
         };
         let exchange = &mut running.exchange;
-        let upstream = exchange.plan.and_then(|plan| plan.upstream);
+        let upstream = exchange.upstream();
         let left = upstream.filter(|upstream| exchange.has_untried(*upstream));
         // A connection that was stale is made anew at once, one that was not made is made elsewhere; where nobody is left to
         // ask, the answer is given at once.
@@ -99,7 +99,7 @@ impl<I: Io> Worker<I> {
             return;
         }
         let place = running.exchange.attempt.place;
-        let upstream = running.exchange.plan.and_then(|plan| plan.upstream);
+        let upstream = running.exchange.upstream();
         if let Some(upstream) = upstream
             && self.has_candidate(slot)
             && self.take_from_budget(slot, upstream)
@@ -340,7 +340,7 @@ impl<I: Io> Worker<I> {
             self.wheel.cancel(timer);
         }
         self.inflight.release(std::mem::take(&mut running.exchange.permits));
-        if let Some(upstream) = running.exchange.plan.and_then(|plan| plan.upstream) {
+        if let Some(upstream) = running.exchange.upstream() {
             self.queue.note_room(upstream.0 as usize);
         }
         self.clients.set_owner(running.downkey, running.stream, NO_OWNER, self.now);

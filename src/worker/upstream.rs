@@ -31,7 +31,7 @@ impl<I: Io> Worker<I> {
     /// Picks a backend for an exchange, or says why none can be taken. `None`: there is nobody to pick for.
     pub(super) fn pick(&mut self, slot: u32) -> Option<Result<BackendId, Reason>> {
         let exchange = &self.exchanges.get(slot as usize)?.exchange;
-        let upstream = exchange.plan?.upstream?;
+        let upstream = exchange.upstream()?;
         let generation = &*exchange.snapshot.generation;
         let first = generation.upstream(upstream).backends.start;
         let candidates = Candidates::new(&self.places, &self.health, &self.inflight, &self.resilience, self.now);
@@ -51,7 +51,7 @@ impl<I: Io> Worker<I> {
         let Some(exchange) = self.exchanges.get(slot as usize).map(|running| &running.exchange) else {
             return false;
         };
-        let Some(upstream) = exchange.plan.and_then(|plan| plan.upstream) else {
+        let Some(upstream) = exchange.upstream() else {
             return false;
         };
         let candidates = Candidates::new(&self.places, &self.health, &self.inflight, &self.resilience, self.now);
@@ -97,7 +97,7 @@ impl<I: Io> Worker<I> {
             return;
         };
         running.exchange.hedge_at = None;
-        let upstream = running.exchange.plan.and_then(|plan| plan.upstream);
+        let upstream = running.exchange.upstream();
         let may = running.exchange.may_hedge();
         if let (true, Some(upstream)) = (may, upstream)
             && self.queue.waiting(upstream.0 as usize) == 0
