@@ -1,6 +1,6 @@
 //! What each algorithm makes of each trouble: `cargo test --test policies figures -- --nocapture` prints the table.
 
-use crate::stories::{Story, TROUBLES, Who};
+use crate::stories::{HALF, Story, TROUBLES, Who};
 use crate::world::{ALGORITHMS, Fate, Record, World};
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ struct Figures {
     failed: f64,
 }
 
-fn figures(algorithm: &'static str, trouble: crate::backends::Trouble) -> Figures {
+fn figures(algorithm: &'static str, trouble: crate::backends::Trouble, ejects: bool) -> Figures {
     let mut story = Story::of(algorithm, trouble, 1);
     story.weights = vec![100; 4];
     story.who = Who::One(0);
     story.given_up = 0.0;
     story.per_second = 200;
+    (story.breaks, story.ejects) = (!ejects, ejects.then_some(HALF));
     let during = story.from..story.until;
     let record: Record = World::run(&story, None, 1);
     let attempts = || record.attempts.iter().filter(|one| during.contains(&one.at));
@@ -31,13 +32,15 @@ fn figures(algorithm: &'static str, trouble: crate::backends::Trouble) -> Figure
 
 #[test]
 fn figures_of_each_algorithm_in_each_trouble() {
-    println!("| algorithm | {} |", TROUBLES.map(|trouble| format!("{trouble:?}")).join(" | "));
-    for algorithm in ALGORITHMS {
-        let row = TROUBLES.map(|trouble| {
-            let Figures { share, p99, failed } = figures(algorithm, trouble);
-            assert!(failed <= 0.05, "{algorithm} in {trouble:?}: {failed}");
-            format!("{:.1} % · {:.1} ms · {:.2} %", share * 100.0, p99.as_secs_f64() * 1000.0, failed * 100.0)
-        });
-        println!("| {algorithm} | {} |", row.join(" | "));
+    for (ejects, by) in [(false, "circuit breakers"), (true, "ejection")] {
+        println!("| {by} | {} |", TROUBLES.map(|trouble| format!("{trouble:?}")).join(" | "));
+        for algorithm in ALGORITHMS {
+            let row = TROUBLES.map(|trouble| {
+                let Figures { share, p99, failed } = figures(algorithm, trouble, ejects);
+                assert!(failed <= 0.05, "{algorithm} in {trouble:?}, {by}: {failed}");
+                format!("{:.1} % · {:.1} ms · {:.2} %", share * 100.0, p99.as_secs_f64() * 1000.0, failed * 100.0)
+            });
+            println!("| {algorithm} | {} |", row.join(" | "));
+        }
     }
 }

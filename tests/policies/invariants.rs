@@ -1,6 +1,9 @@
 //! What has to hold of every run.
 
+mod ejection;
+
 use crate::backends::{LINE, Trouble};
+use crate::ejection::{EJECTION, SLOW_START};
 use crate::stories::{Story, Who};
 use crate::world::{BREAKER, BUDGET, Fate, Record};
 use spooky::resilience::Change;
@@ -17,8 +20,20 @@ pub enum Rule {
     BreakersClose,
     /// An open breaker lets nothing through, and a backend that only fails is asked to see whether it still does.
     OpenMeansOpen,
-    /// The breaker of a backend without trouble never opens, and none changes long after the trouble.
+    /// The breaker of a backend without trouble never opens, nor is it ejected, and nothing changes long after the trouble.
     NothingOscillates,
+    /// A backend that fails everything is ejected after a few attempts, and again whenever it comes back.
+    FailuresEject,
+    /// Who is ejected is not asked.
+    EjectedMeansOut,
+    /// No ejection is shorter than the arithmetic says: each is twice as long as the one before, up to the longest.
+    EjectionsGrow,
+    /// Nor longer: nobody is stuck.
+    EjectionsEnd,
+    /// No more are ejected than may be.
+    ShareIsKept,
+    /// Where so few are left that health is disregarded, nobody is refused for it.
+    PanicAsksEverybody,
     /// Before the trouble shares are by weight.
     WeightsHold,
     /// And long after it.
@@ -37,6 +52,9 @@ pub fn check(story: &Story, record: &Record) -> Result<(), Broken> {
     breakers(story, record)?;
     open(story, record)?;
     oscillation(story, record)?;
+    if let Some(bounds) = story.ejects {
+        ejection::check(story, record, bounds)?;
+    }
     shares(Rule::WeightsHold, story, record, Duration::ZERO..story.from)?;
     shares(Rule::SharesReturn, story, record, story.lasts - story.from..story.lasts)?;
     budget(record)?;
@@ -78,7 +96,7 @@ fn open(story: &Story, record: &Record) -> Result<(), Broken> {
                 format!("{let_through:?} while open since {opened:?}")
             })?;
         }
-        if story.is_troubled(backend) && matches!(story.trouble, Trouble::Dead | Trouble::Stopped) {
+        if story.breaks && story.is_troubled(backend) && matches!(story.trouble, Trouble::Dead | Trouble::Stopped) {
             // What was under way when it opened is counted before; then only trials are.
             let asked = record.attempts.iter().filter(|one| one.backend == backend);
             let asked = asked.filter(|one| one.at >= story.from + SECOND && one.at < story.until).count();
@@ -93,11 +111,18 @@ fn open(story: &Story, record: &Record) -> Result<(), Broken> {
 }
 
 fn oscillation(story: &Story, record: &Record) -> Result<(), Broken> {
-    let quiet = if story.algorithm == "latency-aware" { 120 * SECOND } else { BREAKER.open_for + 3 * SECOND };
+    let late = if story.ejects.is_some() { EJECTION.max_time + SLOW_START } else { Duration::ZERO };
+    let quiet = if story.algorithm == "latency-aware" { 120 * SECOND } else { BREAKER.open_for + late + 3 * SECOND };
     let restless = record
         .changes
         .iter()
         .find(|(at, backend, _)| !story.is_troubled(*backend) || *at < story.from || *at > story.until + quiet);
+    holds(Rule::NothingOscillates, restless.is_none(), || format!("{restless:?}"))?;
+    // What waited in line fails last, and is counted with the next interval.
+    let quiet = EJECTION.interval + LINE + SECOND;
+    let restless = record.ejections.iter().find(|(at, backend, begins)| {
+        !story.is_troubled(*backend) || *at < story.from || *begins && *at > story.until + quiet
+    });
     holds(Rule::NothingOscillates, restless.is_none(), || format!("{restless:?}"))
 }
 
@@ -139,7 +164,7 @@ fn budget(record: &Record) -> Result<(), Broken> {
 }
 
 fn errors(story: &Story, record: &Record) -> Result<(), Broken> {
-    let failed = |fate: &Fate| matches!(fate, Fate::Failed | Fate::Nobody | Fate::Denied);
+    let failed = |fate: &Fate| matches!(fate, Fate::Failed | Fate::Nobody(_) | Fate::Denied);
     for (came, took, fate) in record.requests.iter().filter(|(.., fate)| failed(fate)) {
         let expected = match story.who {
             Who::All => *came < story.until + LINE + BREAKER.open_for && *came + *took >= story.from,

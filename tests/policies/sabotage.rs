@@ -21,6 +21,22 @@ pub enum Sabotage {
     BudgetIgnored,
     /// A retry may go to the backend that has just failed.
     TriedForgotten,
+    /// Failures are held against the backend beside the one that failed.
+    FailuresMisplaced,
+    /// Control does not hear of failures.
+    FailuresUnheard,
+    /// Nor do workers of who is ejected.
+    VerdictsUnheard,
+    /// All ejections are as short as the first.
+    EjectionsDoNotGrow,
+    /// Time ends none.
+    EjectionNeverEnds,
+    /// Everybody may be ejected.
+    EjectionShareIgnored,
+    /// However few are left, health is regarded.
+    PanicIgnored,
+    /// Who comes back never gets more than the first part of its share.
+    SlowStartNeverEnds,
 }
 
 /// The rule that is broken first, over a few hundred seeds.
@@ -41,6 +57,14 @@ fn sabotage_each_broken_policy_breaks_its_rule() {
         (Sabotage::WeightIgnored, Rule::WeightsHold),
         (Sabotage::BudgetIgnored, Rule::BudgetHolds),
         (Sabotage::TriedForgotten, Rule::ErrorsAreAccounted),
+        (Sabotage::FailuresMisplaced, Rule::NothingOscillates),
+        (Sabotage::FailuresUnheard, Rule::FailuresEject),
+        (Sabotage::VerdictsUnheard, Rule::EjectedMeansOut),
+        (Sabotage::EjectionsDoNotGrow, Rule::EjectionsGrow),
+        (Sabotage::EjectionNeverEnds, Rule::EjectionsEnd),
+        (Sabotage::EjectionShareIgnored, Rule::ShareIsKept),
+        (Sabotage::PanicIgnored, Rule::PanicAsksEverybody),
+        (Sabotage::SlowStartNeverEnds, Rule::SharesReturn),
     ] {
         for algorithm in ["round-robin", "consistent-hash"] {
             let broken = first_broken(sabotage, algorithm);

@@ -20,6 +20,20 @@ pub enum Who {
     All,
 }
 
+/// How many may be ejected, in percent of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub max_percent: u32,
+    /// With fewer left nobody is left out; 0: never.
+    pub panic_threshold: u32,
+}
+
+/// At most half, so that there is never reason to panic.
+pub const HALF: Bounds = Bounds { max_percent: 50, panic_threshold: 0 };
+
+/// Everybody, but if fewer than half are left they are asked all the same.
+const EVERYBODY: Bounds = Bounds { max_percent: 100, panic_threshold: 50 };
+
 /// What is to happen.
 #[derive(Clone, Debug)]
 pub struct Story {
@@ -33,10 +47,15 @@ pub struct Story {
     pub per_second: u32,
     /// The part of requests whose clients go away while they run.
     pub given_up: f64,
+    /// There are circuit breakers.
+    pub breaks: bool,
+    /// Whose requests fail is ejected.
+    pub ejects: Option<Bounds>,
 }
 
 impl Story {
-    /// Three to six backends of different weights; one of them, or all, have five seconds of trouble.
+    /// Three to six backends of different weights; one of them, or all, have five seconds of trouble. Breakers or ejection keep
+    /// requests from them, or both.
     pub fn of(algorithm: &'static str, trouble: Trouble, seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x5070_6f6f_6b79);
         let count = random.between(3..=6) as usize;
@@ -49,7 +68,10 @@ impl Story {
         let (from, per_second, rest) =
             if slowly { (12 * SECOND, 50, 140 * SECOND) } else { (5 * SECOND, 150, 11 * SECOND) };
         let (until, lasts) = (from + 5 * SECOND, from + 5 * SECOND + rest);
-        Self { algorithm, weights, who, trouble, from, until, lasts, per_second, given_up }
+        let (breaks, ejects) = [(true, false), (false, true), (true, true)][random.between(0..=2) as usize];
+        let bounds = if random.chance(0.5) { HALF } else { EVERYBODY };
+        let ejects = ejects.then_some(bounds);
+        Self { algorithm, weights, who, trouble, from, until, lasts, per_second, given_up, breaks, ejects }
     }
 
     pub fn is_troubled(&self, backend: usize) -> bool {

@@ -1,14 +1,16 @@
 //! What a worker does with the policies of one upstream, in virtual time, and what came of it.
 
 use crate::backends::{Backend, End};
+use crate::ejection::{Ejection, SLOW_START};
 use crate::sabotage::Sabotage;
 use crate::stories::Story;
 use spooky::balance::{
-    Ask, Balancer, ConsistentHash, LatencyAware, LeastConnections, Outcome, Random as Lots, RoundRobin, Table,
-    TwoChoices,
+    Ask, Balancer, ConsistentHash, LatencyAware, LeastConnections, LeftOut, Outcome, Random as Lots, RoundRobin,
+    SlowStart, Table, TwoChoices,
 };
 use spooky::resilience::{Breaker, BreakerPolicy, Budget, BudgetPolicy, Change, Conditions, Pass, RetryPolicy};
 use spooky_uring::simulation::Random;
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -72,8 +74,8 @@ pub enum Fate {
     Failed,
     /// The budget had no retry left.
     Denied,
-    /// No backend was left to ask.
-    Nobody,
+    /// No backend was left to ask; what spoke against those that passes soonest.
+    Nobody(Option<LeftOut>),
 }
 
 /// One attempt, when it began.
@@ -92,6 +94,8 @@ pub struct Record {
     /// When it came, how long it took, what it came to.
     pub requests: Vec<(Duration, Duration, Fate)>,
     pub changes: Vec<(Duration, usize, Change)>,
+    /// When a backend was ejected (`true`), and when it was back.
+    pub ejections: Vec<(Duration, usize, bool)>,
     /// In flight by backend when everything was over.
     pub left: Vec<u32>,
     /// Which breakers let nothing through, long after everything was over.
@@ -110,6 +114,9 @@ pub struct World<'a> {
     requests: Vec<Request>,
     balancer: Balancer,
     breakers: Vec<Breaker>,
+    /// Of those that came back from an ejection.
+    slow: SlowStart,
+    ejection: Option<Ejection>,
     budget: Budget,
     inflight: Vec<u32>,
     running: u32,
@@ -122,6 +129,7 @@ impl<'a> World<'a> {
         let mut world = Self::new(story, sabotage, seed);
         world.later(Duration::ZERO, usize::MAX, 0, Due::Request);
         while let Some(Reverse((at, _, request, attempt, due))) = world.agenda.pop() {
+            world.eject_until(at);
             world.now = at;
             world.happen(request, attempt, due);
         }
@@ -135,6 +143,8 @@ impl<'a> World<'a> {
     fn new(story: &'a Story, sabotage: Option<Sabotage>, seed: u64) -> Self {
         let origin = Instant::now();
         let count = story.weights.len();
+        let breaker = BreakerPolicy { failures: if story.breaks { BREAKER.failures } else { u32::MAX }, ..BREAKER };
+        let slow_start = if sabotage == Some(Sabotage::SlowStartNeverEnds) { story.lasts * 100 } else { SLOW_START };
         let ignores = sabotage == Some(Sabotage::WeightIgnored);
         let weights: Vec<u32> = story.weights.iter().map(|&weight| if ignores { 100 } else { weight }).collect();
         Self {
@@ -145,7 +155,9 @@ impl<'a> World<'a> {
             order: 0,
             requests: Vec::new(),
             balancer: balancer(story.algorithm, &weights),
-            breakers: vec![Breaker::new(BREAKER); count],
+            breakers: vec![Breaker::new(breaker); count],
+            slow: SlowStart::new(slow_start),
+            ejection: story.ejects.map(|bounds| Ejection::new(count, bounds, sabotage, origin)),
             budget: Budget::new(BUDGET, origin),
             inflight: vec![0; count],
             running: 0,
@@ -224,11 +236,23 @@ impl<'a> World<'a> {
             return;
         }
         let (inflight, breakers, forgets) = (&self.inflight, &self.breakers, self.is(Sabotage::TriedForgotten));
-        let tried = &self.requests[request].tried;
+        let (tried, ejection) = (&self.requests[request].tried, self.ejection.as_ref());
+        let left_out = |at: usize| match () {
+            () if !forgets && tried.contains(&at) => Some(LeftOut::Tried),
+            () if ejection.is_some_and(|ejection| ejection.leaves_out(at)) => Some(LeftOut::Ejected),
+            () => (!breakers[at].admits(now)).then_some(LeftOut::BreakerOpen),
+        };
+        let told = Cell::new(None);
+        let skip = |at: usize| left_out(at).inspect(|why| told.set(Some(why.or(told.get())))).is_some();
         let ask = Ask { affinity: Some(key), running: self.running, now, random: || draw };
-        let skip = |at: usize| (!forgets && tried.contains(&at)) || !breakers[at].admits(now);
-        let Some(at) = self.balancer.pick(ask, |at| inflight[at], skip) else {
-            self.end(request, Fate::Nobody);
+        // As a worker does: who comes back is spared, unless nobody else is there.
+        let spared = self.slow.at(now, || key).and_then(|warming| {
+            let load = |at| warming.load(at, inflight[at]);
+            self.balancer.pick(ask, load, |at| warming.leaves_out(at) || skip(at))
+        });
+        let Some(at) = spared.or_else(|| self.balancer.pick(ask, |at| inflight[at], skip)) else {
+            let told = told.get();
+            self.end(request, Fate::Nobody(told));
             return;
         };
         let (pass, change) = self.breakers[at].take(now);
@@ -282,6 +306,33 @@ impl<'a> World<'a> {
         }
         if let Some(outcome) = outcome {
             self.balancer.observe(at, outcome, now);
+            if let Some(ejection) = &mut self.ejection {
+                ejection.note(at, matches!(outcome, Outcome::Answered(_)), now);
+                self.note_ejections();
+            }
+        }
+    }
+
+    /// What time does to those that are ejected, until then.
+    fn eject_until(&mut self, until: Duration) {
+        let due = |ejection: &Ejection, origin: Instant| Some(ejection.deadline()? - origin);
+        while let Some(ejection) = &mut self.ejection
+            && let Some(at) = due(ejection, self.origin).filter(|at| *at <= until)
+        {
+            self.now = at;
+            ejection.poll(self.origin + at);
+            self.note_ejections();
+        }
+    }
+
+    fn note_ejections(&mut self) {
+        let now = self.time();
+        while let Some(change) = self.ejection.as_mut().and_then(Ejection::next_change) {
+            self.record.ejections.push((self.now, change.backend, change.ejected));
+            match change.ejected {
+                true => self.slow.end(change.backend),
+                false => self.slow.begin(change.backend, now),
+            }
         }
     }
 
