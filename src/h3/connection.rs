@@ -1,13 +1,14 @@
-//! Owns one connection: the transport, its HTTP/3 layer, its streams, and the connection's own life: handshake, GOAWAY,
-//! drain, close, deadlines, the client's address.
+//! Owns one connection: the transport, its HTTP/3 layer, its streams, and the connection's own life: handshake, deadlines,
+//! what is known of it.
 //!
 //! It refuses to know other connections. The halves that move bytes stand beside it: `receive`, `send`, `transmit`;
-//! `paths` follows the client to another address.
+//! `paths` follows the client to another address, `drain` and `close` lead to the end.
 
 use super::boring_context::{self, TlsContexts};
 use super::boring_ffi;
 use super::code;
 use super::counters::Counters;
+use super::drain::Goaway;
 use super::flight::Flight;
 use super::glitches::{Glitch, Glitches};
 use super::mtu::BlackHole;
@@ -16,7 +17,7 @@ use super::paths::Paths;
 use super::payload::{Held, PayloadFactory};
 use super::qlog::Qlog;
 use super::settings::QuicSettings;
-use super::streams::{Receiving, Sending, Stream};
+use super::streams::Stream;
 use super::transmit::Aside;
 use crate::http::PoolShare;
 use crate::identity::{Handshake, ShownCertificate};
@@ -41,28 +42,6 @@ pub(super) struct Shared {
     pub(super) contexts: RefCell<Arc<TlsContexts>>,
 }
 
-/// Who closed a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Closer {
-    /// The client.
-    Client,
-    /// We did.
-    Us,
-    /// Nobody spoke any more.
-    Silence,
-}
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CloseCause {
-    /// Who ended it.
-    pub by: Closer,
-    /// The code is one of HTTP/3 (RFC 9114 §8.1), not of the transport (RFC 9000 §20.1).
-    pub application: bool,
-    /// The code.
-    pub code: u64,
-}
-
 /// What is known of a connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionFacts {
@@ -84,31 +63,8 @@ pub struct ConnectionFacts {
     pub resumed: bool,
 }
 
-/// How far a drain has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goaway {
-    /// None was asked for.
-    No,
-    /// Asked for, but the first notice is not sent yet.
-    Wanted,
-    /// The notice with the highest number is sent: the client opens no more, but what was on its way is served
-    /// (RFC 9114 §5.2). The final one follows at this time.
-    Noticed(Instant),
-    /// Requests from this number on are rejected.
-    Final(u64),
-}
-
 /// Bytes sent for each byte received from an address that has not proved itself (RFC 9000 §8.1).
 const AMPLIFICATION_MAX: usize = 3;
-
-/// CONNECTION_REFUSED (RFC 9000 §20.1).
-const CONNECTION_REFUSED: u64 = 0x02;
-
-/// APPLICATION_ERROR (RFC 9000 §20.1).
-const APPLICATION_ERROR: u64 = 0x0c;
-
-/// The highest request number there can be.
-const STREAM_MAX: u64 = (1 << 62) - 4;
 
 /// One connection with a client.
 pub struct Connection {
@@ -156,8 +112,9 @@ pub struct Connection {
     /// It is closing, and there is no credit to say so: nothing will ever be sent.
     pub(super) mute: bool,
 
-    goaway: Goaway,
-    aborted: bool,
+    pub(super) goaway: Goaway,
+    /// Its streams have heard of its end.
+    pub(super) aborted: bool,
     pub(super) client: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) paths: Paths,
@@ -205,7 +162,7 @@ impl Connection {
             release: None,
             credit: Some(0),
             mute: false,
-            goaway: Goaway::No,
+            goaway: Goaway::default(),
             aborted: false,
             client,
             local,
@@ -281,40 +238,6 @@ impl Connection {
         }
     }
 
-    /// Whether nothing more can be received or sent but the close itself.
-    pub fn is_closing(&self) -> bool {
-        self.quic.is_closed() || self.quic.is_draining() || self.quic.local_error().is_some()
-    }
-
-    /// Every stream ends with its connection: each open direction gets its own event.
-    fn abort_streams(&mut self) {
-        self.poll = false;
-        if std::mem::replace(&mut self.aborted, true) {
-            return;
-        }
-        self.reading.clear();
-        self.sending.clear();
-        self.closing = Vec::new();
-        for (&id, stream) in &mut self.streams {
-            stream.in_reading = false;
-            stream.in_sending = false;
-            stream.room = false;
-            self.waiting -= stream.sealed();
-            stream.clear();
-            if stream.receiving == Receiving::Open {
-                stream.receiving = Receiving::Closed;
-                stream.reset = Some(code::REQUEST_CANCELLED);
-            }
-            if stream.sending != Sending::Closed {
-                stream.sending = Sending::Closed;
-                stream.stopped = Some(code::REQUEST_CANCELLED);
-            }
-            if !std::mem::replace(&mut stream.in_news, true) {
-                self.news.push_back(id);
-            }
-        }
-    }
-
     /// Lets the HTTP/3 layer forget streams that the transport has forgotten.
     ///
     /// It drops its own record only when it wrote the last frame itself or finds, while writing, that the stream is
@@ -361,95 +284,11 @@ impl Connection {
         }
     }
 
-    /// Starts to drain: the client is told to open no more requests; those on their way are still served, and later
-    /// ones rejected one round trip later. Ends when [`Self::is_drained`].
-    pub fn goaway(&mut self) {
-        if self.goaway == Goaway::No {
-            self.goaway = Goaway::Wanted;
-        }
-    }
-
-    /// Moves the drain on; called with everything that is sent.
-    pub(super) fn drain(&mut self, now: Instant) {
-        let (Some(http), quic) = (&mut self.http, &mut self.quic) else {
-            return;
-        };
-        match self.goaway {
-            Goaway::Wanted => {
-                // A blocked control stream is tried again with the next packets.
-                if http.send_goaway(quic, STREAM_MAX).is_ok() {
-                    let rtt = rtt(quic);
-                    self.goaway = Goaway::Noticed(now + rtt.max(Duration::from_millis(10)));
-                }
-            }
-            Goaway::Noticed(at) if at <= now => {
-                if http.send_goaway(quic, self.next_request).is_ok() {
-                    self.goaway = Goaway::Final(self.next_request);
-                }
-            }
-            Goaway::No | Goaway::Noticed(_) | Goaway::Final(_) => {}
-        }
-    }
-
-    /// Whether a request came too late for our GOAWAY.
-    pub(super) fn rejects(&self, id: u64) -> bool {
-        matches!(self.goaway, Goaway::Final(first) if id >= first)
-    }
-
-    /// Whether a drain has come to its end: no request is open and none will be. The caller closes then.
-    pub fn is_drained(&self) -> bool {
-        self.is_closing()
-            || self.http.is_none() && self.goaway != Goaway::No
-            || matches!(self.goaway, Goaway::Final(_)) && self.streams.is_empty() && self.held.bytes() == 0
-    }
-
-    /// Closes the connection with a code of RFC 9114; [`Self::transmit`] sends it.
-    pub fn close(&mut self, code: u64, reason: &[u8]) {
-        // Before the handshake is done only the transport may close (RFC 9000 §10.2.3); quiche 0.30, told otherwise, sends
-        // padding without end. `Done`: it is closing already.
-        let _ = match self.quic.is_established() {
-            true => self.quic.close(true, code, reason),
-            false => self.quic.close(false, APPLICATION_ERROR, b""),
-        };
-        self.fresh = true;
-    }
-
-    /// Closes a connection that its address may not have (CONNECTION_REFUSED, RFC 9000 §20.1).
-    pub(super) fn close_refused(&mut self) {
-        let _ = self.quic.close(false, CONNECTION_REFUSED, b"");
-        self.fresh = true;
-    }
-
-    /// Whether it can be removed.
-    pub fn is_closed(&self) -> bool {
-        self.quic.is_closed() || self.mute
-    }
-
-    /// Why it ended; `None` while it has not.
-    pub fn close_cause(&self) -> Option<CloseCause> {
-        if !self.is_closing() {
-            return None;
-        }
-        let told =
-            |by, error: &quiche::ConnectionError| CloseCause { by, application: error.is_app, code: error.error_code };
-        if let Some(error) = self.quic.peer_error() {
-            return Some(told(Closer::Client, error));
-        }
-        if let Some(error) = self.quic.local_error() {
-            return Some(told(Closer::Us, error));
-        }
-        Some(CloseCause { by: Closer::Silence, application: false, code: 0 })
-    }
-
     /// When [`Self::handle_deadline`] wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
         let handshake = (self.handshake.is_none() && !self.is_closing())
             .then(|| self.created + self.shared.settings.handshake_timeout);
-        let goaway = match self.goaway {
-            Goaway::Noticed(at) => Some(at),
-            Goaway::No | Goaway::Wanted | Goaway::Final(_) => None,
-        };
-        [self.quic.timeout_instant(), self.release, handshake, goaway].into_iter().flatten().min()
+        [self.quic.timeout_instant(), self.release, handshake, self.goaway.due()].into_iter().flatten().min()
     }
 
     /// Time has come; [`Self::next_event`] and [`Self::transmit`] follow.
@@ -551,6 +390,6 @@ impl Connection {
     }
 }
 
-fn rtt(quic: &Quic) -> Duration {
+pub(super) fn rtt(quic: &Quic) -> Duration {
     quic.path_stats().find(|path| path.active).map_or(Duration::ZERO, |path| path.rtt)
 }

@@ -1,6 +1,6 @@
 //! Owns what the QUIC side counts. Plain numbers of one worker; who publishes them reads them between turns.
 
-use super::connection::CloseCause;
+use super::close::CloseCause;
 use crate::limits::quic::CLOSE_CAUSES;
 use std::cell::{Cell, RefCell};
 
@@ -211,7 +211,7 @@ impl Counters {
 
 #[cfg(test)]
 mod tests {
-    use super::super::connection::Closer;
+    use super::super::close::Closer;
     use super::*;
 
     #[test]

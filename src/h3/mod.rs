@@ -5,9 +5,9 @@
 //!
 //! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
 //! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), `paths` (clients that move), `glitches` and `account` (what a client does too often), [`cid`] (what
-//! a connection ID says), [`steering`] (how the kernel reads it). At the door stand `admission` (who may open a connection),
-//! `token`, `addresses` and `stateless`.
+//! kept of one request), `paths` (clients that move), `drain` and `close` (how a connection ends), `glitches` and `account`
+//! (what a client does too often), [`cid`] (what a connection ID says), [`steering`] (how the kernel reads it). At the door
+//! stand `admission` (who may open a connection), `token`, `addresses` and `stateless`.
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
@@ -21,8 +21,10 @@ mod boring_context;
 mod boring_ffi;
 pub mod cid;
 pub mod client;
+mod close;
 mod connection;
 mod counters;
+mod drain;
 pub mod endpoint;
 mod flight;
 mod glitches;
@@ -50,7 +52,8 @@ pub mod versions;
 mod tests;
 
 pub use boring_context::TlsContexts;
-pub use connection::{CloseCause, Closer, Connection, ConnectionFacts};
+pub use close::{CloseCause, Closer};
+pub use connection::{Connection, ConnectionFacts};
 pub use counters::{Counters, DropReason};
 pub use endpoint::{ConnKey, Endpoint, Received};
 pub use glitches::Glitch;
