@@ -308,6 +308,8 @@ pub enum SecretSource {
 pub struct Quic {
     /// A connection without any packet for this long is forgotten.
     pub idle_timeout: Duration,
+    /// Silence after which a client with running requests is asked whether it is there; `None`: never.
+    pub keep_alive: Option<Duration>,
     /// Bytes a client may send on one connection ahead of what was consumed.
     pub max_data: u64,
     /// The same for one stream.

@@ -155,6 +155,9 @@ schema! {
     Quic of "listener" {
         /// A connection on which nothing arrives for this long is forgotten.
         idle_timeout: default Duration = "30s", 1_000..=3_600_000;
+        /// A client with running requests that is silent for this long is asked whether it is there (PING), or "off". Sooner where
+        /// a third of the idle timeout, ours or the client's, is less. Connections without requests are never kept.
+        keep_alive: default OrOff<Duration> = "10s", 1_000..=600_000;
         /// Bytes a client may send on one connection ahead of what was forwarded.
         max_data: default Bytes = "8MiB", 65_536..=1_073_741_824;
         /// The same for one stream.

@@ -382,7 +382,7 @@ fn backend_addresses_say_where_a_backend_is() {
 fn warnings_do_not_refuse() {
     let text = r#"version = 1
 [listen]
-quic = { max_stream_data = "16MiB" }
+quic = { max_stream_data = "16MiB", keep_alive = "11s" }
 [upstream.a]
 route = { host = "a.example", path_prefix = "/api" }
 forwarded_headers = { mode = "append" }
@@ -401,6 +401,7 @@ denied_path_prefixes = ["/admin"]
         messages,
         [
             "one stream may never send as much as `max_stream_data` says: the connection may not",
+            "no client is silent for as long as `keep_alive` says: it is asked sooner",
             "route `b` also answers on host a.example, for paths that the host's own routes do not take",
             "\"append\" acts only for peers in `trusted_proxies`, which is empty",
             "two backends of upstream `a` have the same address",

@@ -333,6 +333,7 @@ fn quic_settings(generation: &Generation, listener: &Listener) -> QuicSettings {
     let quic = &listener.quic;
     QuicSettings {
         idle_timeout: quic.idle_timeout,
+        keep_alive: quic.keep_alive,
         max_data: quic.max_data,
         max_stream_data: quic.max_stream_data,
         max_streams_bidi: quic.max_streams_bidi,

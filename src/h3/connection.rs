@@ -11,6 +11,7 @@ use super::counters::Counters;
 use super::drain::Goaway;
 use super::flight::Flight;
 use super::glitches::{Glitch, Glitches};
+use super::keep_alive::KeepAlive;
 use super::mtu::BlackHole;
 use super::pace::Pacer;
 use super::paths::Paths;
@@ -118,6 +119,7 @@ pub struct Connection {
     pub(super) client: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) paths: Paths,
+    pub(super) keep_alive: KeepAlive,
     /// Frames with which the client said that it is blocked.
     pub(super) blocked_seen: u64,
     pub(super) created: Instant,
@@ -167,6 +169,7 @@ impl Connection {
             client,
             local,
             paths: Paths::default(),
+            keep_alive: KeepAlive::new(now),
             blocked_seen: 0,
             created: now,
             handshake: None,
@@ -176,7 +179,9 @@ impl Connection {
     }
 
     /// One datagram of this connection.
-    pub(super) fn receive(&mut self, packet: &mut [u8], from: SocketAddr, to: SocketAddr) {
+    pub(super) fn receive(&mut self, packet: &mut [u8], from: SocketAddr, to: SocketAddr, now: Instant) {
+        self.tick(now);
+        self.keep_alive.hear(now);
         if let Some(credit) = &mut self.credit {
             *credit += AMPLIFICATION_MAX * packet.len();
         }
@@ -199,6 +204,9 @@ impl Connection {
         if self.tls.resumed {
             self.shared.counters.resumed.add(1);
         }
+        let settings = &self.shared.settings;
+        let theirs = self.quic.peer_transport_params().map_or(0, |parameters| parameters.max_idle_timeout);
+        self.keep_alive.begin(settings.keep_alive, settings.idle_timeout, Duration::from_millis(theirs));
         match quiche::h3::Connection::with_transport(&mut self.quic, &self.shared.http) {
             Ok(http) => self.http = Some(http),
             // The client allows us too few streams or bytes for the control streams.
@@ -288,7 +296,8 @@ impl Connection {
     pub fn next_deadline(&self) -> Option<Instant> {
         let handshake = (self.handshake.is_none() && !self.is_closing())
             .then(|| self.created + self.shared.settings.handshake_timeout);
-        [self.quic.timeout_instant(), self.release, handshake, self.goaway.due()].into_iter().flatten().min()
+        let ours = [self.release, handshake, self.goaway.due(), self.keep_alive_due()];
+        ours.into_iter().chain([self.quic.timeout_instant()]).flatten().min()
     }
 
     /// Time has come; [`Self::next_event`] and [`Self::transmit`] follow.
@@ -305,6 +314,7 @@ impl Connection {
         if self.release.is_some_and(|at| at <= now) {
             self.release = None;
         }
+        self.keep_alive(now);
         let late = self.created + self.shared.settings.handshake_timeout <= now;
         if late && self.handshake.is_none() && !self.is_closing() {
             let _ = self.quic.close(false, 0, b"handshake timeout");

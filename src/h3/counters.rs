@@ -172,6 +172,8 @@ counters! {
     black_holes,
     /// Clients that moved to another address.
     migrations,
+    /// Clients that were silent while their requests ran and were asked whether they are there.
+    keep_alives,
 }
 
 /// A number that one thread counts up.

@@ -249,8 +249,7 @@ impl Endpoint {
             return self.drop(DropReason::AddressDenied);
         }
         self.shared.counters.datagrams.add(1);
-        connection.tick(now);
-        connection.receive(datagram, from, to);
+        connection.receive(datagram, from, to, now);
         let handshaking = slot.first_id.is_some();
         if handshaking && connection.quic.is_established() {
             self.establish(index, now);
@@ -371,7 +370,7 @@ impl Endpoint {
         if original.is_some() {
             connection.prove_address();
         }
-        connection.receive(datagram, from, to);
+        connection.receive(datagram, from, to, now);
         // A handshake that TLS refuses (no common application protocol, say) is told so; its packet does not count as
         // received.
         let refused = connection

@@ -5,7 +5,8 @@
 //!
 //! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
 //! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), `paths` (clients that move), `drain` and `close` (how a connection ends), `glitches` and `account`
+//! kept of one request), `paths` (clients that move), `keep_alive`
+//! (clients that are silent), `drain` and `close` (how a connection ends), `glitches` and `account`
 //! (what a client does too often), [`cid`] (what a connection ID says), [`steering`] (how the kernel reads it). At the door
 //! stand `admission` (who may open a connection), `token`, `addresses` and `stateless`.
 //!
@@ -28,6 +29,7 @@ mod drain;
 pub mod endpoint;
 mod flight;
 mod glitches;
+mod keep_alive;
 mod keys;
 mod measures;
 mod mtu;

@@ -70,6 +70,9 @@ pub enum Retry {
 pub struct QuicSettings {
     /// Silence after which a connection is gone.
     pub idle_timeout: Duration,
+    /// Silence of a client with running requests after which it is asked whether it is there, sooner where an idle timeout
+    /// needs it; `None`: it never is.
+    pub keep_alive: Option<Duration>,
     /// Time a handshake may take.
     pub handshake_timeout: Duration,
     /// Bytes of request bodies one connection may have unread.
@@ -124,6 +127,7 @@ impl Default for QuicSettings {
     fn default() -> Self {
         Self {
             idle_timeout: Duration::from_secs(30),
+            keep_alive: Some(Duration::from_secs(10)),
             handshake_timeout: Duration::from_secs(10),
             max_data: 8 << 20,
             max_stream_data: 1 << 20,

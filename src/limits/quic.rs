@@ -45,6 +45,14 @@ pub const ADDRESSES: usize = 65_536;
 /// memory while it grows.
 pub const ADDRESS_BYTES: u32 = 100;
 
+/// The part of the idle timeout, one in so many, after which a silent client with running requests is asked whether it is there:
+/// the question can be lost and repeated before either end gives up.
+pub const KEEP_ALIVE_PART: u32 = 3;
+
+/// Nobody is asked more often than this, whatever idle timeout a client announces. A third of the shortest that can be
+/// configured, one second, is longer.
+pub const KEEP_ALIVE_LEAST: Duration = Duration::from_millis(300);
+
 /// Packets of one train: what one send with UDP_SEGMENT can carry on every kernel.
 pub const TRAIN_PACKETS: usize = 64;
 

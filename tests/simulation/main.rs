@@ -16,6 +16,7 @@ mod forwarding;
 mod health;
 mod hedging;
 mod identity;
+mod keep_alive;
 mod measures;
 mod names;
 mod origin;

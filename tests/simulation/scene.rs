@@ -94,6 +94,7 @@ impl Scene {
         let listener = &generation.listeners[0];
         let settings = h3::QuicSettings {
             idle_timeout: listener.quic.idle_timeout,
+            keep_alive: listener.quic.keep_alive,
             max_data: listener.quic.max_data,
             max_stream_data: listener.quic.max_stream_data,
             max_streams_bidi: listener.quic.max_streams_bidi,

@@ -12,7 +12,7 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A request for a tunnel with so many bytes up and down.
-fn tunnel(up: u64, down: u64) -> Request {
+pub fn tunnel(up: u64, down: u64) -> Request {
     let fields = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
     Request {
         method: "CONNECT",

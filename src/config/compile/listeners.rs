@@ -12,6 +12,7 @@ use crate::config::keys;
 use crate::config::schema::Located;
 use crate::config::source::Place;
 use crate::identity::ServerName;
+use crate::limits::quic::KEEP_ALIVE_PART;
 use rustc_hash::FxHashMap;
 
 /// Compiles `[listen]` or `[[listeners]]`.
@@ -235,6 +236,14 @@ fn resolve(auth: &keys::ClientAuth) -> ClientAuthSource {
 }
 
 fn quic(compiler: &mut Compiler<'_>, keys: &keys::Quic) -> Quic {
+    let sooner = keys.idle_timeout.value / KEEP_ALIVE_PART;
+    if keys.keep_alive.is_written() && keys.keep_alive.value.0.is_some_and(|wait| wait > sooner) {
+        let useless = Diagnostic::warning("no client is silent for as long as `keep_alive` says: it is asked sooner");
+        compiler.report(match keys.idle_timeout.is_written() {
+            true => useless.at(keys.keep_alive.place, "longer").at(keys.idle_timeout.place, "than a third of this"),
+            false => useless.at(keys.keep_alive.place, "longer than 10s, a third of `idle_timeout`"),
+        });
+    }
     if keys.max_stream_data.value > keys.max_data.value {
         let useless =
             Diagnostic::warning("one stream may never send as much as `max_stream_data` says: the connection may not");
@@ -246,6 +255,7 @@ fn quic(compiler: &mut Compiler<'_>, keys: &keys::Quic) -> Quic {
     }
     Quic {
         idle_timeout: keys.idle_timeout.value,
+        keep_alive: keys.keep_alive.value.0,
         max_data: keys.max_data.value.0,
         max_stream_data: keys.max_stream_data.value.0,
         max_streams_bidi: keys.max_streams_bidi.value,

@@ -390,9 +390,9 @@ class H3Side(Side):
         await self.client.__aexit__(None, None, None)
 
 
-async def over_h3(proxy, path, *fields, protocol="websocket", version="13", end=False):
+async def over_h3(proxy, path, *fields, protocol="websocket", version="13", end=False, **configuration):
     """Asks over HTTP/3."""
-    client = await Client(proxy, max_data=64 << 20, max_stream_data=16 << 20).__aenter__()
+    client = await Client(proxy, max_data=64 << 20, max_stream_data=16 << 20, **configuration).__aenter__()
     extra = [("sec-websocket-version", version)] if version else []
     await client.until(client.control_frames)
     kind, payload = client.control_frames()[0]
