@@ -84,9 +84,16 @@ impl Connection {
         self.fresh = true;
     }
 
+    /// Ends a handshake whose place is needed (CONNECTION_REFUSED, RFC 9000 §20.1).
+    pub(super) fn displace(&mut self) {
+        self.close_refused();
+        self.displaced = true;
+    }
+
     /// Whether it can be removed.
     pub fn is_closed(&self) -> bool {
-        self.quic.is_closed() || self.mute
+        // One that makes room does not wait for the client to have heard of it: the transport drains once that is said.
+        self.quic.is_closed() || self.mute || self.displaced && self.quic.is_draining()
     }
 
     /// Why it ended; `None` while it has not.

@@ -112,6 +112,8 @@ pub struct Connection {
     pub(super) credit: Option<usize>,
     /// It is closing, and there is no credit to say so: nothing will ever be sent.
     pub(super) mute: bool,
+    /// Its place is needed for another one.
+    pub(super) displaced: bool,
 
     pub(super) goaway: Goaway,
     /// Its streams have heard of its end.
@@ -164,6 +166,7 @@ impl Connection {
             release: None,
             credit: Some(0),
             mute: false,
+            displaced: false,
             goaway: Goaway::default(),
             aborted: false,
             client,

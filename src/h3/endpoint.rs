@@ -10,6 +10,7 @@ use super::cid::{CID_LEN, Cid, CidCoder};
 use super::connection::{Connection, Shared};
 use super::counters::{Counters, DropReason};
 use super::glitches::Glitch;
+use super::half_open::{FirstId, HalfOpen, ID_LEN_MAX, Room};
 use super::keys::EndpointKeys;
 use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
@@ -19,14 +20,11 @@ use crate::limits;
 use crate::limits::AddressKey;
 use crate::telemetry::WallClock;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Longest connection ID of version 1 (RFC 9000 §17.2).
-const ID_LEN_MAX: usize = 20;
 /// Shortest one a client may make up for us (RFC 9000 §7.2).
 const FIRST_ID_LEN_MIN: usize = 8;
 
@@ -44,6 +42,13 @@ pub struct ConnKey {
 pub enum Received {
     /// A connection took it: it has events and packets now.
     Connection(ConnKey),
+    /// A new connection took it, and an older one that has not got through its handshake makes room: both have packets now.
+    InPlaceOf {
+        /// The new one.
+        connection: ConnKey,
+        /// The one that is to be removed as soon as it has said so.
+        displaced: ConnKey,
+    },
     /// It is to be answered with one datagram of this length, see [`Endpoint::take_reply`].
     Reply {
         /// Bytes of the answer.
@@ -71,25 +76,6 @@ struct Slot {
     charged: Option<AddressKey>,
 }
 
-/// A connection ID that a client made up.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct FirstId {
-    bytes: [u8; ID_LEN_MAX],
-    len: u8,
-}
-
-impl FirstId {
-    fn new(id: &[u8]) -> Option<Self> {
-        let mut bytes = [0; ID_LEN_MAX];
-        bytes.get_mut(..id.len())?.copy_from_slice(id);
-        Some(Self { bytes, len: id.len() as u8 })
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-}
-
 /// The QUIC side of one worker.
 pub struct Endpoint {
     config: quiche::Config,
@@ -99,9 +85,7 @@ pub struct Endpoint {
     epoch: u16,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// IDs that clients made up, while their handshakes run; bounded by `half_open`. Hashed with a secret: clients choose
-    /// the keys.
-    first_ids: HashMap<FirstId, u32>,
+    half_open: HalfOpen,
     accepting: bool,
     reply: Vec<u8>,
     admission: Admission,
@@ -134,7 +118,7 @@ impl Endpoint {
             epoch,
             slots: Vec::new(),
             free: Vec::new(),
-            first_ids: HashMap::new(),
+            half_open: HalfOpen::new(settings.half_open),
             accepting: true,
             reply: Vec::new(),
             admission: Admission::new(settings, keys, worker, epoch),
@@ -188,7 +172,7 @@ impl Endpoint {
         let Some(first_id) = FirstId::new(dcid) else {
             return Found::Nothing(DropReason::IdLength);
         };
-        if let Some(&slot) = self.first_ids.get(&first_id) {
+        if let Some(slot) = self.half_open.find(&first_id) {
             return Found::Slot(slot);
         }
         match self.find_ours(dcid) {
@@ -264,7 +248,7 @@ impl Endpoint {
             return;
         };
         if let Some(first_id) = slot.first_id.take() {
-            self.first_ids.remove(&first_id);
+            self.half_open.remove(&first_id);
         }
         if let Some(connection) = &mut slot.connection {
             if slot.charged.is_none() {
@@ -327,7 +311,9 @@ impl Endpoint {
         if self.len() >= self.shared.settings.connections {
             return self.drop(DropReason::ConnectionLimit);
         }
-        if self.first_ids.len() >= self.shared.settings.half_open {
+        let slots = &self.slots;
+        let room = self.half_open.room(now, |key| runs(slots, key));
+        if room == Room::No {
             return self.drop(DropReason::HalfOpenLimit);
         }
         let original = match self.enter(datagram, from, now) {
@@ -388,10 +374,18 @@ impl Endpoint {
         }
         slot.connection = Some(connection);
         slot.first_id = Some(first_id);
-        self.first_ids.insert(first_id, index);
         self.shared.counters.accepted.add(1);
         self.shared.counters.datagrams.add(1);
-        Received::Connection(ConnKey { slot: index, tag })
+        let key = ConnKey { slot: index, tag };
+        let slots = &self.slots;
+        self.half_open.insert(first_id, key, now, |key| runs(slots, key));
+        if let Room::Behind(displaced) = room
+            && let Some(oldest) = self.get_mut(displaced)
+        {
+            oldest.displace();
+            return Received::InPlaceOf { connection: key, displaced };
+        }
+        Received::Connection(key)
     }
 
     /// Whether a client's first packet may open a connection.
@@ -400,7 +394,7 @@ impl Endpoint {
             return Entry::Invalid;
         };
         let first = First { datagram, dcid, scid, from, now };
-        let half_open = self.first_ids.len();
+        let half_open = self.half_open.len();
         self.admission.enter(&first, half_open, &mut self.coder, &self.shared.counters, &mut self.reply)
     }
 
@@ -447,7 +441,7 @@ impl Endpoint {
             return;
         };
         if let Some(first_id) = slot.first_id.take() {
-            self.first_ids.remove(&first_id);
+            self.half_open.remove(&first_id);
         }
         if let Some(charged) = slot.charged.take() {
             self.admission.release(charged);
@@ -480,7 +474,7 @@ impl Endpoint {
 
     /// How many of them are in handshake.
     pub fn half_open(&self) -> usize {
-        self.first_ids.len()
+        self.half_open.len()
     }
 
     /// Handshakes that begin from now on find other identities. Connections keep theirs.
@@ -507,6 +501,14 @@ impl Endpoint {
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
+}
+
+/// Whether a handshake is under way, and nobody was told to make room.
+fn runs(slots: &[Slot], key: ConnKey) -> bool {
+    slots.get(key.slot as usize).is_some_and(|slot| {
+        let connection = slot.connection.as_ref();
+        slot.tag == key.tag && slot.first_id.is_some() && connection.is_some_and(|connection| !connection.is_closing())
+    })
 }
 
 enum Found {

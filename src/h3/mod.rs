@@ -8,7 +8,7 @@
 //! kept of one request), `paths` (clients that move), `keep_alive`
 //! (clients that are silent), `drain` and `close` (how a connection ends), `glitches` and `account`
 //! (what a client does too often), [`cid`] (what a connection ID says), [`steering`] (how the kernel reads it). At the door
-//! stand `admission` (who may open a connection), `token`, `addresses` and `stateless`.
+//! stand `admission` and `half_open` (who may open a connection), `token`, `addresses` and `stateless`.
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
@@ -29,6 +29,7 @@ mod drain;
 pub mod endpoint;
 mod flight;
 mod glitches;
+mod half_open;
 mod keep_alive;
 mod keys;
 mod measures;

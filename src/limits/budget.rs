@@ -112,7 +112,7 @@ impl Budget {
         let endpoints = workers.saturating_mul(demand.listeners);
         let handshakes = Item {
             what: "of the connections, in handshake",
-            count: endpoints.saturating_mul(quic::HALF_OPEN as u64).min(connections),
+            count: endpoints.saturating_mul((quic::HALF_OPEN + quic::HALF_OPEN_LEAVING) as u64).min(connections),
             each: u64::from(HALF_OPEN_BYTES),
         };
         // Whatever a client speaks, it is one of them: the dearest counts.
@@ -320,9 +320,9 @@ mod tests {
         let budget = Budget::of(&demand());
         assert_eq!(budget.handshakes.count, 10);
         let wide = Budget::of(&Demand { connections: 100_000, workers: 2, listeners: 3, ..demand() });
-        assert_eq!(wide.handshakes.count, 6 * 4096);
+        assert_eq!(wide.handshakes.count, 6 * 1_024);
         let text = wide.to_string();
-        assert!(text.contains("in handshake") && text.contains("24576 × 32 KiB = "), "{text}");
+        assert!(text.contains("in handshake") && text.contains("6144 × 32 KiB = "), "{text}");
         assert!(wide.items.iter().all(|item| item.what != wide.handshakes.what), "counted twice");
     }
 

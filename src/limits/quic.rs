@@ -17,15 +17,25 @@ pub const BODY_PIECE_BYTES: usize = 64 << 10;
 /// Connections of one worker.
 pub const CONNECTIONS: usize = 100_000;
 
-/// Of these, in handshake. Each costs [`super::HALF_OPEN_BYTES`] and 150 µs of a core.
-pub const HALF_OPEN: usize = 4096;
+/// Of these, in handshake, for each listener. Each costs [`super::HALF_OPEN_BYTES`] and 150 µs of a core. At a round-trip time of
+/// 75 ms these are 13,000 new connections per second, twice what one core can do.
+pub const HALF_OPEN: usize = 1_000;
+
+/// Those that were told to make room for others and are not gone yet; they go in the same turn. With them all handshakes of a
+/// listener hold 32 MiB.
+pub const HALF_OPEN_LEAVING: usize = 24;
+const _: () = assert!((HALF_OPEN + HALF_OPEN_LEAVING) * super::HALF_OPEN_BYTES as usize <= 32 << 20);
+
+/// How long a handshake is safe from making room for another. Without it a flood of first packets would be one of signatures; with
+/// it a worker makes 1,000 a second for those who do not go on with them, and refuses the rest.
+pub const HALF_OPEN_GRACE: Duration = Duration::from_secs(1);
 
 /// Bytes of the certificates a client may show. A usual chain of three has under 4 KiB; as fields for a backend they are a
 /// third longer, and origins take heads of 8 to 32 KiB.
 pub const CLIENT_CERTIFICATES_BYTES: usize = 16 << 10;
-/// The part of them, one in so many, above which `retry = "auto"` wants addresses proved first: 512 of 4096, which is
-/// 6,800 new connections per second at a round-trip time of 75 ms, what one core can do.
-pub const RETRY_SHARE: usize = 8;
+/// The part of the handshakes, one in so many, above which `retry = "auto"` wants addresses proved first: 500 of 1,000, which is
+/// 6,700 new connections per second at a round-trip time of 75 ms, what one core can do.
+pub const RETRY_SHARE: usize = 2;
 
 /// How long a client may take to come back after a Retry: several round trips of the slowest path.
 pub const RETRY_TOKEN_LIFE: Duration = Duration::from_secs(10);

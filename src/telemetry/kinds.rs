@@ -152,7 +152,7 @@ kinds! {
         Transport = "transport",
         /// We ended it ourselves, at the end of a drain.
         Ended = "ended",
-        /// Its address has too many connections, or opens them too fast.
+        /// Its address has too many connections, or opens them too fast; or it made room for another handshake.
         Refused = "refused",
     }
 }
@@ -200,6 +200,8 @@ kinds! {
         Clients = "client_connections",
         /// TLS handshakes of clients over TCP at once.
         Handshakes = "tls_handshakes",
+        /// QUIC handshakes at once: the oldest made room for another.
+        HalfOpen = "quic_handshakes",
     }
 }
 

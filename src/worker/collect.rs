@@ -101,6 +101,11 @@ impl<I: Io> Worker<I> {
     pub(super) fn received(&mut self, listener: u16, received: Received, from: SocketAddr, to: SocketAddr) {
         match received {
             Received::Connection(connection) => self.touch(Downkey::Quic { listener, connection }),
+            Received::InPlaceOf { connection, displaced } => {
+                self.cells.full.count(QueueFull::HalfOpen);
+                self.touch(Downkey::Quic { listener, connection: displaced });
+                self.touch(Downkey::Quic { listener, connection });
+            }
             Received::Reply { .. } => self.send_reply(listener, to, from),
             Received::Dropped(reason) => self.cells.quic.drops.count(drop_kind(reason)),
             // Forwarded once already: two workers that disagree about an ID must not play ball with it.

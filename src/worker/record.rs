@@ -140,7 +140,8 @@ pub(super) fn count_quic_end(cells: &WorkerCells, connection: &h3::Connection) {
 
 /// Why a handshake that ended by `cause` did not complete. Before its end only codes of the transport can be sent.
 fn handshake_failure(cause: Option<h3::CloseCause>) -> HandshakeFailure {
-    /// CONNECTION_REFUSED (RFC 9000 §20.1): a limit by address, seen when the handshake had proved the address.
+    /// CONNECTION_REFUSED (RFC 9000 §20.1): a limit by address, seen when the handshake had proved the address; or it made
+    /// room for another.
     const CONNECTION_REFUSED: u64 = 0x02;
     /// APPLICATION_ERROR (RFC 9000 §20.1): what stands in for a close by HTTP/3 that early.
     const APPLICATION_ERROR: u64 = 0x0c;

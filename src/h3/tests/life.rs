@@ -3,6 +3,7 @@
 use super::support::*;
 use crate::h3::packet::INITIAL_LEN_MIN;
 use crate::h3::{CloseCause, Closer, DropReason, QuicSettings, Received, Retry, code};
+use crate::limits::quic::HALF_OPEN_GRACE;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -53,6 +54,41 @@ fn connections_and_handshakes_are_bounded() {
     draining.set_accepting(false);
     let dropped = Received::Dropped(DropReason::Draining);
     assert_eq!(receive(&mut draining, &fourth[0]), dropped);
+}
+
+#[test]
+fn the_oldest_handshake_makes_room_when_it_has_had_its_chance() {
+    let settings = QuicSettings { half_open: 3, retry: Retry::Never, ..QuicSettings::default() };
+    let mut endpoint = endpoint(&settings);
+    let start = Instant::now();
+    let mut arrive = |seed, after| {
+        let (from, to) = (client_address(), server_address());
+        endpoint.receive(&mut first_datagrams(seed)[0].clone(), from, to, start + Duration::from_millis(after))
+    };
+    let Received::Connection(oldest) = arrive(1, 0) else { panic!("not accepted") };
+    for seed in 2..=3 {
+        assert!(matches!(arrive(seed, 1), Received::Connection(_)));
+    }
+    assert_eq!(arrive(4, 999), Received::Dropped(DropReason::HalfOpenLimit));
+    // Noise with the header of a first packet pushes nobody out.
+    let mut noise = first_datagrams(5)[0].clone();
+    noise[600] ^= 1;
+    let later = start + HALF_OPEN_GRACE;
+    let dropped = endpoint.receive(&mut noise, client_address(), server_address(), later);
+    assert_eq!(dropped, Received::Dropped(DropReason::InitialInvalid));
+    let received = endpoint.receive(&mut first_datagrams(4)[0].clone(), client_address(), server_address(), later);
+    let Received::InPlaceOf { connection, displaced } = received else { panic!("{received:?}") };
+    assert_eq!(displaced, oldest);
+    assert!(!endpoint.get_mut(connection).unwrap().is_closing());
+    // It says so and is gone, without a wait for what the client has to say about it.
+    let leaving = endpoint.get_mut(displaced).unwrap();
+    let mut out = vec![0; 65_536];
+    assert!(leaving.transmit(&mut out, later).is_some());
+    assert_eq!(leaving.transmit(&mut out, later), None);
+    assert!(leaving.is_closed());
+    assert_eq!(leaving.close_cause(), Some(CloseCause { by: Closer::Us, application: false, code: 0x02 }));
+    endpoint.remove(displaced);
+    assert_eq!((endpoint.len(), endpoint.half_open()), (3, 3));
 }
 
 #[test]

@@ -692,7 +692,7 @@ impl World {
             let from = self.nat.unwrap_or(self.client.address);
             let received = self.endpoint.receive(&mut bytes, from, server_address(), Instant::now());
             match received {
-                Received::Connection(key) => self.key = Some(key),
+                Received::Connection(key) | Received::InPlaceOf { connection: key, .. } => self.key = Some(key),
                 Received::Reply { len } => {
                     let mut reply = vec![0; len];
                     assert_eq!(self.endpoint.take_reply(&mut reply), len);

@@ -51,6 +51,7 @@ pub fn connection_id(data: &[u8]) {
                 assert_eq!(world.endpoint.take_reply(&mut reply), len);
                 assert!(len <= data.len(), "an answer larger than its question amplifies");
             }
+            Received::InPlaceOf { .. } => panic!("nobody is there to make room"),
             Received::Elsewhere { .. } | Received::Dropped(_) => {}
         }
         assert!(world.endpoint.is_empty(), "a connection is left over");
