@@ -169,11 +169,11 @@ impl<T> Latest<T> {
         self.behind.fill(true);
     }
 
-    /// Tells those that have not been told.
-    pub fn send(&mut self, ring: &mut Ring, workers: &[WorkerLine], command: impl Fn(Arc<T>) -> Command) {
-        for (behind, line) in self.behind.iter_mut().zip(workers) {
+    /// Tells those that have not been told; `command`: what a worker, by number, is told of the state.
+    pub fn send(&mut self, ring: &mut Ring, workers: &[WorkerLine], command: impl Fn(usize, &Arc<T>) -> Command) {
+        for (number, (behind, line)) in self.behind.iter_mut().zip(workers).enumerate() {
             if *behind {
-                let sent = line.commands.send_by(ring, command(Arc::clone(&self.state)));
+                let sent = line.commands.send_by(ring, command(number, &self.state));
                 *behind = matches!(sent, Err(SendError::Full(_)));
             }
         }

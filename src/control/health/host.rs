@@ -161,7 +161,7 @@ impl Health {
         if changed {
             self.verdicts.set(self.present());
         }
-        self.verdicts.send(ring, workers, Command::Health);
+        self.verdicts.send(ring, workers, |_, verdicts| Command::Health(Arc::clone(verdicts)));
     }
 
     fn subject<'a>(

@@ -18,6 +18,7 @@ use spooky_uring::{Chunk, Event, Io, Ring, StreamAddress, StreamId, Token, Trans
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The upper half of the tokens of these sockets.
@@ -177,7 +178,7 @@ impl Resolver {
         if moved {
             self.endpoints.set(self.present());
         }
-        self.endpoints.send(ring, workers, Command::Endpoints);
+        self.endpoints.send(ring, workers, |_, endpoints| Command::Endpoints(Arc::clone(endpoints)));
         self.count(cells);
     }
 
