@@ -1,7 +1,8 @@
 """Our proxy before an origin that can do less than is asked: 20 slots of 50 ms each, 400 requests a second.
 
-By protocol: without load, at the origin's capacity, at three times that, and right behind it at three quarters. The limits keep what
-the origin is given at what it can do, three quarters as many wait their turn (`route_queue`), and the rest is refused. Two generators ask
+By protocol: without load, at the origin's capacity, at three times that, and right behind it at three quarters. `--limits fixed` keeps what
+the origin is given at what it can do, three quarters as many wait their turn (`route_queue`), and the rest is refused; `--limits adaptive`
+says nothing of what it can do (`adaptive_admission`, no queue), and gives the limit a phase to find it first. Two generators ask
 at once: one times what was answered, the other what was refused. Prints a table; docs/PERFORMANCE.md has the figures.
 """
 
@@ -26,11 +27,17 @@ SLOTS, SERVICE_S = 20, 0.05
 WARMUP_S = 1     # connections are made in it
 CAPACITY = SLOTS / SERVICE_S
 PROTOCOLS = {"h3": ["-c", 16, "-m", 64], "h2": ["-c", 16, "-m", 64], "h1": ["-c", 256]}
-LIMITS = f"""per_upstream_inflight_limit = {SLOTS}
+LIMITS = {
+    "fixed": f"""per_upstream_inflight_limit = {SLOTS}
 
 [resilience]
 route_queue = {{ max_length = {SLOTS * 3 // 4}, max_length_per_address = {SLOTS * 3 // 4}, max_wait = "1s" }}
-"""
+""",
+    "adaptive": """
+[resilience]
+adaptive_admission = { min_limit = 4 }
+""",
+}
 
 
 class Scene:
@@ -41,7 +48,7 @@ class Scene:
         values = {"PORT": PORT, "ORIGIN": f"http://127.0.0.1:{ORIGIN_PORT}", "CERT": self.work / "cert.pem",
                   "KEY": self.work / "key.pem"}
         configuration = fill((PEERS / "spooky.toml").read_text(), values)
-        configuration = configuration.replace("pin_workers = false\n", f"pin_workers = false\n{LIMITS}")
+        configuration = configuration.replace("pin_workers = false\n", f"pin_workers = false\n{LIMITS[args.limits]}")
         configuration = configuration.replace("{ enabled = false }", f'{{ file = "{self.log}" }}')
         (self.work / "spooky.toml").write_text(configuration)
         self.origin = Process([sys.executable, HERE / "origin.py", ORIGIN_PORT, SLOTS, SERVICE_S], args.load_cores,
@@ -95,6 +102,7 @@ def main():
     target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
     parser = argparse.ArgumentParser(prog="scripts/bench overload", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=8, help="of each phase")
+    parser.add_argument("--limits", choices=LIMITS, default="fixed")
     parser.add_argument("--protocols", default=",".join(PROTOCOLS))
     parser.add_argument("--spooky", default=f"{target}/release/spooky")
     parser.add_argument("--generator", default=f"{target}/release/spooky-bench")
@@ -104,6 +112,8 @@ def main():
     enter_namespace(1500)
     scene, found = Scene(args), {}
     try:
+        if args.limits == "adaptive":
+            scene.phase("h2", CAPACITY * 3, args.seconds)
         print("| clients | phase | asked a second | answered a second | p50 ms | p99 ms | refused: p99 ms | why |\n" + "|---" * 8 + "|")
         for protocol in args.protocols.split(","):
             for name, share in (("unloaded", 0.25), ("capacity", 1.0), ("three times", 3.0), ("right behind it", 0.75)):

@@ -22,7 +22,7 @@ use crate::http::respond::{FixedResponse, ProxyStatus, Redirect};
 use crate::http::{Edits, HeadLimits, Method};
 use crate::identity::ServerName;
 use crate::limits::{self, AddressLimits, AddressRules, Budget, Rate};
-use crate::overload::QueuePolicy;
+use crate::overload::{AdaptivePolicy, BrownoutPolicy, QueuePolicy};
 use crate::proxy_protocol;
 use crate::resilience::{BreakerPolicy, BudgetPolicy, HedgePolicy, RetryPolicy};
 use crate::route::{self, RouteId, Shares};
@@ -66,6 +66,8 @@ pub struct Generation {
     pub performance: Performance,
     /// What requests may look like before they are routed.
     pub protocol: ProtocolPolicy,
+    /// When only core routes are served; `None`: never.
+    pub brownout: Option<BrownoutPolicy>,
     /// Metrics, health and access log.
     pub observability: Observability,
     /// The program's own log.
@@ -353,6 +355,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// Exchanges at once over all its backends.
     pub inflight_limit: u32,
+    /// How much of that it is given, by how it answers; `None`: all.
+    pub adaptive: Option<AdaptivePolicy>,
     /// Further attempts of all its requests.
     pub retry_budget: BudgetPolicy,
     /// When a backend is not asked; `None`: it always is.
@@ -447,6 +451,8 @@ pub struct Route {
     pub response_fields: Edits,
     /// Which clients' requests it takes; `None`: all.
     pub clients: Option<Arc<AddressRules>>,
+    /// Whether it is served in a brownout, too.
+    pub core: bool,
     /// How often they may come: those of [`Generation::rate_limits`] that apply.
     pub rate_limits: Box<[LimitId]>,
 }
@@ -564,6 +570,8 @@ pub struct Performance {
     pub global_inflight_limit: u32,
     /// Exchanges at once of one client; `None`: any number.
     pub max_inflight_per_address: Option<u32>,
+    /// Resident bytes above which new requests are refused; `None`: there is no such bound.
+    pub memory_soft_limit: Option<u64>,
     /// Client connections at once in the process.
     pub max_active_connections: u32,
     /// Client connections at once of one address; `None`: any number.

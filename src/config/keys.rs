@@ -6,10 +6,12 @@
 
 mod attempts;
 mod health;
+mod overload;
 mod routes;
 
 pub use attempts::*;
 pub use health::*;
+pub use overload::*;
 pub use routes::*;
 
 use std::net::IpAddr;
@@ -210,6 +212,8 @@ schema! {
         health_check: optional HealthCheck;
         /// When a backend is ejected, which means that it is given no requests for a while, because of what became of those that it had: connections that it refuses, breaks or leaves without an answer, TLS that fails, responses that are no HTTP, and statuses of 500 and above. A client who knows what makes backends answer 500 can have them ejected, as many as `max_ejected_percent` says: that is why it has to be asked for. An upstream's table stands in place of that in [resilience]. Left out of both: nobody is ejected.
         outlier_ejection: optional OutlierEjection;
+        /// How much it is given at once, by how it answers. Stands in place of the table in [resilience]. Left out of both: as much as its inflight limits permit.
+        adaptive_admission: optional AdaptiveAdmission;
     }
     later []
 
@@ -376,6 +380,8 @@ schema! {
         per_backend_inflight_limit: default u32 = "1024", 1..=10_000_000;
         /// Exchanges at once of one client, or "off"; more are answered 429. The client is the rightmost address that is no trusted proxy's, an IPv6 address counts as its /64, and workers share it evenly.
         max_inflight_per_address: default OrOff<u32> = "off", 1..=10_000_000;
+        /// Resident memory of the process above which new requests are answered 503, or "off". A worker with nothing in flight takes one in any case.
+        memory_soft_limit: default OrOff<Bytes> = "off", 16_777_216..=1_125_899_906_842_624;
         /// Client connections at once; more are refused.
         max_active_connections: default u32 = "100000", 1..=10_000_000;
         /// Client connections at once of one address, or "off"; more are refused. QUIC and TCP count apart, an IPv6 address counts as its /64, and workers share it evenly.
@@ -451,19 +457,12 @@ schema! {
         route_queue: default RouteQueue = "{}";
         /// When backends are ejected, for upstreams that have no table of their own.
         outlier_ejection: optional OutlierEjection;
+        /// How much an upstream is given at once, for upstreams that have no table of their own.
+        adaptive_admission: optional AdaptiveAdmission;
+        /// When there is too much to do for too long, only some routes are served. Left out: all are.
+        brownout: optional Brownout;
     }
-    later ["adaptive_admission", "brownout", "watchdog"]
-
-    /// Requests wait for a unit of per_upstream_inflight_limit and for a backend with one of per_backend_inflight_limit, in the queue of their route. Clients take turns there, and each is served in the order of its requests. Who waits is in flight for global_inflight_limit and max_inflight_per_address. A queue that is full, and a wait that is too long, are answered 503.
-    RouteQueue of "process" {
-        /// Requests of one route that may wait at once, or "off": none waits. A route that splits has a queue for each upstream; workers share it evenly.
-        max_length: default OrOff<u32> = "off", 1..=1_000_000;
-        /// Requests of one client that may wait at once for one upstream, by the same address as max_inflight_per_address. Left out: a quarter of the route's queue.
-        max_length_per_address: optional u32, 1..=1_000_000;
-        /// How long a request waits at most.
-        max_wait: default Duration = "1s", 1..=60_000;
-    }
-    later []
+    later ["watchdog"]
 
     /// Further attempts, each on a backend that has not failed this request. Any request is tried again while no backend can have seen it: the connection could not be made, or HTTP/2 says that it was not looked at. What may have been seen is tried again only with an idempotent method (RFC 9110 §9.2.2), a body that is still there whole, and no response head yet.
     Retry of "process" {

@@ -236,12 +236,12 @@ fn address_validation_is_off_the_way_unless_it_is_asked_for() {
 
 #[test]
 fn planned_keys_and_words_say_so() {
-    let text = format!("{SMALLEST}[resilience.brownout]\nx = 1\n[performance]\nworker_threads = 5000\n");
+    let text = format!("{SMALLEST}[resilience.watchdog]\nx = 1\n[performance]\nworker_threads = 5000\n");
     let messages: Vec<String> = refuse(&text).into_iter().map(|(_, _, message)| message).collect();
     assert_eq!(
         messages,
         [
-            "`brownout` in `resilience` is not available in this version",
+            "`watchdog` in `resilience` is not available in this version",
             "`worker_threads` is out of range: from 1 to 4096",
         ]
     );

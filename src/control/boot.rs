@@ -6,6 +6,7 @@
 use super::failure::{Exit, Failure};
 use super::health::{self, Health};
 use super::identities;
+use super::overload::{self, Overload};
 use super::qlogs::Qlogs;
 use super::resolver::Resolver;
 use super::runtime::{Ask, Control, Parts, SIGNALS};
@@ -20,7 +21,7 @@ use crate::h3::{EndpointKeys, QlogSettings, versions};
 use crate::identity::Identity;
 use crate::limits;
 use crate::telemetry::log::{LogTarget, queue_on_this_thread};
-use crate::telemetry::registry::{BuildInfo, ConfigFacts, ControlCells, Sources, WorkerSource};
+use crate::telemetry::registry::{BuildInfo, ConfigFacts, ControlCells, OverloadCells, Sources, WorkerSource};
 use crate::telemetry::udp::UdpSource;
 use crate::telemetry::{BackendName, RouteName, Scope, WallClock};
 use spooky_uring::mailbox::{self, Receiver, Sender};
@@ -145,7 +146,8 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     });
     let features = shared.features.clone();
     let common = Arc::clone(&shared);
-    let resolver = Resolver::new(&generation, usize::from(generation.performance.worker_threads), Instant::now());
+    let count = usize::from(generation.performance.worker_threads);
+    let resolver = Resolver::new(&generation, count, Instant::now());
     let public = public_sockets(&generation, &sockets);
     let workers = Workers::start(shared, sockets.workers)?;
     let steered = steering.iter().map(|(at, steering)| {
@@ -169,11 +171,13 @@ pub fn start(start: Start) -> Result<Running, Failure> {
             let control = ring.and_then(|ring| {
                 let contexts = common.upstream_tls.for_worker();
                 let health = Health::new(&common.generation, contexts, workers.lines.len(), ring.now());
+                let overload = Overload::new(&common.generation, workers.lines.len(), ring.now());
                 Control::new(Parts {
                     ring,
                     workers,
                     resolver,
                     health,
+                    overload,
                     hosts,
                     addresses,
                     sources,
@@ -250,6 +254,7 @@ fn scope(generation: &Generation) -> Scope {
                 address: backend.url().into(),
             })
             .collect(),
+        upstreams: generation.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
         rate_limits: generation.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
     }
 }
@@ -287,7 +292,11 @@ fn sources(generation: &Generation, workers: &Workers, features: &Features) -> S
             boringssl: versions::boringssl(),
             kernel: features.kernel.clone(),
         },
-        control: ControlCells { health: health::cells(generation), ..ControlCells::default() },
+        control: ControlCells {
+            health: health::cells(generation),
+            overload: OverloadCells { adaptive: overload::cells(generation), ..OverloadCells::default() },
+            ..ControlCells::default()
+        },
         ..Sources::default()
     }
 }

@@ -13,6 +13,7 @@ pub mod health;
 pub mod identities;
 pub mod journal;
 pub mod lifecycle;
+pub mod overload;
 pub mod qlogs;
 pub mod resolver;
 pub mod runtime;

@@ -8,6 +8,7 @@ use super::failure::{Exit, Failure};
 use super::health::Health;
 use super::journal::Journal;
 use super::lifecycle::{Lifecycle, Order, Phase};
+use super::overload::Overload;
 use super::qlogs::Qlogs;
 use super::resolver::Resolver;
 use super::service::ControlService;
@@ -64,6 +65,8 @@ pub struct Parts {
     pub resolver: Option<Resolver>,
     /// Watches the health of backends; `None`: nobody wants that.
     pub health: Option<Health>,
+    /// Looks how much there is to do.
+    pub overload: Overload,
     /// Listening sockets of the metrics and control addresses.
     pub hosts: Vec<(Place, Listener)>,
     /// Where everything listens.
@@ -103,6 +106,7 @@ pub struct Control {
     workers: Workers,
     resolver: Option<Resolver>,
     health: Option<Health>,
+    overload: Overload,
     host: Host<ControlService>,
     listeners: Vec<ListenerId>,
     life: Lifecycle,
@@ -167,6 +171,7 @@ impl Control {
             workers: parts.workers,
             resolver: parts.resolver,
             health: parts.health,
+            overload: parts.overload,
             log,
             access,
             qlog: parts.qlog,
@@ -189,7 +194,8 @@ impl Control {
             let starting = self.life.phase() == Phase::Starting;
             let names = self.resolver.as_ref().and_then(|resolver| resolver.deadline(self.ring.now(), starting));
             let health = self.health.as_ref().and_then(|health| health.deadline(self.ring.now()));
-            let deadline = [self.host.next_deadline(), self.life.deadline(), names, health].into_iter().flatten().min();
+            let times = [self.host.next_deadline(), self.life.deadline(), names, health, self.overload.deadline()];
+            let deadline = times.into_iter().flatten().min();
             if let Err(error) = self.ring.wait(deadline, &mut events) {
                 // Nothing can be asked of the machine any more; workers have their own rings and may still end well.
                 self.workers.order(|| Command::Stop);
@@ -200,6 +206,8 @@ impl Control {
             }
             self.resolve();
             self.watch_health();
+            let cells = &self.host.service_mut().facts.sources.control.overload;
+            self.overload.turn(&mut self.ring, &self.workers.lines, cells);
             let order = self.life.tick(self.ring.now());
             self.carry_out(order);
             self.tell_ready();

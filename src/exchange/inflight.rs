@@ -13,6 +13,8 @@ use std::collections::HashMap;
 pub struct Inflight {
     total: u32,
     upstreams: Vec<u32>,
+    /// What each upstream is given by how it answers; empty unless that is limited.
+    adaptive: Vec<u32>,
     backends: Vec<u32>,
     /// Clients with something in flight; empty unless they are limited. Each holds a unit of `total`, which bounds the table.
     /// Hashed with a secret: clients choose the keys.
@@ -139,11 +141,23 @@ impl Inflight {
     /// # Errors
     /// It is full.
     pub fn upstream_has_room(&self, generation: &Generation, upstream: UpstreamId) -> Result<(), Full> {
+        let active = self.on_upstream(upstream);
         let limit = generation.performance.share(generation.upstream(upstream).inflight_limit);
-        match self.on_upstream(upstream) < limit {
-            true => Ok(()),
-            false => Err(Full { reason: Reason::LimitUpstream, limit }),
+        if active >= limit {
+            return Err(Full { reason: Reason::LimitUpstream, limit });
         }
+        match self.adaptive.get(upstream.0 as usize) {
+            Some(&limit) if active >= limit => Err(Full { reason: Reason::LimitAdaptive, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives an upstream so much at once from now on, on this worker.
+    pub fn adapt(&mut self, upstream: UpstreamId, limit: u32) {
+        if self.adaptive.is_empty() {
+            self.adaptive = vec![u32::MAX; self.upstreams.len()];
+        }
+        self.adaptive[upstream.0 as usize] = limit;
     }
 
     /// Gives the upstream's unit back: the exchange waits instead.

@@ -35,6 +35,16 @@ impl Verdict {
         matches!(self, Self::Answered { status: ..500, .. })
     }
 
+    /// What adaptive admission takes from it: how long an answer took, as far as that was the backend's doing. Errors are often
+    /// quick, and say nothing of how much there is to do.
+    #[must_use]
+    pub fn answered_after(self) -> Option<Duration> {
+        match self {
+            Self::Answered { status: ..500, waited, timed: true } => Some(waited),
+            _ => None,
+        }
+    }
+
     /// What the balancer takes from it; `None`: nothing. A status that says that the backend cannot serve is a failure.
     #[must_use]
     pub fn outcome(self) -> Option<Outcome> {
@@ -70,6 +80,8 @@ mod tests {
         ] {
             assert_eq!((verdict.is_good(), verdict.outcome()), (good, outcome), "{verdict:?}");
             assert_eq!(verdict.speaks_for(), healthy, "{verdict:?}");
+            let counts = matches!(verdict, Verdict::Answered { status: 200 | 499, timed: true, .. });
+            assert_eq!(verdict.answered_after(), counts.then_some(waited), "{verdict:?}");
         }
     }
 }

@@ -126,10 +126,13 @@ reasons! {
     LimitGlobal "limit_global" 503 "connection_limit_reached" Shed answered "global_inflight_limit is reached";
     LimitUpstream "limit_upstream" 503 "connection_limit_reached" Shed answered "per_upstream_inflight_limit is reached";
     LimitBackend "limit_backend" 503 "connection_limit_reached" Shed answered "per_backend_inflight_limit of every backend that could be taken is reached";
+    LimitAdaptive "limit_adaptive" 503 "connection_limit_reached" Shed answered "The limit that resilience.adaptive_admission has found for the upstream is reached";
     QueueFull "queue_full" 503 "connection_limit_reached" Shed answered "The upstream is full, and so is the route's queue for it";
     QueueShare "queue_share" 503 "connection_limit_reached" Shed answered "The upstream is full, and as many of the client's requests wait for it as may";
     QueueTimeout "queue_timeout" 503 "connection_limit_reached" Shed answered "The request waited in the route's queue for max_wait, and the upstream was full all that time";
     PoolFull "pool_full" 503 "connection_limit_reached" Shed answered "The connection pool of the backend is full";
+    Brownout "brownout" 503 "http_request_denied" Shed answered "There is too much to do, and the route is none of resilience.brownout.core_routes";
+    MemoryPressure "memory_pressure" 503 "http_request_denied" Shed answered "The process holds more memory than performance.memory_soft_limit";
     BreakerOpen "breaker_open" 503 "destination_unavailable" Shed answered "The circuit breaker of every backend that could be taken is open";
     NoHealthyBackend "no_healthy_backend" 503 "destination_unavailable" Shed answered "Every backend that could be taken is unhealthy or ejected";
     NoBackend "no_backend" 503 "destination_unavailable" Shed answered "The upstream has no backend that may be taken";

@@ -9,6 +9,12 @@ pub const QUEUE_PLACE_BYTES: u64 = 256;
 /// A client with requests in flight, where they are limited by address: its entry in a table that grows by doubling.
 pub const INFLIGHT_ADDRESS_BYTES: u64 = 64;
 
+/// How often control looks at how much of what there is is in use.
+pub const PRESSURE_EVERY: Duration = Duration::from_millis(250);
+
+/// How often control looks at how upstreams answer, where that decides what they are given.
+pub const ADMISSION_EVERY: Duration = Duration::from_millis(50);
+
 /// Events of one owner in one pass of a turn; then the others have their go.
 pub const EVENTS_PER_OWNER: usize = 256;
 

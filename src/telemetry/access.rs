@@ -500,6 +500,7 @@ mod tests {
                 backend: "b".into(),
                 address: "unix:/run/\"app\".sock".into(),
             }],
+            upstreams: vec!["u".into()],
             rate_limits: vec!["l".into()],
         })
     }

@@ -291,6 +291,8 @@ pub struct WorkerCells {
     pub exchanges_started: PerProtocol,
     /// Exchanges under way.
     pub exchanges_active: Gauge,
+    /// Exchanges that were admitted: they count for the limit of the process.
+    pub exchanges_admitted: Gauge,
     /// Exchanges that became tunnels, by downstream protocol.
     pub tunnels_opened: PerProtocol,
     /// Tunnels that are open.
@@ -352,6 +354,23 @@ pub struct RouteCells {
     pub waiting: Gauge,
     /// Exchanges that have waited, or wait.
     pub queued: Counter,
+}
+
+/// What one worker counts for one upstream.
+#[derive(Debug, Default)]
+pub struct UpstreamCells {
+    /// Exchanges that hold a unit of it.
+    pub active: Gauge,
+    /// Exchanges that found no room for them when they came.
+    pub turned_away: Counter,
+    /// Exchanges that gave their unit back.
+    pub over: Counter,
+    /// Answers that adaptive admission looks at.
+    pub answers: Counter,
+    /// How long they took.
+    pub answer_duration: Latency,
+    /// What was in flight when each came, added up.
+    pub inflight_at_answers: Counter,
 }
 
 /// What one worker counts for one rate limit.
@@ -441,6 +460,8 @@ pub struct ScopeCells {
     pub routes: Box<[RouteCells]>,
     /// By backend index.
     pub backends: Box<[BackendCells]>,
+    /// By upstream index.
+    pub upstreams: Box<[UpstreamCells]>,
     /// By index of the rate limit.
     pub rate_limits: Box<[RateCells]>,
 }
@@ -451,6 +472,7 @@ impl ScopeCells {
         Self {
             routes: scope.routes.iter().map(|_| RouteCells::default()).collect(),
             backends: scope.backends.iter().map(|_| BackendCells::default()).collect(),
+            upstreams: scope.upstreams.iter().map(|_| UpstreamCells::default()).collect(),
             rate_limits: scope.rate_limits.iter().map(|_| RateCells::default()).collect(),
             scope,
         }
@@ -468,6 +490,12 @@ impl WorkerCells {
     #[inline]
     pub fn route(&self, route: usize) -> &RouteCells {
         &self.scope.routes[route]
+    }
+
+    /// The cells of an upstream.
+    #[inline]
+    pub fn upstream(&self, upstream: usize) -> &UpstreamCells {
+        &self.scope.upstreams[upstream]
     }
 
     /// The cells of a rate limit.

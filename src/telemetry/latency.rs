@@ -94,6 +94,30 @@ impl Merged {
         highest(CELLS - 1)
     }
 
+    /// What came after `earlier`, which was read of the same histograms.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let counts = self.counts.iter().zip(&earlier.counts).map(|(now, before)| now.saturating_sub(*before));
+        Self { counts: counts.collect(), sum_us: self.sum_us.saturating_sub(earlier.sum_us) }
+    }
+
+    /// The same as [`Self::quantile_us`], as if the samples of a cell were spread over it: no worse for one value, and values
+    /// near each other can be compared.
+    pub fn between_us(&self, quantile: f64) -> f64 {
+        let rank = quantile * self.count() as f64;
+        let mut below = 0.0;
+        for (at, n) in self.counts.iter().enumerate().filter(|(_, n)| **n > 0) {
+            let n = *n as f64;
+            if below + n >= rank {
+                let lowest = at.checked_sub(1).map_or(0, |before| highest(before) + 1) as f64;
+                let width = highest(at) as f64 + 1.0 - lowest;
+                return lowest + width * ((rank - below) / n).clamp(0.0, 1.0);
+            }
+            below += n;
+        }
+        0.0
+    }
+
     /// `(upper bound in microseconds, samples below it)` for each Prometheus bucket, cumulative. The bound is exclusive
     /// by a microsecond's rounding: samples are whole microseconds, and `< 16` is `<= 15`.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {

@@ -66,6 +66,32 @@ pub struct ControlCells {
     pub resolver: ResolverCells,
     /// Health of backends.
     pub health: WatchCells,
+    /// Overload.
+    pub overload: OverloadCells,
+}
+
+/// What was decided and counted about overload.
+#[derive(Debug, Default)]
+pub struct OverloadCells {
+    /// By upstream; `None` where adaptive admission is off.
+    pub adaptive: Box<[Option<AdaptiveCells>]>,
+    /// 1 while there is a brownout.
+    pub brownout_active: Gauge,
+    /// Brownouts that began.
+    pub brownouts_entered: Counter,
+    /// Brownouts that ended.
+    pub brownouts_left: Counter,
+    /// 1 while the process holds more memory than it should.
+    pub memory_pressure_active: Gauge,
+}
+
+/// What adaptive admission has found of one upstream.
+#[derive(Debug, Default)]
+pub struct AdaptiveCells {
+    /// What it is given at once, over all workers.
+    pub limit: Gauge,
+    /// What its answers take when nothing waits, in microseconds; 0: unknown.
+    pub baseline_us: Gauge,
 }
 
 /// What was counted about the health of backends.
@@ -197,6 +223,7 @@ mod tests {
                 backend: "one".into(),
                 address: "http://127.0.0.1:8080".into(),
             }],
+            upstreams: vec!["api".into()],
             rate_limits: vec!["per-client".into()],
         });
         let worker = |number| {
@@ -211,6 +238,7 @@ mod tests {
             cells.exchange_duration.record(Duration::from_micros(500));
             cells.quic.packet_size.count(1452);
             cells.scope.rate_limits[0].refused.add(3);
+            cells.upstream(0).active.set(4);
             cells.quic.alerts_received.count(TlsAlert::UnknownCa);
             WorkerSource::new(number, cells)
         };
@@ -221,6 +249,10 @@ mod tests {
             uptime: Duration::from_millis(1500),
             ..Sources::default()
         };
+        let found = AdaptiveCells::default();
+        found.limit.set(21);
+        found.baseline_us.set(3_000);
+        sources.control.overload.adaptive = [Some(found)].into();
         sources.ask_kernel();
         sources
     }
@@ -286,6 +318,10 @@ mod tests {
         assert_eq!(get("spooky_quic_packet_size_bytes_sum"), 2904.0);
         assert_eq!(get("spooky_tls_alerts_total{worker=\"0\",side=\"remote\",alert=\"unknown_ca\"}"), 1.0);
         assert_eq!(get("spooky_rate_limit_refusals_total{limit=\"per-client\"}"), 6.0);
+        assert_eq!(get("spooky_upstream_requests_active{upstream=\"api\"}"), 8.0);
+        assert_eq!(get("spooky_upstream_adaptive_limit{upstream=\"api\"}"), 21.0);
+        assert_eq!(get("spooky_upstream_adaptive_baseline_seconds{upstream=\"api\"}"), 0.003);
+        assert_eq!(get("spooky_brownout_active"), 0.0);
         assert_eq!(get("spooky_rate_limit_dry_run_refusals_total{limit=\"per-client\"}"), 0.0);
         assert!(!page.contains("side=\"local\",alert="), "alerts that did not occur are left out");
         assert_eq!(get("spooky_udp_kernel_drops_total{listener=\"public\",worker=\"1\"}"), 0.0);

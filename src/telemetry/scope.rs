@@ -31,6 +31,8 @@ pub struct Scope {
     pub routes: Vec<RouteName>,
     /// By backend index.
     pub backends: Vec<BackendName>,
+    /// Names of upstreams, by index.
+    pub upstreams: Vec<Box<str>>,
     /// Names of rate limits, by index.
     pub rate_limits: Vec<Box<str>>,
 }

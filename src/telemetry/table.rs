@@ -3,14 +3,16 @@
 //! Counts that a worker makes carry its number; counts per route and backend are summed over workers, so that the
 //! number of series does not multiply.
 
-use super::cells::{BackendCells, HealthCells, NamedCells, RateCells, RouteCells, Statuses, WorkerCells};
+use super::cells::{
+    BackendCells, HealthCells, NamedCells, RateCells, RouteCells, Statuses, UpstreamCells, WorkerCells,
+};
 use super::kinds::{
     AttemptFailure, BreakerChange, CloseCode, ConnectFailure, DatagramDrop, Flood, HandshakeFailure, HealthCause,
     HealthState, Http2Flood, ProbeResult, Protocol, ProxyHeader, QueueFull, ResolverFailure, Side, StatusClass,
     TlsAlert, UpstreamClose,
 };
 use super::latency::{Latency, Merged};
-use super::registry::{Metric, Sources};
+use super::registry::{AdaptiveCells, Metric, Sources};
 use super::steps::Reading;
 use super::text::{Kind, Samples, push_micros};
 use super::udp::UdpFacts;
@@ -283,6 +285,26 @@ metrics! {
     Histogram "spooky_route_queue_wait_seconds" &[],
         "How long requests that were served in the end have waited for room at their upstream.",
         |s, out| latency(s, out, |c| &c.queue_wait);
+
+    // Overload.
+    Gauge "spooky_upstream_requests_active" &["upstream"],
+        "Requests that the upstream has been given and that are not over, by upstream.",
+        |s, out| upstreams(s, out, |at, out, name| out.number(&[name], at.iter().map(|u| u.active.get()).sum()));
+    Gauge "spooky_upstream_adaptive_limit" &["upstream"],
+        "What resilience.adaptive_admission gives an upstream at once, over all workers; none where it is off.",
+        |s, out| adaptive(s, |name, cells| out.number(&[name], cells.limit.get()));
+    Gauge "spooky_upstream_adaptive_baseline_seconds" &["upstream"],
+        "What resilience.adaptive_admission takes for the time of an answer when nothing waits; 0 before it knows.",
+        |s, out| adaptive(s, |name, cells| out.seconds(&[name], Duration::from_micros(cells.baseline_us.get())));
+    Gauge "spooky_brownout_active" &[],
+        "1 while only core routes are served (resilience.brownout).",
+        |s, out| out.number(&[], s.control.overload.brownout_active.get());
+    Counter "spooky_brownout_changes_total" &["to"],
+        "Brownouts that began (entered) and ended (left).",
+        |s, out| for (to, count) in [("entered", &s.control.overload.brownouts_entered), ("left", &s.control.overload.brownouts_left)] { out.number(&[to], count.get()) };
+    Gauge "spooky_memory_pressure_active" &[],
+        "1 while new requests are refused because of performance.memory_soft_limit.",
+        |s, out| out.number(&[], s.control.overload.memory_pressure_active.get());
 
     // Rate limits.
     Counter "spooky_rate_limit_refusals_total" RATE_LIMIT,
@@ -615,6 +637,28 @@ fn ways(s: &Sources, out: &mut Samples<'_>, value: impl Fn(&RouteCells) -> u64) 
     for (at, name) in first.cells.scope.scope.routes.iter().enumerate().filter(|(_, name)| !name.upstream.is_empty()) {
         let cells = s.workers.iter().filter_map(|worker| worker.cells.scope.routes.get(at));
         out.number(&[&name.route, &name.upstream], cells.map(&value).sum());
+    }
+}
+
+/// Calls `act` with the cells of each upstream of all workers, and its name.
+fn upstreams(s: &Sources, out: &mut Samples<'_>, act: impl Fn(&[&UpstreamCells], &mut Samples<'_>, &str)) {
+    let Some(first) = s.workers.first() else {
+        return;
+    };
+    for (at, name) in first.cells.scope.scope.upstreams.iter().enumerate() {
+        let cells: Vec<&UpstreamCells> =
+            s.workers.iter().filter_map(|worker| worker.cells.scope.upstreams.get(at)).collect();
+        act(&cells, out, name);
+    }
+}
+
+/// Calls `act` with the name of each upstream with adaptive admission, and what that has found.
+fn adaptive(s: &Sources, mut act: impl FnMut(&str, &AdaptiveCells)) {
+    let names = s.workers.first().into_iter().flat_map(|worker| &worker.cells.scope.scope.upstreams);
+    for (name, cells) in names.zip(&s.control.overload.adaptive) {
+        if let Some(cells) = cells {
+            act(name, cells);
+        }
     }
 }
 

@@ -145,6 +145,10 @@ impl<I: Io> Worker<I> {
 
     /// Whether a request with a route may go on: its client may come, comes within its rates, and there is room.
     fn admit(&mut self, generation: &Generation, plan: Plan, head: &RequestHead, client: (&Peer, bool)) -> Judged {
+        // Before anything is counted: a client that is refused for this has used nothing of its rate.
+        if let Some(reason) = plan.upstream.and_then(|_| self.sheds(generation, plan)) {
+            return Judged { refused: Some(reason), ..Judged::default() };
+        }
         let cells = &self.cells;
         let found = admission::admit(generation, &self.rates, plan, head, client, self.now, |limit, what| {
             let cells = cells.rate_limit(usize::from(limit.0));
@@ -170,9 +174,15 @@ impl<I: Io> Worker<I> {
             false => self.inflight.enter_upstream(&mut permits, generation, upstream),
         };
         match entered {
-            Ok(()) => Judged { permits, ..judged },
-            Err(full) if waits => Judged { permits, full: Some(full), ..judged },
+            Ok(()) => {
+                self.note_active(upstream);
+                Judged { permits, ..judged }
+            }
             Err(full) => {
+                self.cells.upstream(upstream.0 as usize).turned_away.add(1);
+                if waits {
+                    return Judged { permits, full: Some(full), ..judged };
+                }
                 self.inflight.release(permits);
                 Judged { full: Some(full), refused: refuse(full), ..judged }
             }

@@ -1,7 +1,7 @@
 //! The end of a worker: take no new work, finish what runs, within a bound; or stop at once.
 
 use super::timers::Timer;
-use super::{Downkey, Endpoints, Verdicts, Worker};
+use super::{Downkey, Endpoints, Pressure, Verdicts, Worker};
 use crate::exchange::{Abort, ResponseState};
 use crate::h3;
 use crate::http::Reason;
@@ -21,6 +21,10 @@ pub enum Command {
     },
     /// End now.
     Stop,
+    /// What control has found of the process as a whole.
+    Pressure(Pressure),
+    /// How much this worker gives the upstreams now, by position.
+    Admission(Box<[u32]>),
     /// Where the backends with names are now.
     Endpoints(Arc<Endpoints>),
     /// How fit the backends are now.
@@ -57,6 +61,8 @@ impl<I: Io> Worker<I> {
                 Command::Drain { until } if self.drain == Drain::No => self.begin_drain(until),
                 Command::Drain { .. } => {}
                 Command::Stop => self.cut(),
+                Command::Pressure(pressure) => self.pressure = pressure,
+                Command::Admission(shares) => self.update_shares(&shares),
                 Command::Endpoints(endpoints) => self.update_endpoints(&endpoints),
                 Command::Health(verdicts) => self.update_health(&verdicts),
             }

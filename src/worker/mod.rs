@@ -38,6 +38,7 @@ pub use census::Census;
 pub use drain::{Command, Report};
 pub use endpoints::{Endpoints, Resolved};
 pub use health::{Verdict, Verdicts};
+pub use overload::Pressure;
 
 use crate::admit::Rates;
 use crate::balance::KeyedHash;
@@ -120,6 +121,8 @@ pub struct Worker<I: Io> {
     inflight: Inflight,
     /// Who waits for room at an upstream.
     queue: Queue,
+    /// What control said last of the process as a whole.
+    pressure: Pressure,
     resilience: resilience::Resilience,
     /// What was used of the rate limits, of all workers.
     rates: Arc<Rates>,
@@ -175,6 +178,7 @@ impl<I: Io> Worker<I> {
             health: health::Health::new(generation),
             inflight: Inflight::new(generation),
             queue: Queue::new(generation.upstreams.len(), generation.ways.len()),
+            pressure: Pressure::default(),
             resilience: resilience::Resilience::new(generation, now),
             rates: setup.rates,
             balancers: Balancers::new(generation, setup.hash, setup.seed.first_chunk().copied().unwrap_or_default()),

@@ -1,14 +1,58 @@
-//! Requests that find their upstream full: who may wait does so, and is served in the turn in which there is room again.
+//! Requests that find their upstream full: who may wait does so, and is served in the turn in which there is room again. And
+//! what an upstream is given, by how it answers; and what the process as a whole has no room for.
 
 use super::Worker;
-use crate::exchange::Waiting;
+use crate::config::{Generation, UpstreamId};
 use crate::exchange::inflight::Full;
+use crate::exchange::{Plan, Waiting};
 use crate::http::Reason;
 use crate::overload::{Crowded, Place};
 use spooky_uring::Io;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// What control has found of the process as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Only core routes are served.
+    pub brownout: bool,
+    /// Memory is short.
+    pub memory: bool,
+}
 
 impl<I: Io> Worker<I> {
+    /// Why the process as a whole has no room for a request; `None`: it has.
+    #[inline]
+    pub(super) fn sheds(&self, generation: &Generation, plan: Plan) -> Option<Reason> {
+        let Pressure { brownout, memory } = self.pressure;
+        // With nothing in flight there is nothing that could be given back: one request is served, whatever memory is held.
+        if memory && self.inflight.total() > 0 {
+            return Some(Reason::MemoryPressure);
+        }
+        (brownout && !generation.route(plan.route).core).then_some(Reason::Brownout)
+    }
+
+    /// What upstreams, by position, are given by this worker from now on. Where it is more, somebody who waits is served.
+    pub(super) fn update_shares(&mut self, shares: &[u32]) {
+        for (at, share) in shares.iter().enumerate() {
+            self.inflight.adapt(UpstreamId(at as u32), *share);
+            self.queue.note_room(at);
+        }
+    }
+
+    /// A backend of an upstream has answered after this time: adaptive admission looks at that.
+    pub(super) fn note_answer(&self, upstream: UpstreamId, took: Duration) {
+        let cells = self.cells.upstream(upstream.0 as usize);
+        cells.answers.add(1);
+        cells.answer_duration.record(took);
+        cells.inflight_at_answers.add(u64::from(self.inflight.on_upstream(upstream)));
+    }
+
+    /// What an upstream has been given is another number than before.
+    pub(super) fn note_active(&self, upstream: UpstreamId) {
+        self.cells.upstream(upstream.0 as usize).active.set(u64::from(self.inflight.on_upstream(upstream)));
+    }
+
     /// There is no room for an exchange at its upstream: it waits for some if its route has a queue with a place for it, or is
     /// refused.
     pub(super) fn wait_or_refuse(&mut self, slot: u32, full: Full) {
@@ -36,6 +80,7 @@ impl<I: Io> Worker<I> {
                 let cells = self.cells.route(place.way);
                 cells.waiting.enter();
                 cells.queued.add(1);
+                self.note_active(upstream);
                 self.arm_exchange(slot);
             }
             Err(Crowded::Route) => self.refuse_full(slot, Full { reason: Reason::QueueFull, limit: length }),
@@ -73,6 +118,7 @@ impl<I: Io> Worker<I> {
             let waited = self.now.saturating_duration_since(waiting.since);
             self.cells.queue_wait.record(waited);
         }
+        self.note_active(upstream);
         match picked {
             Some(Ok(backend)) => self.begin(slot, backend, false),
             Some(Err(reason)) => self.refuse(slot, reason),

@@ -58,6 +58,7 @@ impl<I: Io> Worker<I> {
     /// The counters of the turn that are kept elsewhere.
     pub(super) fn record_turn(&mut self) {
         self.cells.copy_ring(self.io.stats());
+        self.cells.exchanges_admitted.set(u64::from(self.inflight.total()));
         if let Some((first, others)) = self.clients.quic.split_first() {
             let others = || others.iter().map(|listener| listener.endpoint.counters());
             let sums = first.endpoint.counters().each().enumerate().map(|(at, (name, count))| {

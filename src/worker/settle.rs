@@ -159,8 +159,15 @@ impl<I: Io> Worker<I> {
                 Verdict::Answered { .. } | Verdict::BrokeOff(_) => {}
             }
         }
+        let generation = &running.exchange.snapshot.generation;
         if let Some(outcome) = verdict.outcome() {
-            self.balancers.observe(&running.exchange.snapshot.generation, backend, outcome, self.now);
+            self.balancers.observe(generation, backend, outcome, self.now);
+        }
+        let upstream = generation.backend(backend).upstream;
+        if generation.upstream(upstream).adaptive.is_some()
+            && let Some(took) = verdict.answered_after()
+        {
+            self.note_answer(upstream, took);
         }
         self.note_health(backend, verdict.speaks_for());
         if let Some((backend, pass)) = pass {
@@ -339,9 +346,14 @@ impl<I: Io> Worker<I> {
         if let Some((_, timer)) = running.exchange.armed.take() {
             self.wheel.cancel(timer);
         }
+        let held = running.exchange.permits.has_upstream();
         self.inflight.release(std::mem::take(&mut running.exchange.permits));
         if let Some(upstream) = running.exchange.upstream() {
             self.queue.note_room(upstream.0 as usize);
+            self.note_active(upstream);
+            if held {
+                self.cells.upstream(upstream.0 as usize).over.add(1);
+            }
         }
         self.clients.set_owner(running.downkey, running.stream, NO_OWNER, self.now);
         if running.tunnel {

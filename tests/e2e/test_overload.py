@@ -1,8 +1,11 @@
 """More requests than room: who waits, who is refused and with which word, the same on every protocol."""
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
 
+import pytest
+from support.backend import Backend, read_request
 from support.pairs import every_client
 from support.process import until
 from support.proxy import Upstream, quoted
@@ -57,7 +60,8 @@ async def check_refused(proxy, stream, status, reason, limit, path):
     await stream.finish()
     assert (stream.status, stream.ended, stream.reset) == (status, True, None), stream
     assert stream.get("retry-after") is not None, stream.fields
-    error = "http_request_denied" if status == 429 else "connection_limit_reached"
+    denied = status == 429 or reason in ("brownout", "memory_pressure")
+    error = "http_request_denied" if denied else "connection_limit_reached"
     assert stream.get("proxy-status") == f"spooky; error={error}", stream.fields
     line = await logged(proxy, path=path)
     assert (line["status"], line["reason"], line.get("limit")) == (status, reason, limit), line
@@ -162,3 +166,112 @@ async def test_one_client_with_many_connections_keeps_nobody_out(start, origins,
         await polled(lambda: refusals(proxy, "limit_address") == 9 * 20 - 4)
         assert [(await other.get("/bytes/5", of(number))).status for number in range(2, 12)] == [200] * 10
         done.set()
+
+
+SCARCE = """
+[[routes]]
+name = "core"
+match = { path_prefix = "/core" }
+action = { upstream = "main" }
+"""
+
+
+@every_client
+async def test_what_an_upstream_is_given_has_its_word(start, origins, down, tag):
+    """A limit that may not move, so that one request fills it."""
+    proxy = narrow(
+        start,
+        origins,
+        "[resilience]\nadaptive_admission = { min_limit = 1, max_limit = 1 }\n",
+        per_upstream_inflight_limit=8,
+    )
+    await polled(lambda: proxy.total(r"^spooky_upstream_adaptive_limit") == 1)
+    async with occupied(proxy, origins, tag), connect(down, proxy) as client:
+        assert proxy.total(r"^spooky_upstream_requests_active") == 1
+        await check_refused(proxy, client.open("GET", "/more", of(1)), 503, "limit_adaptive", 1, "/more")
+    await polled(lambda: proxy.total(r"^spooky_upstream_requests_active") == 0)
+
+
+class Slots(Backend):
+    """Works on so many requests at once, for 40 ms each; others wait for it."""
+
+    def __init__(self, slots):
+        self.slots = asyncio.Semaphore(slots)
+
+    async def serve(self, reader, writer):
+        try:
+            while True:
+                await read_request(reader)
+                async with self.slots:
+                    await asyncio.sleep(0.04)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_upstream_is_given_what_it_can_do(start, workers):
+    """Sixty clients' requests at once, for an upstream that works on four; then few, which are all served."""
+    async with Slots(4) as backend:
+        proxy = start(
+            Upstream("main", backend.address),
+            extra="[resilience]\nadaptive_admission = { min_limit = 2 }\n",
+            performance={"worker_threads": workers},
+        )
+        limit = lambda: proxy.total(r"^spooky_upstream_adaptive_limit")  # noqa: E731
+        await polled(lambda: limit() == 64)
+        over = asyncio.Event()
+        statuses = Counter()
+
+        async def greedy():
+            async with connect("h2", proxy) as client:
+                while not over.is_set():
+                    answers = await asyncio.gather(*(client.get("/") for _ in range(15)))
+                    statuses.update(answer.status for answer in answers)
+                    # Refusals come at once: who asks again at once does nothing else.
+                    await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(4):
+                group.create_task(greedy())
+            try:
+                # Sixty would wait for fifteen times as long as one; the limit settles below a quarter of that.
+                await polled(lambda: limit() <= 15 and refusals(proxy, "limit_adaptive") > 100, 60)
+            finally:
+                over.set()
+        assert set(statuses) == {200, 503} and statuses[200] > 50, statuses
+        async with connect("h2", proxy) as client:
+            assert [(await client.get("/")).status for _ in range(20)] == [200] * 20
+
+
+@every_client
+async def test_core_routes_are_served_in_a_brownout(start, origins, down, tag):
+    """One request of two that the upstream may have is half of what there is."""
+    brownout = {"core_routes": ["core"], "enter": 50, "enter_after": "0ms", "leave": 40, "leave_after": "1s"}
+    extra = f"[resilience]\nbrownout = {quoted(brownout)}\n{SCARCE}"
+    proxy = narrow(start, origins, extra, per_upstream_inflight_limit=2)
+    active = lambda: proxy.total(r"^spooky_brownout_active")  # noqa: E731
+    async with connect(down, proxy) as client:
+        assert (await client.get("/bytes/5", of(1))).status == 200
+        async with occupied(proxy, origins, tag):
+            await polled(lambda: active() == 1)
+            await check_refused(proxy, client.open("GET", "/bytes/6", of(1)), 503, "brownout", None, "/bytes/6")
+            assert (await client.get("/core", of(1))).status == 200
+        await polled(lambda: active() == 0)
+        assert (await client.get("/bytes/7", of(1))).status == 200
+    changes = [proxy.total(rf'^spooky_brownout_changes_total\{{to="{to}"') for to in ("entered", "left")]
+    assert changes == [1, 1]
+    assert "only core routes are served" in proxy.child.log()
+
+
+@every_client
+async def test_nothing_more_is_begun_while_memory_is_short(start, origins, down, tag):
+    """The process has more than the least limit from the start. One request at a time goes through even so."""
+    proxy = narrow(start, origins, "", performance={"memory_soft_limit": "16MiB"}, per_upstream_inflight_limit=8)
+    await polled(lambda: proxy.total(r"^spooky_memory_pressure_active") == 1)
+    async with connect(down, proxy) as client:
+        assert (await client.get("/bytes/5", of(1))).status == 200
+        async with occupied(proxy, origins, tag):
+            await check_refused(proxy, client.open("GET", "/more", of(1)), 503, "memory_pressure", None, "/more")
+        await polled(lambda: proxy.total(r"^spooky_requests_active") == 0)
+        assert (await client.get("/bytes/5", of(1))).status == 200

@@ -33,10 +33,13 @@ NOT_FROM_OUTSIDE = {
 ELSEWHERE = {
     "client_head_timeout": "test_http1.py",
     "client_send_timeout": "test_http1.py",
+    "brownout": "test_overload.py",
     "dns_error": "test_names.py",
     "dns_timeout": "test_names.py",
     "drain_timeout": "test_websocket.py",
     "limit_address": "test_overload.py",
+    "limit_adaptive": "test_overload.py",
+    "memory_pressure": "test_overload.py",
     "queue_full": "test_overload.py",
     "queue_share": "test_overload.py",
     "queue_timeout": "test_overload.py",

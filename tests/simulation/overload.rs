@@ -6,6 +6,7 @@ use crate::scene::{ClientHandle, Scene, configuration};
 use crate::seeds::seeds;
 use spooky::http::Reason;
 use spooky::telemetry::latency::Merged;
+use spooky::worker::Command;
 use spooky_uring::simulation::{Link, Plan, Random};
 use std::time::Duration;
 
@@ -243,6 +244,27 @@ fn a_storm_leaves_nothing_behind() {
         let census = scene.worker.census();
         assert_eq!((census.waiting, census.admitted), (0, 0));
         assert_eq!(scene.cells.route(0).waiting.get(), 0);
+        scene.close();
+    });
+}
+
+/// What control gives the worker holds from the turn in which it is told, and who waits for it is served in that turn.
+#[test]
+fn more_room_at_an_upstream_is_given_to_those_who_wait() {
+    seeds(3, |seed| {
+        let (mut scene, client) =
+            scene(seed, 1, SECOND, "[resilience.route_queue]\nmax_length = 100\nmax_wait = \"30s\"\n");
+        scene.commands.send(Command::Admission(Box::new([1]))).expect("room in the mailbox");
+        ask(&scene, &client, 0..5);
+        scene.run_until("one in work and four that wait", SECOND, |scene| scene.worker.census().waiting == 4);
+        scene.commands.send(Command::Admission(Box::new([3]))).expect("room in the mailbox");
+        scene.run_until("two more in work", 10 * MILLISECOND, |scene| scene.worker.census().waiting == 2);
+        assert_eq!(scene.cells.upstream(0).active.get(), 3);
+        // Less than what is in flight ends nothing.
+        scene.commands.send(Command::Admission(Box::new([1]))).expect("room in the mailbox");
+        scene.finish(10 * SECOND);
+        assert!(answered(&client).iter().all(|(status, _)| *status == Some(200)));
+        assert_eq!((scene.cells.upstream(0).active.get(), scene.cells.upstream(0).over.get()), (0, 5));
         scene.close();
     });
 }

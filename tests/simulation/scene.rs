@@ -333,6 +333,7 @@ fn scope(generation: &Generation) -> Scope {
                 address: backend.authority.clone(),
             })
             .collect(),
+        upstreams: generation.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
         rate_limits: generation.rate_limits.iter().map(|limit| limit.name.clone()).collect(),
     }
 }

@@ -5,6 +5,7 @@ use super::words::duration;
 use crate::config::{Generation, UpstreamId, WayId};
 use crate::health::OutlierPolicy;
 use crate::http::RequestHead;
+use crate::overload::AdaptivePolicy;
 use crate::resilience::{HedgeDelay, HedgePolicy, RetryPolicy};
 
 /// The rules of a way that leads to an upstream.
@@ -59,6 +60,29 @@ pub(super) fn policies(generation: &Generation, id: WayId, head: &RequestHead) -
         (
             "max_inflight_per_address",
             performance.max_inflight_per_address.map_or_else(off, |most| format!("{most} exchanges of one client")),
+        ),
+        (
+            "adaptive_admission",
+            upstream.adaptive.map_or_else(off, |AdaptivePolicy { min, max, tolerance_percent }| {
+                format!("{min} to {max} at once, less where answers take {tolerance_percent} % longer than unloaded")
+            }),
+        ),
+        (
+            "brownout",
+            match (generation.brownout, generation.route(way.route).core) {
+                (None, _) => off(),
+                (Some(_), true) => "a core route: served in any case".to_owned(),
+                (Some(policy), false) => {
+                    let (enter, leave) = (policy.enter, policy.leave);
+                    format!("refused from {enter} % of pressure on, until there is less than {leave} %")
+                }
+            },
+        ),
+        (
+            "memory_soft_limit",
+            performance
+                .memory_soft_limit
+                .map_or_else(off, |bytes| format!("refused while the process holds {bytes} bytes or more")),
         ),
         ("global_inflight_limit", format!("{} exchanges in the process", performance.global_inflight_limit)),
     ];

@@ -137,8 +137,13 @@ fn way(out: &mut String, way: &Way, several: bool) {
         let from = setting.at.as_ref().map_or_else(|| setting.from.to_owned(), |at| format!("{}, {at}", setting.from));
         let _ = writeln!(out, "   {:<28} {:<8} ({from})", setting.key, setting.value);
     }
-    for policy in &way.policies {
+    let (off, on): (Vec<_>, Vec<_>) = way.policies.iter().partition(|policy| policy.detail == "off");
+    for policy in on {
         let _ = writeln!(out, "   {:<28} {}", policy.policy, policy.detail);
+    }
+    if !off.is_empty() {
+        let names: Vec<&str> = off.iter().map(|policy| policy.policy).collect();
+        let _ = writeln!(out, "   {:<28} {}", "off", names.join(", "));
     }
     changes(out, "fields of the request, as the backend gets it", &way.request_fields);
 }

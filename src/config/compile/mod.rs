@@ -50,6 +50,7 @@ pub fn compile(
     let (observability, log) = service::compile(&mut compiler);
     timeouts::check_performance(&mut compiler);
     overload::check_queues(&mut compiler, &ways);
+    overload::core_routes(&mut compiler, &mut routes);
     let resolver = resolver::compile(&mut compiler);
     let generation = Generation {
         number: 1,
@@ -64,6 +65,7 @@ pub fn compile(
         resolver,
         performance: performance(&mut compiler),
         protocol: service::protocol(&root.resilience.value.protocol.value),
+        brownout: overload::brownout(&mut compiler),
         observability,
         log,
         secret: service::secret(&root.security.value),
@@ -123,6 +125,7 @@ fn performance(compiler: &mut Compiler<'_>) -> Performance {
         worker_threads: keys.worker_threads.as_ref().map_or_else(usual_workers, |written| written.value),
         pin_workers: keys.pin_workers.value,
         global_inflight_limit: keys.global_inflight_limit.value,
+        memory_soft_limit: keys.memory_soft_limit.value.0.map(|bytes| bytes.0),
         max_inflight_per_address: keys.max_inflight_per_address.value.0,
         max_active_connections: keys.max_active_connections.value,
         max_connections_per_address: keys.max_connections_per_address.value.0,

@@ -171,9 +171,10 @@ impl Collected {
         }
         let Parts { name, action, request_fields, response_fields } = parts;
         let ways = start..index(self.ways.len());
-        // Who may come, and how often, is filled in by `admission`.
-        let (clients, rate_limits) = (None, Box::default());
-        let route = Route { name: name.into(), ways, action, request_fields, response_fields, clients, rate_limits };
+        // Who may come, and how often, is filled in by `admission`; whether it is a core route, by `overload`.
+        let (clients, rate_limits, core) = (None, Box::default(), false);
+        let route =
+            Route { name: name.into(), ways, action, request_fields, response_fields, clients, core, rate_limits };
         unreachable_by_policy(compiler, &spec, &route, place);
         self.specs.push(spec);
         self.routes.push(route);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{Compiler, health, resilience, timeouts, upstream_tls};
+use super::{Compiler, health, overload, resilience, timeouts, upstream_tls};
 use crate::balance::{NODES_MAX, Table};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::generation::{
@@ -61,6 +61,9 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
     if let Some(outliers) = &root.resilience.value.outlier_ejection {
         health::look_at_outliers(compiler, outliers);
     }
+    if let Some(adaptive) = &root.resilience.value.adaptive_admission {
+        overload::look_at_adaptive(compiler, adaptive);
+    }
     for (name, keys) in &root.upstream.value.0 {
         let id = UpstreamId(index(upstreams.list.len()));
         let start = index(upstreams.backends.len());
@@ -69,6 +72,8 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
         let own = start as usize..upstreams.backends.len();
         let outliers = health::outliers(compiler, &name.value, keys, own.len());
         health::check_balancing(compiler, keys, outliers.is_some(), &upstreams.backends[own.clone()]);
+        let own_limit = keys.limits.value.per_upstream_inflight_limit.as_ref();
+        let inflight_limit = own_limit.unwrap_or(&performance.per_upstream_inflight_limit);
         let compiled = Upstream {
             name: name.value.as_str().into(),
             backends: start..index(upstreams.backends.len()),
@@ -82,13 +87,8 @@ pub(super) fn compile<'a>(compiler: &mut Compiler<'a>) -> Upstreams<'a> {
                 ProxyHeader::V2 => Some(Version::V2),
             },
             tls: trust.compile(compiler, name, keys),
-            inflight_limit: keys
-                .limits
-                .value
-                .per_upstream_inflight_limit
-                .as_ref()
-                .unwrap_or(&performance.per_upstream_inflight_limit)
-                .value,
+            inflight_limit: inflight_limit.value,
+            adaptive: overload::adaptive(compiler, keys, inflight_limit),
             retry_budget: resilience::retry_budget(&keys.retry_budget.value, &process.retry_budget.value),
             circuit_breaker: resilience::circuit_breaker(
                 keys.circuit_breaker.as_ref(),

@@ -1,8 +1,8 @@
 //! Queues and what else is said of requests for which there is no room.
 
 use super::{SMALLEST, accept, refuse};
-use crate::config::generation::Generation;
-use crate::overload::QueuePolicy;
+use crate::config::generation::{Generation, UpstreamId};
+use crate::overload::{AdaptivePolicy, BrownoutPolicy, QueuePolicy};
 use std::time::Duration;
 
 const ROUTES: &str = r#"
@@ -83,4 +83,59 @@ fn what_does_nothing_is_said() {
     let (_, warnings) = accept(&format!("{SMALLEST}[resilience.route_queue]\nmax_length_per_address = 1\n"));
     let text = warnings.to_string();
     assert!(text.contains("`max_length_per_address` does nothing"), "{text}");
+}
+
+#[test]
+fn an_upstream_is_given_no_more_than_it_may_have() {
+    let text = |keys: &str| with(&format!("[resilience.adaptive_admission]\n{keys}\n"));
+    let of = |generation: &Generation| generation.upstream(UpstreamId(0)).adaptive.expect("it is on");
+    let (generation, warnings) = accept(&text(""));
+    assert!(warnings.is_empty(), "{warnings}");
+    assert_eq!(of(&generation), AdaptivePolicy { min: 16, max: 8_192, tolerance_percent: 25 });
+    let (generation, _) = accept(&text("min_limit = 1\nmax_limit = 10\ntolerance_percent = 50"));
+    assert_eq!(of(&generation), AdaptivePolicy { min: 1, max: 10, tolerance_percent: 50 });
+    assert_eq!(accept(SMALLEST).0.upstream(UpstreamId(0)).adaptive, None);
+
+    assert!(told(&text("min_limit = 9\nmax_limit = 8"))[0].contains("`max_limit` is less than `min_limit`"));
+    // The table of all upstreams is for small ones, too.
+    let small = "[resilience.adaptive_admission]\nmin_limit = 9\n[performance]\nper_upstream_inflight_limit = 8\n";
+    assert_eq!(of(&accept(&with(small)).0), AdaptivePolicy { min: 8, max: 8, tolerance_percent: 25 });
+    let own = |keys: &str| format!("{small}[upstream.default.adaptive_admission]\n{keys}\n");
+    assert_eq!(of(&accept(&with(&own("min_limit = 2"))).0).min, 2);
+    assert_eq!(accept(&with(&own("enabled = false"))).0.upstream(UpstreamId(0)).adaptive, None);
+    let more = told(&with(&own("min_limit = 9")));
+    assert_eq!((more.len(), more[0].contains("`min_limit` is more than the upstream may have in flight")), (1, true));
+}
+
+#[test]
+fn a_brownout_knows_its_core_routes() {
+    let brownout = |keys: &str| with(&format!("[resilience.brownout]\n{keys}\n"));
+    let (generation, warnings) = accept(&brownout("core_routes = [\"api\", \"default\"]"));
+    assert!(warnings.is_empty(), "{warnings}");
+    let core = |name: &str| generation.routes.iter().find(|route| &*route.name == name).expect("a route").core;
+    assert_eq!(["api", "default", "bulk", "gone"].map(core), [true, true, false, false]);
+    let seconds = Duration::from_secs;
+    let policy = BrownoutPolicy { enter: 90, leave: 70, enter_after: seconds(2), leave_after: seconds(10) };
+    assert_eq!(generation.brownout, Some(policy));
+
+    let one = |keys: &str| told(&brownout(keys)).join("; ");
+    assert!(one("core_routes = [\"apu\"]").contains("there is no route `apu`"));
+    assert!(refuse(&brownout("core_routes = [\"apu\"]")).len() == 1);
+    assert!(one("core_routes = []").contains("would refuse every request"));
+    assert!(one("").contains("core_routes"));
+    assert!(one("core_routes = [\"api\"]\nenter = 50\nleave = 50").contains("would go to and fro"));
+    assert!(one("core_routes = [\"api\"]\nenter = 60").contains("would go to and fro"), "70 is the default");
+
+    let all = accept(&brownout("core_routes = [\"api\", \"default\", \"bulk\"]")).1.to_string();
+    assert!(all.contains("does nothing where all routes are core routes"), "{all}");
+    let own = accept(&brownout("core_routes = [\"gone\", \"api\"]")).1.to_string();
+    assert!(own.contains("route `gone` answers by itself"), "{own}");
+}
+
+#[test]
+fn memory_has_a_soft_limit() {
+    assert_eq!(accept(SMALLEST).0.performance.memory_soft_limit, None);
+    let (generation, _) = accept(&format!("{SMALLEST}[performance]\nmemory_soft_limit = \"512MiB\"\n"));
+    assert_eq!(generation.performance.memory_soft_limit, Some(512 << 20));
+    assert!(told(&format!("{SMALLEST}[performance]\nmemory_soft_limit = \"1MiB\"\n"))[0].contains("memory_soft_limit"));
 }

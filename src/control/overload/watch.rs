@@ -1,0 +1,209 @@
+//! How much of what there is is in use, looked at on control's timer: it decides for the whole process whether there is a
+//! brownout and whether memory is short, says each change once, and tells the workers, which only read what they were told.
+
+use crate::config::{Generation, UpstreamId};
+use crate::control::workers::{Latest, WorkerLine};
+use crate::http::Reason;
+use crate::limits;
+use crate::overload::{Brownout, BrownoutChange, MemoryGate, demanded, percent};
+use crate::telemetry::WorkerCells;
+use crate::telemetry::kinds::Protocol;
+use crate::telemetry::process::ProcessFacts;
+use crate::telemetry::registry::{AdaptiveCells, OverloadCells};
+use crate::worker::{Command, Pressure};
+use spooky_uring::Ring;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What an upstream can have in flight, by the configuration alone.
+struct Room {
+    limit: u64,
+    /// Its ways, whose queues wait for it.
+    ways: Vec<usize>,
+}
+
+/// Looks at the pressure and remembers what the workers know of it.
+pub struct Watch {
+    brownout: Option<Brownout>,
+    memory: Option<MemoryGate>,
+    global: u64,
+    /// By position of the upstream; empty where there is no brownout to decide about.
+    rooms: Vec<Room>,
+    /// Requests begun and requests refused by the brownout, when it was looked last.
+    asked: (u64, u64),
+    next: Instant,
+    now: Pressure,
+    /// What the workers are told.
+    told: Latest<Pressure>,
+}
+
+impl Watch {
+    /// For a configuration; `None`: it wants nothing of this.
+    #[must_use]
+    pub fn new(generation: &Generation, workers: usize, now: Instant) -> Option<Self> {
+        let brownout = generation.brownout.map(Brownout::new);
+        let memory = generation.performance.memory_soft_limit.map(MemoryGate::new);
+        if brownout.is_none() && memory.is_none() {
+            return None;
+        }
+        let rooms = if brownout.is_some() { rooms(generation) } else { Vec::new() };
+        let global = u64::from(generation.performance.global_inflight_limit);
+        let told = Latest::new(Pressure::default(), workers);
+        Some(Self { brownout, memory, global, rooms, asked: (0, 0), next: now, now: Pressure::default(), told })
+    }
+
+    /// When it looks again.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.next
+    }
+
+    /// Looks, if it is time, and tells the workers what has changed.
+    pub fn turn(&mut self, now: Instant, ring: &mut Ring, workers: &[WorkerLine], cells: &OverloadCells) {
+        if now < self.next {
+            return;
+        }
+        self.next = now + limits::PRESSURE_EVERY;
+        let before = self.now;
+        let resident = self.memory.and_then(|_| ProcessFacts::resident());
+        if let (Some(gate), Some(bytes)) = (&mut self.memory, resident) {
+            let over = gate.observe(bytes);
+            if over != self.now.memory {
+                self.now.memory = over;
+                match over {
+                    true => {
+                        tracing::warn!(bytes, "memory is at performance.memory_soft_limit: new requests are refused")
+                    }
+                    false => tracing::info!(bytes, "memory is below performance.memory_soft_limit again"),
+                }
+            }
+        }
+        let held: Vec<&Arc<WorkerCells>> = workers.iter().map(|worker| &worker.cells).collect();
+        let pressure = self
+            .pressure(&held, &cells.adaptive)
+            .max(self.memory.zip(resident).map_or(0, |(gate, bytes)| gate.pressure(bytes)));
+        if let Some(brownout) = &mut self.brownout
+            && let Some(change) = brownout.observe(pressure, now)
+        {
+            self.now.brownout = brownout.is_active();
+            match change {
+                BrownoutChange::Entered => {
+                    cells.brownouts_entered.add(1);
+                    tracing::warn!(pressure, "too much to do: only core routes are served (resilience.brownout)");
+                }
+                BrownoutChange::Left => {
+                    cells.brownouts_left.add(1);
+                    tracing::info!(pressure, "the brownout is over: all routes are served");
+                }
+            }
+        }
+        cells.brownout_active.set(u64::from(self.now.brownout));
+        cells.memory_pressure_active.set(u64::from(self.now.memory));
+        if before != self.now {
+            self.told.set(self.now);
+        }
+        self.told.send(ring, workers, |_, pressure| Command::Pressure(**pressure));
+    }
+
+    /// The fullest of what is limited, in percent, as it would be without the brownout.
+    fn pressure(&mut self, workers: &[&Arc<WorkerCells>], adaptive: &[Option<AdaptiveCells>]) -> u32 {
+        if self.brownout.is_none() {
+            return 0;
+        }
+        let sum = |of: &dyn Fn(&WorkerCells) -> u64| workers.iter().map(|cells| of(cells)).sum::<u64>();
+        let begun =
+            |cells: &WorkerCells| Protocol::ALL.iter().map(|protocol| cells.exchanges_started.get(*protocol)).sum();
+        let asked = (sum(&begun), sum(&|cells| cells.refusals.get(Reason::Brownout)));
+        let before = std::mem::replace(&mut self.asked, asked);
+        let mut fullest = percent(sum(&|cells| cells.exchanges_admitted.get()), self.global);
+        for (at, room) in self.rooms.iter().enumerate() {
+            let limit = adaptive
+                .get(at)
+                .and_then(Option::as_ref)
+                .map_or(room.limit, |cells| cells.limit.get().clamp(1, room.limit));
+            let waiting =
+                |cells: &WorkerCells| room.ways.iter().map(|way| cells.route(*way).waiting.get()).sum::<u64>();
+            let used = sum(&|cells| cells.upstream(at).active.get()) + sum(&waiting);
+            fullest = fullest.max(percent(used, limit));
+        }
+        demanded(fullest, asked.0.saturating_sub(before.0), asked.1.saturating_sub(before.1))
+    }
+}
+
+fn rooms(generation: &Generation) -> Vec<Room> {
+    let ids = (0..generation.upstreams.len()).map(|at| UpstreamId(at as u32));
+    let room = |id| {
+        let backends: u64 = generation.backends_of(id).iter().map(|backend| u64::from(backend.inflight_limit)).sum();
+        let ways = generation.ways.iter().enumerate();
+        Room {
+            limit: u64::from(generation.upstream(id).inflight_limit).min(backends),
+            ways: ways.filter(|(_, way)| way.upstream == Some(id) && way.queue.is_some()).map(|(at, _)| at).collect(),
+        }
+    };
+    ids.map(room).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_str;
+    use crate::telemetry::{RouteName, Scope};
+
+    fn watch(more: &str) -> (Watch, Arc<WorkerCells>) {
+        let text = format!(
+            "version = 1\n[listen]\n[upstream.one]\nroute = {{ path_prefix = \"/\" }}\n\
+             backends = [{{ id = \"a\", address = \"http://127.0.0.1:1\" }}, {{ id = \"b\", address = \"http://127.0.0.1:2\" }}]\n{more}"
+        );
+        let (generation, _) = from_str("t", &text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let route = RouteName { route: "one".into(), upstream: "one".into() };
+        let scope = Scope { routes: vec![route], upstreams: vec!["one".into()], ..Scope::default() };
+        let watch = Watch::new(&generation, 1, Instant::now()).expect("something to watch");
+        (watch, Arc::new(WorkerCells::new(Arc::new(scope))))
+    }
+
+    const BROWNOUT: &str =
+        "[resilience.brownout]\ncore_routes = [\"one\"]\n[resilience.route_queue]\nmax_length = 100\n";
+
+    #[test]
+    fn the_fullest_counts_and_who_waits_counts_too() {
+        let limits = "[performance]\nglobal_inflight_limit = 1000\nper_upstream_inflight_limit = 200\nper_backend_inflight_limit = 50\n";
+        let (mut watch, cells) = watch(&format!("{BROWNOUT}{limits}"));
+        let mut pressure = |cells: &Arc<WorkerCells>| watch.pressure(&[cells], &[]);
+        assert_eq!(pressure(&cells), 0);
+        cells.exchanges_admitted.set(420);
+        assert_eq!(pressure(&cells), 42);
+        // Two backends of fifty are less than the upstream's two hundred.
+        cells.upstream(0).active.set(80);
+        assert_eq!(pressure(&cells), 80);
+        (0..30).for_each(|_| cells.route(0).waiting.enter());
+        assert_eq!(pressure(&cells), 110);
+        let adaptive = AdaptiveCells::default();
+        adaptive.limit.set(40);
+        assert_eq!(watch.pressure(&[&cells], &[Some(adaptive)]), 275);
+    }
+
+    #[test]
+    fn what_the_brownout_refuses_is_part_of_the_pressure() {
+        let (mut watch, cells) = watch(&format!(
+            "{BROWNOUT}[performance]\nglobal_inflight_limit = 100000\nper_backend_inflight_limit = 50\n"
+        ));
+        cells.upstream(0).active.set(30);
+        let mut ask = |begun: u64, shed: u64| {
+            (0..begun).for_each(|_| cells.exchanges_started.count(Protocol::H2));
+            (0..shed).for_each(|_| cells.refusals.count(Reason::Brownout));
+            watch.pressure(&[&cells], &[])
+        };
+        assert_eq!([ask(0, 0), ask(90, 60), ask(10, 0), ask(10, 10)], [30, 90, 30, 300]);
+    }
+
+    #[test]
+    fn nothing_wanted_is_nothing_watched() {
+        let (generation, _) = from_str(
+            "t",
+            "version = 1\n[listen]\n[upstream.one]\nroute = { path_prefix = \"/\" }\n\
+             backends = [{ id = \"a\", address = \"http://127.0.0.1:1\" }]\n",
+        )
+        .expect("right");
+        assert!(Watch::new(&generation, 1, Instant::now()).is_none());
+    }
+}
