@@ -3,7 +3,7 @@
 For each kind a fresh proxy on a core of its own; the attacker (`spooky-bench flood`), three other clients (one for each protocol, on
 connections of its own), newcomers with a connection for each request, and nginx share another core, the attacker with the least
 priority there, so that what a client waits for is the proxy. Prints a table: what the attacker did, what became of its connections,
-the clients' errors and latencies, and resident memory before, during and after. `idle-h1` and `idle-h2` are no floods: 10,000
+the clients' errors and latencies, and resident memory before, during and after. `idle-h1`, `idle-h2` and `idle-h3` are no floods: 10,000
 connections that ask, say nothing for a while, and ask again.
 """
 
@@ -44,7 +44,9 @@ CROWDS = {
     "h2-zero-windows": "/1m", "h2-never-reads": "/1m", "connects": "/1k", "handshakes": "/1k", "tls-bytes": "/1k", "tls-hellos": "/1k",
     "slow-heads": "/1k", "slow-bodies": "/upload", "stalled-bodies": "/upload", "slow-reads": "/1g",
 }
-IDLE = {"idle-h1": "h1", "idle-h2": "h2"}
+IDLE = {"idle-h1": "h1", "idle-h2": "h2", "idle-h3": "h3"}
+# Longer than a crowd takes to come.
+PATIENT_QUIC = '[listen.quic]\nidle_timeout = "10m"\n\n'
 KINDS = {"none": "/1k", **QUIC, **HTTP2, **CROWDS, **IDLE}
 SHORT_TIMES = """client_header_timeout = "5s"
 client_body_idle_timeout = "5s"
@@ -83,8 +85,8 @@ class Victim:
 
     def start(self, kind):
         """A fresh proxy that answers."""
-        times = SHORT_TIMES if kind in CROWDS else ""
-        self.configuration.write_text(self.patient.replace("[performance]\n", f"[performance]\n{times}"))
+        times, patience = SHORT_TIMES if kind in CROWDS else "", PATIENT_QUIC if kind in IDLE else ""
+        self.configuration.write_text(self.patient.replace("[performance]\n", f"{patience}[performance]\n{times}"))
         if self.proxy:
             self.proxy.stop()
         self.starts += 1
@@ -218,7 +220,8 @@ def table(results):
         if "idle" in one:
             idle = one["idle"]
             text += (f"\n{one['kind']}: {idle['connections']:,} connections, {idle['succeeded_before']:,} answers before the silence and "
-                     f"{idle['succeeded_after']:,} after it, {one['failed']} failed, {idle['kib_per_connection']:.1f} KiB each")
+                     f"{idle['succeeded_after']:,} after it, {one['failed']} failed, {idle['kib_per_connection']:.1f} KiB each, "
+                     f"{idle['cpu_share']:.2%} of a core in the silence")
     return text
 
 

@@ -101,16 +101,22 @@ fn idle_crowd(
         Idle { connections: engine.ready_connections(), succeeded_before: engine.tally.succeeded, ..Idle::default() };
     let failed_before = engine.tally.failed();
     let silence = Instant::now();
-    // Late in the silence: acknowledgements and tickets are through, and the server has freed what it wants to.
-    let look_at = silence + gap.mul_f64(0.8);
-    while Instant::now() < look_at {
-        engine.turn(look_at)?;
+    // After the first fifth acknowledgements and tickets are through; late in the silence the server has freed what it wants to.
+    let (from, to) = (silence + gap.mul_f64(0.2), silence + gap.mul_f64(0.8));
+    while Instant::now() < from {
+        engine.turn(from)?;
     }
-    if let (Some(watch), Some(before)) = (watch, beginning.watched) {
-        let (before, now) = (before.rss_kib(), watch.sample().rss_kib());
-        idle.rss_before_kib = Some(before);
-        idle.rss_idle_kib = Some(now);
-        idle.kib_per_connection = Some((now as f64 - before as f64) / idle.connections.max(1) as f64);
+    let quiet = watch.map(|watch| watch.sample());
+    while Instant::now() < to {
+        engine.turn(to)?;
+    }
+    if let (Some(watch), Some(before), Some(quiet)) = (watch, beginning.watched, quiet) {
+        let now = watch.sample();
+        let kib = now.rss_kib() as f64 - before.rss_kib() as f64;
+        idle.rss_before_kib = Some(before.rss_kib());
+        idle.rss_idle_kib = Some(now.rss_kib());
+        idle.kib_per_connection = Some(kib / idle.connections.max(1) as f64);
+        idle.cpu_share = Some(watch.between(quiet, now, (to - from).as_secs_f64()).cpu_share);
     }
     while silence.elapsed() < gap {
         engine.turn(silence + gap)?;

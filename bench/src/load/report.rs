@@ -79,6 +79,8 @@ pub struct Idle {
     pub rss_idle_kib: Option<u64>,
     /// The difference for each connection.
     pub kib_per_connection: Option<f64>,
+    /// CPU of the watched process in the silence, as a share of one core.
+    pub cpu_share: Option<f64>,
 }
 
 impl Report {
