@@ -136,6 +136,8 @@ counters! {
     refused_address_rate,
     /// Connections whose address found no room in the table of addresses.
     addresses_untracked,
+    /// Clients refused because their transport parameters are wrong.
+    parameters_refused,
     /// Connections accepted.
     accepted,
     /// Handshakes completed.

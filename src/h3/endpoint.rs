@@ -15,6 +15,7 @@ use super::keys::EndpointKeys;
 use super::packet::{self, INITIAL_LEN_MIN, Invariant, LongType, VERSION_1};
 use super::payload::PayloadFactory;
 use super::settings::{self, QuicSettings, StartError};
+use super::stateless;
 use crate::http::PoolShare;
 use crate::limits;
 use crate::limits::AddressKey;
@@ -27,6 +28,9 @@ use std::time::Instant;
 
 /// Shortest one a client may make up for us (RFC 9000 §7.2).
 const FIRST_ID_LEN_MIN: usize = 8;
+
+/// TRANSPORT_PARAMETER_ERROR (RFC 9000 §20.1).
+const TRANSPORT_PARAMETER_ERROR: u8 = 0x08;
 
 /// A connection of this endpoint. A late use finds nothing instead of a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -359,13 +363,17 @@ impl Endpoint {
         connection.receive(datagram, from, to, now);
         // A handshake that TLS refuses (no common application protocol, say) is told so; its packet does not count as
         // received.
-        let refused = connection
-            .quic
-            .local_error()
-            .is_some_and(|error| !error.is_app && (0x100..0x200).contains(&error.error_code));
+        let error = connection.quic.local_error().filter(|error| !error.is_app).map(|error| error.error_code);
+        let refused = error.is_some_and(|code| (0x100..0x200).contains(&code));
         if connection.quic.is_closed() || connection.quic.stats().recv == 0 && !refused {
-            // Noise with the header of a first packet: it leaves no state.
             self.free.push(index);
+            // Transport parameters are only seen in packets that decrypt, and the transport ends a connection over those of the
+            // first one without a word (RFC 9000 §7.4).
+            if error == Some(u64::from(TRANSPORT_PARAMETER_ERROR)) && self.refuse(datagram) {
+                self.shared.counters.parameters_refused.add(1);
+                return Received::Reply { len: self.reply.len() };
+            }
+            // Noise with the header of a first packet: it leaves no state.
             return self.drop(DropReason::InitialInvalid);
         }
         slot.next_sequence = 1;
@@ -396,6 +404,16 @@ impl Endpoint {
         let first = First { datagram, dcid, scid, from, now };
         let half_open = self.half_open.len();
         self.admission.enter(&first, half_open, &mut self.coder, &self.shared.counters, &mut self.reply)
+    }
+
+    /// Answers a client's first packet, whose connection could not begin, with a close; `false`: there is no answer.
+    fn refuse(&mut self, datagram: &[u8]) -> bool {
+        match Invariant::parse(datagram) {
+            Some(Invariant::Long { dcid, scid, .. }) => {
+                stateless::refuse(dcid, scid, TRANSPORT_PARAMETER_ERROR, &mut self.reply).is_some()
+            }
+            _ => false,
+        }
     }
 
     fn denies(&self, from: SocketAddr) -> bool {

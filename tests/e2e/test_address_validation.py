@@ -9,7 +9,7 @@ import time
 from support import packets
 from support.curl import fetch
 from support.h3 import Client
-from support.packets import Sender
+from support.packets import Sender, closed_with
 from support.process import until
 
 CONNECTION_REFUSED, INVALID_TOKEN = 0x02, 0x0B
@@ -96,19 +96,6 @@ def retry_for(proxy, sender):
     second = [data for data, _ in connection.datagrams_to_send(now)]
     assert second and connection._retry_count == 1
     return connection, second
-
-
-def closed_with(connection, sender):
-    """The code of the CONNECTION_CLOSE that comes, as aioquic reads it."""
-    while (answer := sender.receive(10)) is not None:
-        if packets.is_retry(answer):
-            continue
-        connection.receive_datagram(answer, packets.SERVER, 0.0)
-        connection.handle_timer(60.0)
-        while event := connection.next_event():
-            if hasattr(event, "error_code"):
-                return event.error_code
-    return None
 
 
 def test_a_token_from_another_address_is_refused(start):

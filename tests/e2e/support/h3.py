@@ -284,8 +284,9 @@ class Client(Asks):
         self.transmit()
         return number
 
-    def send_packets(self, *payloads):
-        """One datagram for each payload of QUIC frames, past aioquic's congestion control and loss recovery."""
+    def send_packets(self, *payloads, kind=QuicPacketType.ONE_RTT, crypto=None):
+        """One datagram for each payload of QUIC frames, past aioquic's congestion control and loss recovery; `crypto` has other keys
+        than those of the connection."""
         builder = QuicPacketBuilder(
             host_cid=self.quic.host_cid,
             peer_cid=self.quic._peer_cid.cid,
@@ -295,7 +296,7 @@ class Client(Asks):
             packet_number=self.quic._packet_number,
         )
         for payload in payloads:
-            builder.start_packet(QuicPacketType.ONE_RTT, self.quic._cryptos[Epoch.ONE_RTT])
+            builder.start_packet(kind, crypto or self.quic._cryptos[Epoch.ONE_RTT])
             builder.start_frame(payload[0], capacity=len(payload)).push_bytes(payload[1:])
         datagrams, _ = builder.flush()
         self.quic._packet_number = builder.packet_number

@@ -10,11 +10,12 @@ from aioquic.quic.connection import QuicConnection
 SERVER = ("127.0.0.1", 1)
 
 
-def connecting(certificate, server_name="localhost"):
-    """A new client without a socket, and the time it began."""
+def connecting(certificate, server_name="localhost", prepare=lambda connection: None):
+    """A new client without a socket, and the time it began; `prepare` has it before it makes its ClientHello."""
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=server_name)
     configuration.load_verify_locations(str(certificate.cert))
     connection = QuicConnection(configuration=configuration)
+    prepare(connection)
     connection.connect(SERVER, now=0.0)
     return connection, 0.0
 
@@ -85,3 +86,16 @@ class Sender:
             return self.socket.recv(65_536)
         except TimeoutError:
             return None
+
+
+def closed_with(connection, sender):
+    """The code of the CONNECTION_CLOSE that comes, as aioquic reads it."""
+    while (answer := sender.receive(10)) is not None:
+        if is_retry(answer):
+            continue
+        connection.receive_datagram(answer, SERVER, 0.0)
+        connection.handle_timer(60.0)
+        while event := connection.next_event():
+            if hasattr(event, "error_code"):
+                return event.error_code
+    return None
