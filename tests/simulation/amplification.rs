@@ -12,12 +12,19 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Sends what it was given, and counts what comes.
-struct Mute {
+pub struct Mute {
     local: SocketAddr,
     server: SocketAddr,
     flight: VecDeque<Vec<u8>>,
     sent: usize,
     received: usize,
+}
+
+impl Mute {
+    /// With the first flight of a new client, which is one datagram.
+    pub fn new(local: SocketAddr, server: SocketAddr) -> Self {
+        Self { local, server, flight: first_flight(local, server), sent: 0, received: 0 }
+    }
 }
 
 impl Peer for Mute {
@@ -63,9 +70,8 @@ fn first_flight(local: SocketAddr, server: SocketAddr) -> VecDeque<Vec<u8>> {
 pub fn amplified(seed: u64, from: Link) {
     let mut scene = Scene::new(seed, Plan::calm(), &configuration(1, ""));
     let (local, server) = ("198.51.100.9:4444".parse().unwrap(), "192.0.2.1:443".parse().unwrap());
-    let flight = first_flight(local, server);
-    assert_eq!(flight.len(), 1);
-    let mute = Rc::new(RefCell::new(Mute { local, server, flight, sent: 0, received: 0 }));
+    let mute = Rc::new(RefCell::new(Mute::new(local, server)));
+    assert_eq!(mute.borrow().flight.len(), 1);
     let peer = scene.host.add_peer(Rc::clone(&mute), local, Link::clean(), from);
     scene.host.poke(peer);
     scene.run_until("a connection", Duration::from_secs(1), |scene| scene.worker.census().clients == 1);

@@ -13,6 +13,7 @@ mod client;
 mod clients;
 mod determinism;
 mod forwarding;
+mod handshakes;
 mod health;
 mod hedging;
 mod identity;

@@ -5,7 +5,7 @@ use crate::identity::identity;
 use crate::origin::{Door, Log, Reaction, Scripted, Seen};
 use spooky::admit::Rates;
 use spooky::balance::KeyedHash;
-use spooky::config::{self, Generation};
+use spooky::config::{self, Generation, RetryMode};
 use spooky::h3;
 use spooky::telemetry::{AccessSender, BackendName, RouteName, Scope, WorkerCells};
 use spooky::worker::forward::Lines;
@@ -98,6 +98,11 @@ impl Scene {
             max_data: listener.quic.max_data,
             max_stream_data: listener.quic.max_stream_data,
             max_streams_bidi: listener.quic.max_streams_bidi,
+            retry: match listener.quic.retry {
+                RetryMode::Auto => h3::Retry::Auto,
+                RetryMode::Always => h3::Retry::Always,
+                RetryMode::Never => h3::Retry::Never,
+            },
             qlog: generation.observability.qlog.as_ref().map(|wanted| h3::QlogSettings {
                 client: wanted.client,
                 file_bytes: wanted.max_file_bytes as usize,
