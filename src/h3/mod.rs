@@ -3,12 +3,12 @@
 //! The only user of quiche and BoringSSL. It owns connection IDs, handshakes, streams and the bytes in flight; it refuses
 //! to know sockets, timers, routes and upstreams, and reads no clock of its own (quiche reads it on its own).
 //!
-//! Read in this order: [`endpoint`] (which connection a datagram is for), `connection` (the life of one), `receive`
-//! (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets), `streams` (what is
-//! kept of one request), `paths` (clients that move), `keep_alive`
-//! (clients that are silent), `drain` and `close` (how a connection ends), `glitches` and `account`
-//! (what a client does too often), [`cid`] (what a connection ID says), [`steering`] (how the kernel reads it). At the door
-//! stand `admission` and `half_open` (who may open a connection), `token`, `addresses` and `stateless`.
+//! Read in this order: [`endpoint`] (which connection a datagram is for), `accept` (how one begins), `connection` (the life
+//! of one), `receive` (transport → events), `send` (commands → bytes that wait), `transmit` (bytes that wait → packets),
+//! `streams` (what is kept of one request), `paths` (clients that move), `keep_alive` (clients that are silent), `drain` and
+//! `close` (how a connection ends), `glitches` and `account` (what a client does too often), [`cid`] (what a connection ID
+//! says), [`steering`] (how the kernel reads it). At the door stand `admission` and `half_open` (who may open a connection),
+//! `token`, `addresses` and `stateless`.
 //!
 //! ```text
 //! datagram ─> Endpoint::receive ─> Connection ─> next_event ─> exchange
@@ -16,6 +16,7 @@
 //! train   <─ Connection::transmit <─────┴─────────────────────────┘
 //! ```
 
+mod accept;
 mod account;
 mod admission;
 mod boring_context;
