@@ -134,6 +134,8 @@ impl<I: Io> Worker<I> {
             Some(since) => balancers.came_back(upstream, at, since),
             None => balancers.went_away(upstream, at),
         });
+        // A backend that may be taken again has room for those who wait.
+        (0..self.snapshot.generation.upstreams.len()).for_each(|upstream| self.queue.note_room(upstream));
     }
 }
 

@@ -177,7 +177,7 @@ impl<I: Io> Worker<I> {
     }
 
     /// Counts and says what a circuit breaker has become.
-    pub(super) fn note_breaker(&self, backend: BackendId, change: Option<Change>) {
+    pub(super) fn note_breaker(&mut self, backend: BackendId, change: Option<Change>) {
         let Some(change) = change else { return };
         let cells = self.cells.backend(backend.0 as usize);
         let generation = &self.snapshot.generation;
@@ -197,6 +197,7 @@ impl<I: Io> Worker<I> {
                 cells.breaker.count(BreakerChange::Closed);
                 cells.breakers_open.set(0);
                 tracing::info!(%upstream, backend = %at.id, "the backend answers again: its circuit breaker closes");
+                self.queue.note_room(at.upstream.0 as usize);
             }
         }
     }

@@ -5,9 +5,12 @@ use crate::origin::{Reaction, Reply};
 use crate::scene::{ClientHandle, Scene, configuration};
 use crate::seeds::seeds;
 use spooky::http::Reason;
+use spooky::telemetry::kinds::HealthState;
 use spooky::telemetry::latency::Merged;
-use spooky::worker::Command;
+use spooky::worker::{Command, Verdict, Verdicts};
+use spooky_uring::Io;
 use spooky_uring::simulation::{Link, Plan, Random};
+use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -258,13 +261,36 @@ fn more_room_at_an_upstream_is_given_to_those_who_wait() {
         ask(&scene, &client, 0..5);
         scene.run_until("one in work and four that wait", SECOND, |scene| scene.worker.census().waiting == 4);
         scene.commands.send(Command::Admission(Box::new([3]))).expect("room in the mailbox");
-        scene.run_until("two more in work", 10 * MILLISECOND, |scene| scene.worker.census().waiting == 2);
+        scene.run_until("two more in work", 100 * MILLISECOND, |scene| scene.worker.census().waiting == 2);
         assert_eq!(scene.cells.upstream(0).active.get(), 3);
         // Less than what is in flight ends nothing.
         scene.commands.send(Command::Admission(Box::new([1]))).expect("room in the mailbox");
         scene.finish(10 * SECOND);
         assert!(answered(&client).iter().all(|(status, _)| *status == Some(200)));
         assert_eq!((scene.cells.upstream(0).active.get(), scene.cells.upstream(0).over.get()), (0, 5));
+        scene.close();
+    });
+}
+
+/// A backend that is healthy again has room, and nobody has to give any back first.
+#[test]
+fn a_backend_that_comes_back_serves_those_who_wait() {
+    seeds(3, |seed| {
+        let more = "[resilience.route_queue]\nmax_length = 100\nmax_wait = \"60s\"\n[performance]\nper_backend_inflight_limit = 1\n";
+        let (mut scene, client) = scene(seed, 2, 5 * SECOND, more);
+        let tell = |scene: &Scene, second: HealthState| {
+            let since = Some(scene.host.now());
+            let backends = [HealthState::Healthy, second].map(|state| Verdict { state, since });
+            let verdicts = Verdicts { backends: backends.into(), panics: vec![false] };
+            scene.commands.send(Command::Health(Arc::new(verdicts))).expect("room in the mailbox");
+        };
+        tell(&scene, HealthState::Ejected);
+        ask(&scene, &client, 0..2);
+        scene.run_until("one waits", SECOND, |scene| scene.worker.census().waiting == 1);
+        tell(&scene, HealthState::Healthy);
+        scene.run_until("it is served", SECOND, |scene| scene.worker.census().waiting == 0);
+        scene.finish(60 * SECOND);
+        assert!(answered(&client).iter().all(|(status, _)| *status == Some(200)));
         scene.close();
     });
 }
