@@ -1,14 +1,15 @@
 //! `spooky-micro`: what single operations cost, in nanoseconds and allocations.
 //!
-//! [`harness`] times, [`parts`] holds the pure parts of the proxy, [`admit`] who may come and how often, [`balancers`] its
-//! picks, [`reactor`] the ring, [`tls`] TLS over TCP. Counting costs some nanoseconds an allocation: compare runs of this
-//! program with each other, not with a profile of the proxy.
+//! [`harness`] times, [`parts`] holds the pure parts of the proxy, [`admit`] who may come and how often, [`overload`] what
+//! keeping to limits costs, [`balancers`] its picks, [`reactor`] the ring, [`tls`] TLS over TCP. Counting costs some nanoseconds
+//! an allocation: compare runs of this program with each other, not with a profile of the proxy.
 
 #![deny(unsafe_code)]
 
 mod admit;
 mod balancers;
 mod harness;
+mod overload;
 mod parts;
 mod reactor;
 mod tls;
@@ -48,6 +49,7 @@ fn main() {
     let mut harness = Harness::new(options.filter, options.json, options.smoke);
     parts::run(&mut harness);
     admit::run(&mut harness);
+    overload::run(&mut harness);
     balancers::run(&mut harness);
     reactor::run(&mut harness);
     tls::run(&mut harness);
