@@ -64,6 +64,8 @@ class Sender:
 
     def __init__(self, address, source="127.0.0.1"):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # Many clients may share it, and all have their answers at once.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self.socket.bind((source, 0))
         self.socket.connect(address)
 
