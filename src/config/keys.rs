@@ -381,7 +381,7 @@ schema! {
         /// Exchanges at once of one client, or "off"; more are answered 429. The client is the rightmost address that is no trusted proxy's, an IPv6 address counts as its /64, and workers share it evenly.
         max_inflight_per_address: default OrOff<u32> = "off", 1..=10_000_000;
         /// Resident memory of the process above which new requests are answered 503, or "off". A worker with nothing in flight takes one in any case.
-        memory_soft_limit: default OrOff<Bytes> = "off", 16_777_216..=1_125_899_906_842_624;
+        memory_soft_limit: default OrOff<Bytes> = "off", 4_194_304..=1_125_899_906_842_624;
         /// Client connections at once; more are refused.
         max_active_connections: default u32 = "100000", 1..=10_000_000;
         /// Client connections at once of one address, or "off"; more are refused. QUIC and TCP count apart, an IPv6 address counts as its /64, and workers share it evenly.

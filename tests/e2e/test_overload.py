@@ -267,7 +267,7 @@ async def test_core_routes_are_served_in_a_brownout(start, origins, down, tag):
 @every_client
 async def test_nothing_more_is_begun_while_memory_is_short(start, origins, down, tag):
     """The process has more than the least limit from the start. One request at a time goes through even so."""
-    proxy = narrow(start, origins, "", performance={"memory_soft_limit": "16MiB"}, per_upstream_inflight_limit=8)
+    proxy = narrow(start, origins, "", performance={"memory_soft_limit": "4MiB"}, per_upstream_inflight_limit=8)
     await polled(lambda: proxy.total(r"^spooky_memory_pressure_active") == 1)
     async with connect(down, proxy) as client:
         assert (await client.get("/bytes/5", of(1))).status == 200
