@@ -143,6 +143,19 @@ mod tests {
     }
 
     #[test]
+    fn they_are_told_as_they_are_written() {
+        for (by, written) in [
+            (CountBy::Client, "client_ip"),
+            (CountBy::Route, "route"),
+            (CountBy::Header("x-tenant".into()), "header:x-tenant"),
+            (CountBy::Cookie("sid".into()), "cookie:sid"),
+            (CountBy::Bearer, "bearer_token"),
+        ] {
+            assert_eq!(by.to_string(), written);
+        }
+    }
+
+    #[test]
     fn without_a_value_the_address_counts() {
         for (by, without) in [
             (CountBy::Header("x-tenant".into()), &[("x-other", "a")][..]),

@@ -87,12 +87,6 @@ impl Pace {
         let seconds = u128::from(ticks).saturating_mul(1 << TICK_SHIFT).div_ceil(1_000_000_000);
         u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
     }
-
-    /// How long a full bucket takes to leak.
-    #[must_use]
-    pub fn depth(self) -> Duration {
-        Duration::from_nanos(self.depth << TICK_SHIFT)
-    }
 }
 
 #[cfg(test)]
@@ -213,7 +207,7 @@ mod tests {
     #[test]
     fn nonsense_is_held_to_bounds() {
         let slow = Pace::new(1, Duration::from_secs(86_400 * 365), u32::MAX);
-        assert!(slow.take(0, 0).is_ok() && slow.depth() <= Duration::from_secs(86_400 * 53));
+        assert!(slow.take(0, 0).is_ok() && slow.depth <= DEPTH_MAX);
         let none = Pace::new(0, Duration::ZERO, 0);
         assert!(none.take(0, 5).is_ok());
         assert_eq!((Pace::seconds(0), Pace::seconds(u64::MAX)), (1, u32::MAX));

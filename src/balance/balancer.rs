@@ -195,6 +195,21 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn only_latency_aware_looks_at_how_attempts_went() {
+        for (at, mut balancer) in all(&[100; 4]).into_iter().enumerate() {
+            let (mut chance, now) = (Chance::new(9), Instant::now());
+            (1..4).for_each(|good| balancer.observe(good, Outcome::Answered(Duration::from_millis(10)), now));
+            balancer.observe(0, Outcome::Failed(Duration::from_millis(10)), now);
+            let picks = (0..100).map(|_| {
+                let (key, draw) = (chance.next(), chance.next());
+                let ask = Ask { affinity: Some(key), running: 1, now, random: || draw };
+                balancer.pick(ask, |_| 0, |_| false)
+            });
+            assert_eq!(picks.filter(|pick| *pick == Some(0)).count() == 0, at == 4, "{balancer:?}");
+        }
+    }
+
+    #[test]
     fn a_request_without_its_key_goes_by_lot_and_weight() {
         for mut balancer in all(&WEIGHTS).split_off(5) {
             let mut chance = Chance::new(8);

@@ -221,6 +221,7 @@ mod tests {
         assert!(inflight.backend_has_room(&generation, backend));
         let go = |inflight: &mut Inflight, upstream| {
             let mut permits = inflight.admit(&generation, None)?;
+            assert!(!permits.has_upstream());
             match inflight.enter_upstream(&mut permits, &generation, upstream) {
                 Ok(()) => Ok(permits),
                 Err(full) => {
@@ -230,6 +231,7 @@ mod tests {
             }
         };
         let first = go(&mut inflight, one).unwrap();
+        assert!(first.has_upstream());
         let attempt = inflight.enter(backend);
         assert!(!inflight.backend_has_room(&generation, backend));
         // ⌈7 ÷ 3⌉ for the upstream, then ⌈10 ÷ 3⌉ for the process.

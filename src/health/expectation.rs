@@ -86,7 +86,6 @@ mod tests {
         let mut reading = Reading::default();
         assert_eq!(reading.head(200, true, &expected), Some(ProbeResult::Body));
         assert_eq!(reading.body(b"u p", &expected), None);
-        let mut reading = Reading::default();
         let endless = vec![b'u'; 1 << 20];
         assert_eq!(reading.body(&endless, &expected), Some(ProbeResult::Body));
         assert_eq!(reading.body.len(), limits::PROBE_BODY_BYTES, "no more is held, whatever comes");

@@ -176,6 +176,7 @@ mod tests {
             let time = change.ejected_for.expect("ejected");
             times.push(time.as_secs());
             assert_eq!((member.state(), member.ejected_until()), (Ejected, Some(now + time)));
+            assert_eq!(member.since(), Some(now));
             assert_eq!(member.tick(now + time - SECOND), None);
             now += time;
             assert_eq!(member.tick(now).map(|change| change.cause), Some(EjectionOver));

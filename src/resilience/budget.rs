@@ -132,6 +132,16 @@ mod tests {
     }
 
     #[test]
+    fn parts_follow_each_other_without_gaps_unless_all_are_past() {
+        let start = Instant::now();
+        for (tenths, begins) in [(9, 0), (19, 10), (99, 90), (109, 100), (110, 110), (119, 119)] {
+            let mut budget = Budget::new(POLICY, start);
+            budget.request(start + SECOND * tenths / 10);
+            assert_eq!(budget.since, start + SECOND * begins / 10, "after {tenths} tenths of a second");
+        }
+    }
+
+    #[test]
     fn sums_are_those_of_the_parts_whatever_the_pace() {
         let (mut now, mut random) = (Instant::now(), 1_u64);
         let mut budget = Budget::new(POLICY, now);

@@ -30,6 +30,7 @@ fn clients_take_turns_and_each_is_served_in_order() {
         let _ = queue.join(place(0, 0, number), 100, 100, item).expect("room");
         queue.check_invariants();
     }
+    assert!(!queue.is_empty());
     assert_eq!(serve_all(&mut queue, 0), [10, 20, 30, 11, 31, 12, 13, 14, 15]);
     assert!(queue.is_empty() && queue.index.is_empty() && queue.lanes.is_empty());
 }
