@@ -250,6 +250,25 @@ mod tests {
         assert_eq!(only([2, 30]), Some(Some(0)));
     }
 
+    /// To the number: twice what is left of the cost, or what it took, and a load per unit of the mean weight.
+    #[test]
+    fn a_failure_doubles_what_is_left_of_the_cost() {
+        let now = Instant::now();
+        let mut balancer = LatencyAware::new([100, 300]);
+        let cost = |balancer: &LatencyAware, at: usize| balancer.measured[at].expect("measured").seconds;
+        balancer.observe(0, Outcome::Answered(4_000 * MS), now);
+        balancer.observe(0, Outcome::Failed(MS), now);
+        assert!((cost(&balancer, 0) - 8.0).abs() < 1e-9, "{}", cost(&balancer, 0));
+        balancer.observe(0, Outcome::Failed(9_000 * MS), now + MEMORY * 20);
+        assert!((cost(&balancer, 0) - 9.0).abs() < 1e-3, "{}", cost(&balancer, 0));
+
+        balancer.observe(1, Outcome::Answered(10 * MS), now);
+        // The mean weight is 200: six of them are four of this backend's.
+        assert!((balancer.load(1, 6, now) - 0.01 * 5.0).abs() < 1e-9, "{}", balancer.load(1, 6, now));
+        let unknown = LatencyAware::new([100, 300]);
+        assert_eq!((unknown.load(0, 0, now), unknown.load(0, 1, now)), (0.0, FAILED_MOST * 3.0));
+    }
+
     #[test]
     fn one_request_finds_out_about_a_backend_that_nobody_knows() {
         let mut balancer = LatencyAware::new([1, 1]);

@@ -343,3 +343,47 @@ fn parts_are_the_whole_and_follow_the_asking() {
         }
     }
 }
+
+/// Window by window, to the number.
+#[test]
+fn each_window_does_what_it_says() {
+    let start = Instant::now();
+    let mut adaptive = Adaptive::new(POLICY, start);
+    let mut close = |median: u64, inflight: f64, after: u64| {
+        let now = start + Duration::from_secs(after);
+        adaptive.close(&Window { median: Duration::from_micros(median), inflight, active: 0 }, now);
+        (adaptive.limit, adaptive.baseline.expect("measured"))
+    };
+    let is = |what: &str, (limit, baseline): (f64, f64), wanted: (f64, f64)| {
+        let near = |one: f64, other: f64| (one - other).abs() < 1e-6 * other;
+        assert!(near(limit, wanted.0) && near(baseline, wanted.1), "{what}: {limit} and {baseline}, not {wanted:?}");
+    };
+    is("half of the limit is used", close(50_000, 32.0, 0), (80.0, 50_000.0));
+    is("it is not, and answers are quicker", close(40_000, 39.0, 0), (80.0, 48_750.0));
+    // Nobody has proved the baseline: 60 in flight, of which half wait, are 30 that it works on.
+    is("slow, and probed", close(97_500, 60.0, 1), (15.0, 48_750.0));
+    is("confirmed, and back where it fell to", close(48_750, 15.0, 2), (70.0, 48_750.0));
+    is("as slow as may be: no less, for it is used", close(60_937, 35.0, 3), (87.5, 48_750.0));
+    is("a probe that found no less is enough", close(48_750, 60.0, 3), (109.375, 48_750.0));
+    is("slower, with no more than in the probe", close(56_750, 15.0, 4), (109.375, 49_750.0));
+    is("half of the way down", close(99_500, 80.0, 5), (95.703125, 49_750.0));
+    is("no doubt: all of the way", close(500_000, 76.0, 6), (59.814453125, 49_750.0));
+    // It works on 20 of them, and the last probe is ten seconds ago.
+    is("probed again", close(99_500, 40.0, 14), (10.0, 49_750.0));
+    let limit = (59.814453125 + (59.814453125 * 0.625 + 59.814453125 / 8.0)) / 2.0;
+    is("everything takes less, the limit too", close(39_800, 10.0, 15), (limit * 0.8, 39_800.0));
+}
+
+/// Where less cannot be asked, what is measured is the baseline, once answers do not become quicker any more.
+#[test]
+fn at_the_lowest_limit_the_baseline_is_what_answers_take() {
+    let start = Instant::now();
+    let mut adaptive = Adaptive::new(AdaptivePolicy { max: 64, min: 60, ..POLICY }, start);
+    let mut close = |median: u64| {
+        adaptive.close(&Window { median: Duration::from_millis(median), inflight: 60.0, active: 0 }, start);
+        (adaptive.probing, adaptive.proved) = (None, true);
+        (adaptive.limit, adaptive.baseline.expect("measured") / 1_000.0)
+    };
+    assert_eq!([50, 400, 300, 290, 290].map(&mut close).map(|(_, baseline)| baseline), [50.0, 50.0, 50.0, 50.0, 290.0]);
+    assert_eq!(close(290), (64.0, 290.0), "and nothing waits");
+}
