@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import h2load                                                              # noqa: E402
 from cases import CASES, GIB, KIB, MIB                                     # noqa: E402
 from machine import Process, describe, enter_namespace, generator_report, make_certificate, wait_until  # noqa: E402
-from peers import PEERS, fill, known_peers, peer_from_command_line         # noqa: E402
+from peers import PEERS, fill, known_peers, peer_from_command_line, with_workers  # noqa: E402
 from table import render                                                   # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -80,7 +80,7 @@ class Bench:
         directory.mkdir()
         directory.chmod(0o777)
         port = SINK_PORT if case.sink else ORIGIN_H2_PORT if case.back == "h2" else ORIGIN_PORT
-        values = self.values(directory, case.unix, port, case.back) | {"BACK": peer.back[case.back]}
+        values = self.values(directory, case.unix, port, case.back) | {"BACK": peer.back[case.back], "WORKERS": peer.workers}
         if peer.template:
             conf = directory / ("conf" + peer.template.suffix)
             values["CONF"] = conf
@@ -220,7 +220,7 @@ def parse_cores(text):
 def parse_arguments():
     target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
     parser = argparse.ArgumentParser(prog="scripts/bench compare", description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", help="comma list, in this order (default: all that are found, but for `policies`)")
+    parser.add_argument("--peers", help="comma list, in this order; NAME@N has N workers (default: all that are found, but for `policies`)")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND",
                         help="another proxy by its command line, with the placeholders of bench/peers/peers.toml")
     parser.add_argument("--template", action="append", default=[], metavar="NAME=FILE", help="its configuration")
@@ -255,6 +255,7 @@ def main():
         peer = peer_from_command_line(spec, templates, args.unix)
         peers[peer.name] = peer
     names = args.peers.split(",") if args.peers else [name for name in peers if peers[name].always]
+    with_workers(peers, names)
     cases = args.cases.split(",")
     for kind, wanted, there in (("peer", names, peers), ("case", cases, CASES)):
         missing = [name for name in wanted if name not in there]

@@ -40,6 +40,8 @@ class Case:
 
 CASES = {case.name: case for case in (
     Case("1k", "GET 1 KiB", "/1k", KIB, 64, 10),
+    Case("1k-one", "GET 1 KiB, one connection", "/1k", KIB, 1, 64),
+    Case("1k-crowd", "GET 1 KiB, a thousand connections", "/1k", KIB, 1000, 1),
     Case("1k-unix", "GET 1 KiB, origin on a unix socket", "/1k", KIB, 64, 10, unix=True),
     Case("64k", "GET 64 KiB", "/64k", 64 * KIB, 32, 4),
     Case("1m", "GET 1 MiB", "/1m", MIB, 16, 2),

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 PEERS = Path(__file__).resolve().parent.parent / "peers"
@@ -19,6 +19,7 @@ class Peer:
     environment: dict = field(default_factory=dict)
     unix: bool = False
     binary: str = ""
+    workers: int = 1
     always: bool = True     # part of every comparison, also one that does not name it
     front: tuple = ("h3", "h2", "h1")
     # What the origin can speak, and how this peer's configuration says it.
@@ -47,6 +48,14 @@ class Peer:
         return ""
 
 
+    def at_work_with(self, workers):
+        """The same with so many workers."""
+        texts = [*self.command, *self.environment.values(), self.template.read_text() if self.template else ""]
+        if not any("@WORKERS@" in text for text in texts):
+            raise SystemExit(f"{self.name} cannot be told how many workers to have")
+        return replace(self, name=f"{self.name}@{workers}", workers=workers)
+
+
 def fill(text, values):
     for key, value in values.items():
         text = text.replace(f"@{key}@", str(value))
@@ -66,6 +75,14 @@ def known_peers(target):
             peers[name].back = entry.get("back", peers[name].back)
             peers[name].always = entry.get("always", True)
     return peers
+
+
+def with_workers(peers, names):
+    """Adds the peers among `names` that are NAME@WORKERS."""
+    for name in names:
+        base, _, workers = name.partition("@")
+        if workers.isdecimal() and base in peers:
+            peers[name] = peers[base].at_work_with(int(workers))
 
 
 def peer_from_command_line(spec, templates, unix):

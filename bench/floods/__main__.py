@@ -71,7 +71,7 @@ class Victim:
             with open(files / name, "wb") as sparse:
                 sparse.truncate(size)
         make_certificate(NAME, key, cert)
-        values = {"DIR": self.work, "CERT": cert, "KEY": key, "PORT": PORT, "ORIGIN": f"http://127.0.0.1:{ORIGIN_PORT}",
+        values = {"DIR": self.work, "CERT": cert, "KEY": key, "PORT": PORT, "WORKERS": 1, "ORIGIN": f"http://127.0.0.1:{ORIGIN_PORT}",
                   "ORIGIN_PORT": ORIGIN_PORT, "ORIGIN_H2_PORT": ORIGIN_PORT + 1,
                   "SOCKET": self.work / "origin.sock", "FILES": files, "USER": getpass.getuser()}
         self.configuration, self.patient = self.work / "spooky.toml", fill((PEERS / "spooky.toml").read_text(), values)

@@ -45,7 +45,7 @@ class Scene:
         self.args, self.work = args, Path(tempfile.mkdtemp(prefix="spooky-overload-"))
         self.log = self.work / "access.log"
         make_certificate(NAME, self.work / "key.pem", self.work / "cert.pem")
-        values = {"PORT": PORT, "ORIGIN": f"http://127.0.0.1:{ORIGIN_PORT}", "CERT": self.work / "cert.pem",
+        values = {"PORT": PORT, "WORKERS": 1, "ORIGIN": f"http://127.0.0.1:{ORIGIN_PORT}", "CERT": self.work / "cert.pem",
                   "KEY": self.work / "key.pem"}
         configuration = fill((PEERS / "spooky.toml").read_text(), values)
         configuration = configuration.replace("pin_workers = false\n", f"pin_workers = false\n{LIMITS[args.limits]}")
