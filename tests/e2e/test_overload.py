@@ -246,8 +246,8 @@ async def test_an_upstream_is_given_what_it_can_do(start, workers):
 
 @every_client
 async def test_core_routes_are_served_in_a_brownout(start, origins, down, tag):
-    """One request of two that the upstream may have is half of what there is."""
-    brownout = {"core_routes": ["core"], "enter": 50, "enter_after": "0ms", "leave": 40, "leave_after": "1s"}
+    """One request of two that the upstream may have is half of what there is, if it lasts."""
+    brownout = {"core_routes": ["core"], "enter": 50, "enter_after": "1s", "leave": 40, "leave_after": "1s"}
     extra = f"[resilience]\nbrownout = {quoted(brownout)}\n{SCARCE}"
     proxy = narrow(start, origins, extra, per_upstream_inflight_limit=2)
     active = lambda: proxy.total(r"^spooky_brownout_active")  # noqa: E731
