@@ -47,7 +47,6 @@ class Peer:
                 return lines[0].strip()
         return ""
 
-
     def at_work_with(self, workers):
         """The same with so many workers."""
         texts = [*self.command, *self.environment.values(), self.template.read_text() if self.template else ""]

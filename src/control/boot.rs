@@ -146,8 +146,7 @@ pub fn start(start: Start) -> Result<Running, Failure> {
     });
     let features = shared.features.clone();
     let common = Arc::clone(&shared);
-    let count = usize::from(generation.performance.worker_threads);
-    let resolver = Resolver::new(&generation, count, Instant::now());
+    let resolver = Resolver::new(&generation, usize::from(generation.performance.worker_threads), Instant::now());
     let public = public_sockets(&generation, &sockets);
     let workers = Workers::start(shared, sockets.workers)?;
     let steered = steering.iter().map(|(at, steering)| {
