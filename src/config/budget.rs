@@ -39,9 +39,7 @@ pub(super) fn of(generation: &Generation) -> Budget {
         names: generation.backends.iter().filter(|backend| matches!(backend.location, Location::Named { .. })).count()
             as u64,
         probed: generation.backends.iter().filter(|backend| backend.health_check.is_some()).count() as u64,
-        upstreams_over_tls: (0..generation.upstreams.len())
-            .filter(|at| generation.speaks_tls(super::UpstreamId(*at as u32)))
-            .count() as u64,
+        upstreams_over_tls: generation.upstream_ids().filter(|id| generation.speaks_tls(*id)).count() as u64,
         idle_connections: u64::from(performance.pool_idle_connections_per_worker),
         udp_receive_buffer: u64::from(performance.udp_receive_buffer_bytes),
         udp_send_buffer: u64::from(performance.udp_send_buffer_bytes),

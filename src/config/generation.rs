@@ -98,6 +98,11 @@ impl Generation {
         &self.upstreams[id.0 as usize]
     }
 
+    /// The upstreams, in the order of their positions.
+    pub fn upstream_ids(&self) -> impl Iterator<Item = UpstreamId> + use<> {
+        (0..self.upstreams.len()).map(|at| UpstreamId(at as u32))
+    }
+
     /// A backend.
     #[inline]
     #[must_use]

@@ -25,9 +25,8 @@ pub(super) struct Balancers {
 
 impl Balancers {
     pub(super) fn new(generation: &Generation, hash: KeyedHash, salt: [u8; 4]) -> Self {
-        let ids = (0..generation.upstreams.len()).map(|at| UpstreamId(at as u32));
         let slow = generation.upstreams.iter().map(|upstream| upstream.slow_start.map(SlowStart::new)).collect();
-        Self { list: ids.map(|id| balancer(generation, id)).collect(), slow, hash, salt }
+        Self { list: generation.upstream_ids().map(|id| balancer(generation, id)).collect(), slow, hash, salt }
     }
 
     /// The position of a backend for an admitted exchange.

@@ -5,7 +5,7 @@ use super::decide::{World, decide};
 use super::report::{Outcome, Report};
 use super::*;
 use crate::balance::KeyedHash;
-use crate::config::{Generation, Notes, UpstreamId};
+use crate::config::{Generation, Notes};
 use crate::exchange::affinity::{Asker, affinity};
 use crate::http::{HeadLimits, Peer, Scheme};
 use clap::Parser;
@@ -230,8 +230,7 @@ fn each_value_says_which_table_it_is_of() {
 #[test]
 fn the_backend_of_a_hash_is_the_one_that_the_request_path_would_pick() {
     let (generation, _) = compiled(TEXT);
-    let mut ids = (0..generation.upstreams.len()).map(|at| UpstreamId(at as u32));
-    let kept = ids.find(|id| &*generation.upstream(*id).name == "kept").expect("an upstream");
+    let kept = generation.upstream_ids().find(|id| &*generation.upstream(*id).name == "kept").expect("an upstream");
     let balancing = &generation.upstream(kept).balancing;
     let config::Balancing::ConsistentHash(_, table) = balancing else { panic!("{balancing:?}") };
     let mut seen = std::collections::BTreeSet::new();

@@ -53,7 +53,6 @@ struct Known {
 /// The cells of a generation, by backend, and those of its upstreams; empty if nobody is watched.
 pub fn cells(generation: &Generation) -> WatchCells {
     let watched = |id: UpstreamId| generation.watches(id);
-    let ids = || (0..generation.upstreams.len()).map(|at| UpstreamId(at as u32));
     let cells = generation.backends.iter().map(|backend| {
         watched(backend.upstream).then(|| {
             let cells = HealthCells::default();
@@ -61,7 +60,10 @@ pub fn cells(generation: &Generation) -> WatchCells {
             cells
         })
     });
-    let panics = ids().filter(|id| watched(*id)).map(|id| (generation.upstream(id).name.clone(), Gauge::default()));
+    let panics = generation
+        .upstream_ids()
+        .filter(|id| watched(*id))
+        .map(|id| (generation.upstream(id).name.clone(), Gauge::default()));
     WatchCells { backends: cells.collect(), panics: panics.collect() }
 }
 
@@ -73,7 +75,7 @@ impl Health {
         workers: usize,
         now: Instant,
     ) -> Option<Self> {
-        if !(0..generation.upstreams.len()).any(|at| generation.watches(UpstreamId(at as u32))) {
+        if !generation.upstream_ids().any(|id| generation.watches(id)) {
             return None;
         }
         let groups = generation.upstreams.iter().map(|upstream| Group {

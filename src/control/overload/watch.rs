@@ -1,7 +1,7 @@
 //! How much of what there is is in use, looked at on control's timer: it decides for the whole process whether there is a
 //! brownout and whether memory is short, says each change once, and tells the workers, which only read what they were told.
 
-use crate::config::{Generation, UpstreamId};
+use crate::config::Generation;
 use crate::control::workers::{Latest, WorkerLine};
 use crate::http::Reason;
 use crate::limits;
@@ -131,7 +131,6 @@ impl Watch {
 }
 
 fn rooms(generation: &Generation) -> Vec<Room> {
-    let ids = (0..generation.upstreams.len()).map(|at| UpstreamId(at as u32));
     let room = |id| {
         let backends: u64 = generation.backends_of(id).iter().map(|backend| u64::from(backend.inflight_limit)).sum();
         let ways = generation.ways.iter().enumerate();
@@ -140,7 +139,7 @@ fn rooms(generation: &Generation) -> Vec<Room> {
             ways: ways.filter(|(_, way)| way.upstream == Some(id) && way.queue.is_some()).map(|(at, _)| at).collect(),
         }
     };
-    ids.map(room).collect()
+    generation.upstream_ids().map(room).collect()
 }
 
 #[cfg(test)]
