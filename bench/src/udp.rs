@@ -15,6 +15,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 pub const SEGMENTS_MAX: usize = 64;
 /// Room for one merged receive or one train; the kernel's limit is 65,535 with headers.
 pub const BUFFER_BYTES: usize = 65_536;
+/// The largest payload of a datagram (RFC 9000 §18.2): nginx refuses a client that announces more.
+pub const PAYLOAD_MAX: usize = 65_527;
 
 /// How sockets are made.
 #[derive(Clone, Copy, Debug)]

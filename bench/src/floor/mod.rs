@@ -92,7 +92,7 @@ fn transport(options: &Options) -> Result<quiche::Config, Failure> {
     // 4.5 KiB less for each idle connection.
     quic.grease(false);
     quic.set_max_idle_timeout(60_000);
-    quic.set_max_recv_udp_payload_size(65_527);
+    quic.set_max_recv_udp_payload_size(crate::udp::PAYLOAD_MAX);
     quic.set_max_send_udp_payload_size(options.payload);
     quic.set_initial_max_data(8 << 20);
     quic.set_max_connection_window(8 << 20);

@@ -12,7 +12,7 @@ use super::schedule::Schedule;
 use super::tally::{Fault, Tally};
 use super::tcp::{Dialer, Tcp};
 use crate::machine::Failure;
-use crate::udp::{BUFFER_BYTES, Socket};
+use crate::udp::{BUFFER_BYTES, PAYLOAD_MAX, Socket};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::time::TimeSpec;
@@ -566,7 +566,7 @@ fn transport(plan: &Plan) -> Result<quiche::Config, Failure> {
     quic.grease(false);
     // Longer than any silence that is asked for: an idle crowd takes minutes to come, too.
     quic.set_max_idle_timeout(900_000);
-    quic.set_max_recv_udp_payload_size(BUFFER_BYTES - 1);
+    quic.set_max_recv_udp_payload_size(PAYLOAD_MAX);
     quic.set_max_send_udp_payload_size(options.payload);
     quic.set_initial_max_data(options.connection_window);
     quic.set_max_connection_window(options.connection_window);

@@ -19,8 +19,8 @@ pub use trust::{CertificateFault, FaultKind, Trust, count_authorities};
 
 use std::net::SocketAddr;
 
-/// Bytes of a datagram that may come.
-pub const DATAGRAM_BYTES: usize = 65_535;
+/// Bytes of a datagram that may come: what UDP carries (RFC 9000 §18.2). Servers refuse a client that announces more.
+pub const DATAGRAM_BYTES: usize = 65_527;
 
 /// Bytes of a datagram that we send: every path that QUIC works on carries them (RFC 9000 §14).
 pub const SEND_BYTES: usize = 1200;

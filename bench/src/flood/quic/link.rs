@@ -3,7 +3,7 @@
 use super::frames::{Told, ack, read};
 use super::keys::Keys;
 use crate::machine::Failure;
-use crate::udp::{BUFFER_BYTES, SEGMENTS_MAX, Settings, Socket};
+use crate::udp::{BUFFER_BYTES, PAYLOAD_MAX, SEGMENTS_MAX, Settings, Socket};
 use nix::poll::{PollFd, PollFlags, poll};
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -272,7 +272,7 @@ pub fn transport() -> Result<quiche::Config, Failure> {
     quic.log_keys();
     quic.set_max_idle_timeout(30_000);
     quic.set_max_send_udp_payload_size(1350);
-    quic.set_max_recv_udp_payload_size(BUFFER_BYTES - 1);
+    quic.set_max_recv_udp_payload_size(PAYLOAD_MAX);
     // An optimist needs room for what it will claim to have.
     quic.set_initial_max_data(1 << 40);
     quic.set_initial_max_stream_data_bidi_local(1 << 40);

@@ -1,6 +1,8 @@
 //! The client against datagrams that no server sent; against servers it stands in the end-to-end tests.
 
 use super::*;
+use crate::h3::tests::support;
+use crate::h3::{QuicSettings, Received};
 
 fn client(host: &str) -> Client<'_> {
     let (to, local) = ("127.0.0.1:9".parse().unwrap(), "127.0.0.1:10".parse().unwrap());
@@ -33,6 +35,23 @@ fn the_first_flight_is_padded_and_leaves_from_the_first_path() {
     // The hybrid key share does not fit one.
     assert_eq!(datagrams, 2);
     assert!(client.facts().tls.is_none() && client.facts().round_trip.is_none());
+}
+
+/// nginx ends the handshake of a client that announces more than UDP carries.
+#[test]
+fn the_payload_that_a_client_announces_is_one_that_udp_carries() {
+    let mut client = client("example.test");
+    let mut server = support::endpoint(&QuicSettings::default());
+    let mut out = [0; SEND_BYTES];
+    let mut key = None;
+    while let Some((len, _)) = client.transmit(&mut out).unwrap() {
+        match support::receive(&mut server, &out[..len]) {
+            Received::Connection(connection) => key = Some(connection),
+            other => panic!("{other:?}"),
+        }
+    }
+    let connection = server.get_mut(key.unwrap()).unwrap();
+    assert_eq!(connection.quic.peer_transport_params().unwrap().max_udp_payload_size, 65_527);
 }
 
 #[test]
