@@ -45,11 +45,13 @@ class Bench:
             sparse.truncate(GIB)
         self.cert, self.key = self.work / "cert.pem", self.work / "key.pem"
         make_certificate(NAME, self.key, self.cert)
+        self.pem = self.work / "both.pem"
+        self.pem.write_bytes(self.cert.read_bytes() + self.key.read_bytes())
         self.origins = []
 
     def values(self, directory, unix=False, port=ORIGIN_PORT, back="h1"):
         origin = f"{'h2c' if back == 'h2' else 'http'}://127.0.0.1:{port}"
-        return {"DIR": directory, "CERT": self.cert, "KEY": self.key, "PORT": PORT,
+        return {"DIR": directory, "CERT": self.cert, "KEY": self.key, "PEM": self.pem, "PORT": PORT,
                 "ORIGIN": f"unix:{self.origin_socket}" if unix else origin,
                 "ORIGIN_PORT": port, "ORIGIN_H2_PORT": ORIGIN_H2_PORT, "SOCKET": self.origin_socket,
                 "FILES": self.files, "USER": getpass.getuser()}
@@ -121,7 +123,7 @@ class Bench:
 
     def measure(self, peer, case):
         """One run with a fresh proxy: figures, or why there are none."""
-        if why := peer.refuses(case) or (h2load.refuses(case) if self.args.h2load else ""):
+        if why := peer.refuses(case) or (h2load.refuses(case, self.args.target) if self.args.h2load else ""):
             return {"error": why}
         try:
             process = self.start(peer, case)
@@ -133,8 +135,8 @@ class Bench:
             arguments += ["--watch", process.pid, "--watch-cpu", self.args.proxy_cores[0]]
             limit = self.args.seconds + self.args.warmup + 60
             if self.args.h2load:
-                report = h2load.run(case, NAME, PORT, self.args.seconds, self.args.load_cores[-1], process.pid,
-                                    self.args.proxy_cores[0])
+                report = h2load.run(case, h2load.binary(self.args.target), self.files / "1m", NAME, PORT, self.args.seconds,
+                                    self.args.load_cores[-1], process.pid, self.args.proxy_cores[0])
             else:
                 report = self.generate(case.path, arguments, limit, RELAY_PORT if relay else PORT)
             if not process.is_alive():
@@ -236,7 +238,7 @@ def parse_arguments():
     parser.add_argument("--generator-option", action="append", default=[], metavar="OPTION",
                         help="passed on to `spooky-bench load`, e.g. --generator-option=--no-gro")
     parser.add_argument("--h2load", action="store_true",
-                        help="load over TCP by nghttp2's h2load instead of our own generator")
+                        help="load by nghttp2's h2load instead of our own generator")
     parser.add_argument("--mtu", type=int, default=1500)
     parser.add_argument("--json", type=Path, help="write all runs here")
     parser.add_argument("--markdown", type=Path, help="write the tables here too")

@@ -1,12 +1,15 @@
-"""A generator that is not ours: nghttp2's h2load, for the cases over TCP that are plain load.
+"""A generator that is not ours: nghttp2's h2load, for the cases that are plain load or uploads.
 
 It checks no more than the status and the sum of the bytes, and tells no quantiles. CPU time is read here, around a run
 without warm-up: the connections' handshakes are in it.
 """
 
+import functools
+import os
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from machine import descendants
@@ -14,32 +17,47 @@ from machine import descendants
 TICK_S = 0.01
 
 
-def refuses(case):
+def binary(target):
+    """The h2load to use: one that is named, the one that `scripts/bench setup-sid` has built, or the system's."""
+    return shutil.which(os.environ.get("SPOOKY_BENCH_H2LOAD", "") or f"{target}/bench-peers/h2load") or shutil.which("h2load")
+
+
+@functools.cache
+def speaks_h3(path):
+    """Whether an h2load was built with HTTP/3."""
+    return "--h3" in subprocess.run([path, "--help"], capture_output=True, text=True, timeout=10).stdout
+
+
+def refuses(case, target):
     """Why h2load cannot drive a case; an empty string if it can."""
-    if not shutil.which("h2load"):
+    path = binary(target)
+    if not path:
         return "no h2load: it is in Debian's nghttp2-client"
-    if case.kind != "load" or case.front == "h3" or case.extra or case.relay:
-        return "h2load runs plain load over TCP only"
+    if case.front == "h3" and not speaks_h3(path):
+        return "this h2load has no HTTP/3: `scripts/bench setup-sid` builds one that has"
+    if case.kind not in ("load", "upload") or case.extra or case.relay:
+        return "h2load runs plain load and uploads only"
     return ""
 
 
-def run(case, name, port, seconds, core, pid, proxy_core):
-    """One run; a report with the keys of `spooky-bench load`'s that can be known."""
-    command = ["setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list", str(core), "h2load",
+def run(case, path, body, name, port, seconds, core, pid, proxy_core):
+    """One run of the h2load at `path`; a report with the keys of `spooky-bench load`'s that can be known. Uploads send `body`."""
+    command = ["setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list", str(core), path,
                "--clients", case.connections, "--max-concurrent-streams", case.streams, "--duration", f"{seconds * 1000:.0f}ms",
                "--connect-to", f"127.0.0.1:{port}", "--window-bits", 23, "--connection-window-bits", 24,
-               *(["--h1"] if case.front == "h1" else []), f"https://{name}:{port}{case.path}"]
+               *{"h1": ["--h1"], "h2": [], "h3": ["--alpn-list=h3"]}[case.front],
+               *(["--data", body] if case.kind == "upload" else []), f"https://{name}:{port}{case.path}"]
     before = sample(pid, proxy_core)
     try:
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=seconds + 60)
     except subprocess.TimeoutExpired:
         return {"succeeded": 0, "error": f"h2load did not end within {seconds + 60} s"}
-    cpu_s, busy_s, kib = (after - first for after, first in zip(sample(pid, proxy_core), before))
-    return read(done.stdout + done.stderr, case.size, seconds, cpu_s, busy_s, before[2], kib + before[2])
+    size = None if case.kind == "upload" else case.size
+    return read(done.stdout + done.stderr, size, seconds, before, sample(pid, proxy_core))
 
 
-def read(text, size, seconds, cpu_s, busy_s, rss_start_kib, rss_end_kib):
-    """The report in h2load's text."""
+def read(text, size, seconds, before, after):
+    """The report in h2load's text and two samples; `size` is what each answer must bring, where that is known."""
     counts = {word: int(count) for count, word in re.findall(r"(\d+) (started|done|failed|2xx)\b", text)}
     body = re.search(r"\((\d+)\) data", text)
     good = counts.get("2xx", 0)
@@ -47,22 +65,33 @@ def read(text, size, seconds, cpu_s, busy_s, rss_start_kib, rss_end_kib):
         return {"succeeded": 0, "error": f"h2load: {' '.join(text.split())[-200:]}"}
     # Those under way when the time was over brought bytes, and are not done.
     whole, length = min(good, counts["done"] - counts["failed"]), int(body[1])
-    wrong = 0 if whole * size <= length <= counts["started"] * size else 1
+    wrong = 0 if size is None or whole * size <= length <= counts["started"] * size else 1
     other = max(0, counts["done"] - counts["failed"] - good)
+    cpu_s, busy_s = after.cpu_s - before.cpu_s, after.busy_s - before.busy_s
     return {
         "succeeded": whole, "failed": counts["failed"] + other + wrong, "seconds": seconds,
         "faults": {"status": other, "length": wrong},
         "requests_per_second": whole / seconds, "megabytes_per_second": length / 1e6 / seconds,
         "watched_us_per_request": cpu_s / whole * 1e6 if whole else None,
         "latency_ms": None, "handshake_ms": None, "idle": None, "bytes_down": length, "bytes_up": 0,
-        "dropped": 0, "dropped_share": 0, "own_core_share": None, "own_cpu_s": None,
-        "watched": {"cpu_share": cpu_s / seconds, "foreign_share": max(0, busy_s - cpu_s) / seconds, "udp_drops": 0,
-                    "rss_start_kib": rss_start_kib, "rss_end_kib": rss_end_kib, "rss_peak_kib": rss_end_kib},
+        "dropped": None, "dropped_share": None, "own_core_share": None, "own_cpu_s": None,
+        "watched": {"cpu_share": cpu_s / seconds, "foreign_share": max(0, busy_s - cpu_s) / seconds,
+                    "udp_drops": after.udp_drops - before.udp_drops,
+                    "rss_start_kib": before.rss_kib, "rss_end_kib": after.rss_kib, "rss_peak_kib": after.rss_kib},
     }
 
 
+@dataclass
+class Sample:
+    """The counters that a run is measured by, at one moment."""
+
+    cpu_s: float        # of the process tree
+    busy_s: float       # of the proxy's core
+    rss_kib: int        # of the process tree
+    udp_drops: int      # datagrams that found a receive buffer full, in this network namespace
+
+
 def sample(root, core):
-    """CPU seconds of a process tree, busy seconds of a core, resident KiB of the tree."""
     ticks = kib = 0
     for pid in descendants(root):
         try:
@@ -77,4 +106,9 @@ def sample(root, core):
     line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
     fields = [int(field) for field in line.split()[1:9]]
     busy = sum(fields) - fields[3] - fields[4]
-    return ticks * TICK_S, busy * TICK_S, kib
+    return Sample(ticks * TICK_S, busy * TICK_S, kib, udp_drops())
+
+
+def udp_drops():
+    heads, values = (line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Udp: "))
+    return int(values[heads.index("RcvbufErrors")])

@@ -37,12 +37,13 @@ class Peer:
         """What the binary says it is; an empty string if it does not."""
         if not self.binary:
             return ""
-        for flag in ("--version", "version"):
+        for flag in ("--version", "version", "-v"):
             try:
                 done = subprocess.run([self.binary, flag], capture_output=True, text=True, timeout=10)
             except (OSError, subprocess.TimeoutExpired):
                 continue
-            lines = [line for line in done.stdout.splitlines() if line.strip()]
+            # nginx says it on standard error.
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             if done.returncode == 0 and lines:
                 return lines[0].strip()
         return ""
