@@ -38,7 +38,10 @@ pub(super) fn request_in(
         line: None,
         fields: pseudo.into_iter().flatten().chain(fields(&parts.headers)),
     };
-    normalize::request(WireVersion::H2, wire, limits)
+    let bytes = fields(&parts.headers).map(|(name, value)| name.len() + value.len()).sum();
+    let mut head = RequestHead::with_room(parts.headers.len(), bytes);
+    normalize::request_into(WireVersion::H2, wire, limits, &mut head)?;
+    Ok(head)
 }
 
 fn protocol(parts: &http::request::Parts) -> Option<&str> {

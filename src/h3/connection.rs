@@ -91,6 +91,8 @@ pub struct Connection {
     /// One more than the highest request seen, as a stream number.
     pub(super) next_request: u64,
 
+    /// Whether the transport has lost a packet, as of [`Self::settle`]: asking it walks all its streams.
+    pub(super) has_lost: bool,
     /// Packets came since [`Self::settle`].
     pub(super) fresh: bool,
     /// The HTTP/3 layer may have events.
@@ -153,6 +155,7 @@ impl Connection {
             closing: Vec::new(),
             sweep_at: 0,
             next_request: 0,
+            has_lost: false,
             fresh: false,
             poll: false,
             stops_seen: 0,
@@ -225,6 +228,7 @@ impl Connection {
         self.fresh = false;
         self.follow_paths();
         let stats = self.quic.stats();
+        self.has_lost = stats.lost > 0;
         self.account(&stats);
         if self.is_closing() {
             self.abort_streams();

@@ -183,7 +183,8 @@ impl Connection {
 
     fn take_head(&mut self, id: u64, list: &[h3::Header], end: bool) -> Option<Told> {
         self.next_request = self.next_request.max(id + 4);
-        self.glitches.head(wire_bytes(list));
+        let bytes = wire_bytes(list);
+        self.glitches.head(bytes);
         if self.rejects(id) {
             self.shared.counters.requests_rejected.add(1);
             self.refuse(id, code::REQUEST_REJECTED);
@@ -195,9 +196,9 @@ impl Connection {
             fields: list.iter().map(|field| (field.name(), field.value())),
         };
         let told = StreamRef { stream: id, owner: NO_OWNER };
-        let head = normalize::request(WireVersion::H3, wire, &self.shared.settings.head);
-        let head = match head {
-            Ok(head) => head,
+        let mut head = RequestHead::with_room(list.len(), bytes);
+        match normalize::request_into(WireVersion::H3, wire, &self.shared.settings.head, &mut head) {
+            Ok(()) => {}
             Err(refusal) if refusal.malformed => {
                 self.shared.counters.requests_malformed.add(1);
                 self.glitches.charge(Glitch::Malformed, 1);
@@ -214,7 +215,7 @@ impl Connection {
                 self.stop(id, code::NO_ERROR);
                 return Some((told, Event::Refused(refusal)));
             }
-        };
+        }
         if end && head.content_length.is_some_and(|length| length > 0) {
             self.shared.counters.request_length_mismatches.add(1);
             self.glitches.charge(Glitch::Malformed, 1);

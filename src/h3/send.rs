@@ -52,7 +52,13 @@ impl Connection {
         stream.response_left = if bodiless { Some(0) } else { head.content_length };
         // Room for a small body too, so that both share one buffer.
         let body = stream.response_left.unwrap_or(0).min(SMALL as u64) as usize;
-        stream.tail.reserve(qpack::response_len_max(head) + body + qpack::DATA_HEADER_MAX);
+        let room = qpack::response_len_max(head) + body + qpack::DATA_HEADER_MAX;
+        if stream.tail.capacity() == 0 {
+            stream.tail = Chunk::vector(room);
+        } else {
+            // Behind an informational head.
+            stream.tail.reserve(room);
+        }
         qpack::response(head, &mut stream.tail);
         stream.sending = Sending::Open;
         self.schedule(id);

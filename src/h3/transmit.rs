@@ -141,7 +141,7 @@ impl Connection {
     /// Found at the head, it makes the transport say `Done` whatever the streams behind it have. Streams are incremental,
     /// so it moves to the back and the next call finds another.
     fn tries(&self) -> usize {
-        if self.sending.is_empty() && self.held.bytes() == 0 || self.quic.stats().lost == 0 {
+        if self.sending.is_empty() && self.held.bytes() == 0 || !self.has_lost {
             return 0;
         }
         // No probe timer is as long as this, but the idle timer is: then nothing is in flight, and nothing may ever bring

@@ -87,6 +87,12 @@ pub enum Onward {
     AnswerHere,
 }
 
+/// How many fields [`request_upstream`] adds to most requests.
+pub const ADDED_FIELDS: usize = 8;
+
+/// Bytes of those fields' values, with a host of the usual length.
+pub const ADDED_BYTES: usize = 256;
+
 /// Turns the head a client sent into the one its backend gets. The id that goes upstream is then in X-Request-ID.
 pub fn request_upstream(head: &mut RequestHead, rules: &RequestRules<'_>) -> Onward {
     if head.method == Method::Options && !count_hop(&mut head.fields) {

@@ -7,6 +7,7 @@
 
 use super::authority::Authority;
 use super::fields::Fields;
+use super::forward;
 use super::path::PathPair;
 use super::websocket;
 
@@ -225,6 +226,12 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// An empty head with room for so many fields of so many bytes, and for what forwarding adds to them.
+    pub fn with_room(fields: usize, bytes: usize) -> Self {
+        let fields = Fields::with_capacity(fields + forward::ADDED_FIELDS, bytes + forward::ADDED_BYTES);
+        Self { fields, ..Self::default() }
+    }
+
     /// The host that routes look at: lower case, no port, no trailing dot; IPv6 in brackets in its shortest form.
     #[inline]
     pub fn host(&self) -> &str {

@@ -108,6 +108,12 @@ impl Chunk {
         Lease::from_vec(bytes).into_chunk()
     }
 
+    /// An empty vector with room for `capacity` bytes, for what [`Chunk::from_vec`] will take over: from 512 bytes to
+    /// 2 KiB it has 2 KiB, and comes from those that chunks of this thread gave back (256 are kept) before the allocator.
+    pub fn vector(capacity: usize) -> Vec<u8> {
+        header::vector(capacity)
+    }
+
     /// Cuts the first `at` bytes off and returns them; panics if `at > len()`.
     pub fn split_to(&mut self, at: usize) -> Self {
         let mut head = self.clone();

@@ -1,7 +1,8 @@
 //! The counted memory behind chunks and leases: one plain reference count and where the memory goes at zero.
 //!
-//! Three origins: a *block* (header and bytes in one allocation; the usual sizes are kept on a bounded free list of the
-//! thread), a *vector* somebody gave us, or a buffer of a [`Pool`](crate::pool::Pool), whose headers are built once.
+//! Three origins: a *block* (header and bytes in one allocation), a *vector* somebody gave us, or a buffer of a
+//! [`Pool`](crate::pool::Pool), whose headers are built once. Blocks and vectors of the usual sizes are kept on bounded
+//! free lists of the thread.
 
 use crate::pool::PoolShared;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -16,6 +17,10 @@ const CLASSES: [(usize, usize); 3] = [(2 << 10, 256), (16 << 10, 64), (64 << 10,
 
 /// Under this, the allocator is as good as our list and a 2 KiB block would waste most of itself.
 const CLASS_MIN: usize = 512;
+
+/// Bytes of a vector that is recycled, and how many a thread keeps: 0.5 MiB at most.
+const VECTOR_BYTES: usize = 2 << 10;
+const VECTORS: usize = 256;
 
 /// A block that belongs to no class.
 const NO_CLASS: u8 = u8::MAX;
@@ -157,15 +162,10 @@ impl Header {
             }
             Origin::Vector => {
                 // SAFETY: `new_vector` leaked exactly this box, and nobody refers to it any more.
-                drop(unsafe { Box::from_raw(header.cast::<VectorHeader>().as_ptr()) });
+                let boxed = unsafe { Box::from_raw(header.cast::<VectorHeader>().as_ptr()) };
+                FreeBlocks::put_vector(boxed.vector);
             }
         }
-    }
-}
-
-impl Drop for VectorHeader {
-    fn drop(&mut self) {
-        debug_assert_eq!(self.header.base.as_ptr(), self.vector.as_mut_ptr());
     }
 }
 
@@ -191,14 +191,31 @@ fn class_of(len: usize) -> Option<u8> {
     u8::try_from(class).ok()
 }
 
-/// Blocks of this thread that wait for their next use, the last freed first (it is the one in the cache).
+/// An empty vector with room for `capacity` bytes, one that a chunk gave back if it will do.
+pub(super) fn vector(capacity: usize) -> Vec<u8> {
+    if !(CLASS_MIN..=VECTOR_BYTES).contains(&capacity) {
+        return Vec::with_capacity(capacity);
+    }
+    FREE.try_with(|free| free.borrow_mut().vectors.pop())
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| Vec::with_capacity(VECTOR_BYTES))
+}
+
+#[cfg(test)]
+pub(super) fn kept_vectors() -> usize {
+    FREE.with(|free| free.borrow().vectors.len())
+}
+
+/// Memory of this thread that waits for its next use, the last freed first (it is the one in the cache).
 struct FreeBlocks {
     lists: [Vec<NonNull<Header>>; CLASSES.len()],
+    vectors: Vec<Vec<u8>>,
 }
 
 thread_local! {
     static FREE: RefCell<FreeBlocks> = const {
-        RefCell::new(FreeBlocks { lists: [Vec::new(), Vec::new(), Vec::new()] })
+        RefCell::new(FreeBlocks { lists: [Vec::new(), Vec::new(), Vec::new()], vectors: Vec::new() })
     };
 }
 
@@ -218,6 +235,20 @@ impl FreeBlocks {
             true
         })
         .unwrap_or(false)
+    }
+
+    /// Keeps a vector of the usual size while there is room, and drops any other.
+    fn put_vector(mut vector: Vec<u8>) {
+        if vector.capacity() != VECTOR_BYTES {
+            return;
+        }
+        vector.clear();
+        let _ = FREE.try_with(|free| {
+            let vectors = &mut free.borrow_mut().vectors;
+            if vectors.len() < VECTORS {
+                vectors.push(vector);
+            }
+        });
     }
 }
 

@@ -49,6 +49,38 @@ fn filled_buffers_freeze_without_a_copy_and_are_recycled() {
 }
 
 #[test]
+fn vectors_of_the_usual_size_come_back_empty() {
+    let mut vector = Chunk::vector(1300);
+    assert_eq!(vector.capacity(), 2048);
+    vector.extend_from_slice(b"a response");
+    let place = vector.as_ptr();
+    let chunk = Chunk::from_vec(vector);
+    let part = chunk.slice(2..10);
+    drop(chunk);
+    let other = Chunk::vector(1300);
+    assert_ne!(other.as_ptr(), place, "somebody still reads it");
+    assert_eq!(&part[..], b"response");
+    drop(part);
+    let again = Chunk::vector(600);
+    assert_eq!((again.as_ptr(), again.len()), (place, 0));
+}
+
+#[test]
+fn other_vectors_are_the_allocators_and_a_thread_keeps_a_bounded_number() {
+    assert_eq!((Chunk::vector(100).capacity(), Chunk::vector(5000).capacity()), (100, 5000));
+    drop(Chunk::from_vec(vec![1; 5000]));
+    let chunks: Vec<_> = (0..300)
+        .map(|_| {
+            let mut vector = Chunk::vector(1024);
+            vector.push(7);
+            Chunk::from_vec(vector)
+        })
+        .collect();
+    drop(chunks);
+    assert_eq!(header::kept_vectors(), 256);
+}
+
+#[test]
 fn sizes_around_the_classes_hold_their_bytes() {
     for len in [0, 1, 511, 512, 2048, 2049, 16384, 16385, 65536, 65537, 200_000] {
         let mut buffer = ChunkMut::zeroed(len);
