@@ -17,9 +17,19 @@ use std::time::Instant;
 
 /// What an upstream can have in flight, by the configuration alone.
 struct Room {
+    name: Box<str>,
     limit: u64,
     /// Its ways, whose queues wait for it.
     ways: Vec<usize>,
+}
+
+/// What can be full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limited {
+    Global,
+    /// By position.
+    Upstream(usize),
+    Memory,
 }
 
 /// Looks at the pressure and remembers what the workers know of it.
@@ -79,21 +89,28 @@ impl Watch {
             }
         }
         let held: Vec<&Arc<WorkerCells>> = workers.iter().map(|worker| &worker.cells).collect();
-        let pressure = self
-            .pressure(&held, &cells.adaptive)
-            .max(self.memory.zip(resident).map_or(0, |(gate, bytes)| gate.pressure(bytes)));
+        let (mut pressure, mut fullest) = self.pressure(&held, &cells.adaptive);
+        let memory = self.memory.zip(resident).map_or(0, |(gate, bytes)| gate.pressure(bytes));
+        if memory > pressure {
+            (pressure, fullest) = (memory, Limited::Memory);
+        }
         if let Some(brownout) = &mut self.brownout
             && let Some(change) = brownout.observe(pressure, now)
         {
             self.now.brownout = brownout.is_active();
+            let fullest = self.name(fullest);
             match change {
                 BrownoutChange::Entered => {
                     cells.brownouts_entered.add(1);
-                    tracing::warn!(pressure, "too much to do: only core routes are served (resilience.brownout)");
+                    tracing::warn!(
+                        pressure,
+                        fullest,
+                        "too much to do: only core routes are served (resilience.brownout)"
+                    );
                 }
                 BrownoutChange::Left => {
                     cells.brownouts_left.add(1);
-                    tracing::info!(pressure, "the brownout is over: all routes are served");
+                    tracing::info!(pressure, fullest, "the brownout is over: all routes are served");
                 }
             }
         }
@@ -105,17 +122,26 @@ impl Watch {
         self.told.send(ring, workers, |_, pressure| Command::Pressure(**pressure));
     }
 
-    /// The fullest of what is limited, in percent, as it would be without the brownout.
-    fn pressure(&mut self, workers: &[&Arc<WorkerCells>], adaptive: &[Option<AdaptiveCells>]) -> u32 {
+    fn name(&self, limited: Limited) -> String {
+        match limited {
+            Limited::Global => "performance.global_inflight_limit".into(),
+            Limited::Upstream(at) => format!("upstream {}", self.rooms[at].name),
+            Limited::Memory => "performance.memory_soft_limit".into(),
+        }
+    }
+
+    /// How full the fullest of requests' limits is, in percent, as it would be without the brownout; and which it is.
+    fn pressure(&mut self, workers: &[&Arc<WorkerCells>], adaptive: &[Option<AdaptiveCells>]) -> (u32, Limited) {
+        let mut fullest = (0, Limited::Global);
         if self.brownout.is_none() {
-            return 0;
+            return fullest;
         }
         let sum = |of: &dyn Fn(&WorkerCells) -> u64| workers.iter().map(|cells| of(cells)).sum::<u64>();
         let begun =
             |cells: &WorkerCells| Protocol::ALL.iter().map(|protocol| cells.exchanges_started.get(*protocol)).sum();
         let asked = (sum(&begun), sum(&|cells| cells.refusals.get(Reason::Brownout)));
         let before = std::mem::replace(&mut self.asked, asked);
-        let mut fullest = percent(sum(&|cells| cells.exchanges_admitted.get()), self.global);
+        fullest.0 = percent(sum(&|cells| cells.exchanges_admitted.get()), self.global);
         for (at, room) in self.rooms.iter().enumerate() {
             let limit = adaptive
                 .get(at)
@@ -124,9 +150,12 @@ impl Watch {
             let waiting =
                 |cells: &WorkerCells| room.ways.iter().map(|way| cells.route(*way).waiting.get()).sum::<u64>();
             let used = sum(&|cells| cells.upstream(at).active.get()) + sum(&waiting);
-            fullest = fullest.max(percent(used, limit));
+            let used = percent(used, limit);
+            if used > fullest.0 {
+                fullest = (used, Limited::Upstream(at));
+            }
         }
-        demanded(fullest, asked.0.saturating_sub(before.0), asked.1.saturating_sub(before.1))
+        (demanded(fullest.0, asked.0.saturating_sub(before.0), asked.1.saturating_sub(before.1)), fullest.1)
     }
 }
 
@@ -135,6 +164,7 @@ fn rooms(generation: &Generation) -> Vec<Room> {
         let backends: u64 = generation.backends_of(id).iter().map(|backend| u64::from(backend.inflight_limit)).sum();
         let ways = generation.ways.iter().enumerate();
         Room {
+            name: generation.upstream(id).name.clone(),
             limit: u64::from(generation.upstream(id).inflight_limit).min(backends),
             ways: ways.filter(|(_, way)| way.upstream == Some(id) && way.queue.is_some()).map(|(at, _)| at).collect(),
         }
@@ -168,17 +198,18 @@ mod tests {
         let limits = "[performance]\nglobal_inflight_limit = 1000\nper_upstream_inflight_limit = 200\nper_backend_inflight_limit = 50\n";
         let (mut watch, cells) = watch(&format!("{BROWNOUT}{limits}"));
         let mut pressure = |cells: &Arc<WorkerCells>| watch.pressure(&[cells], &[]);
-        assert_eq!(pressure(&cells), 0);
+        assert_eq!(pressure(&cells), (0, Limited::Global));
         cells.exchanges_admitted.set(420);
-        assert_eq!(pressure(&cells), 42);
+        assert_eq!(pressure(&cells), (42, Limited::Global));
         // Two backends of fifty are less than the upstream's two hundred.
         cells.upstream(0).active.set(80);
-        assert_eq!(pressure(&cells), 80);
+        assert_eq!(pressure(&cells), (80, Limited::Upstream(0)));
         (0..30).for_each(|_| cells.route(0).waiting.enter());
-        assert_eq!(pressure(&cells), 110);
+        assert_eq!(pressure(&cells), (110, Limited::Upstream(0)));
         let adaptive = AdaptiveCells::default();
         adaptive.limit.set(40);
-        assert_eq!(watch.pressure(&[&cells], &[Some(adaptive)]), 275);
+        assert_eq!(watch.pressure(&[&cells], &[Some(adaptive)]), (275, Limited::Upstream(0)));
+        assert_eq!(watch.name(Limited::Upstream(0)), "upstream one");
     }
 
     #[test]
@@ -190,7 +221,7 @@ mod tests {
         let mut ask = |begun: u64, shed: u64| {
             (0..begun).for_each(|_| cells.exchanges_started.count(Protocol::H2));
             (0..shed).for_each(|_| cells.refusals.count(Reason::Brownout));
-            watch.pressure(&[&cells], &[])
+            watch.pressure(&[&cells], &[]).0
         };
         assert_eq!([ask(0, 0), ask(90, 60), ask(10, 0), ask(10, 10)], [30, 90, 30, 300]);
     }
