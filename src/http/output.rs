@@ -13,8 +13,9 @@ use std::collections::VecDeque;
 /// element in the vectored send, and frees the receive buffer it may stand in.
 const COPY_BYTES_MAX: usize = 512;
 
-/// First size of the gathering buffer: a usual request head with its fields fits without growing.
-const GATHER_BYTES: usize = 1024;
+/// First size of the gathering buffer: a usual request head with its fields fits without growing, and [`Chunk::vector`]
+/// has them ready.
+const GATHER_BYTES: usize = 2048;
 
 /// Bytes to send, in order. Reused for turn after turn.
 #[derive(Debug, Default)]
@@ -63,7 +64,7 @@ impl Output {
     /// The buffer to append small pieces to.
     pub fn gather(&mut self) -> &mut Vec<u8> {
         if self.gathered.capacity() == 0 {
-            self.gathered.reserve(GATHER_BYTES);
+            self.gathered = Chunk::vector(GATHER_BYTES);
         }
         &mut self.gathered
     }
