@@ -368,7 +368,7 @@ impl ClientConnection {
                     0 => WireVersion::H1_0,
                     _ => WireVersion::H1_1,
                 };
-                super::reserve(&mut spare.fields, fields);
+                super::reserve(&mut spare.fields, fields, (0, 0));
                 let fields = fields.iter().map(|field| (field.name.as_bytes(), field.value));
                 let status = Some(line.status);
                 match accept {

@@ -31,7 +31,6 @@ pub use client::{ClientConnection, Framing};
 pub use fault::{Fault, Next, What};
 pub use server::{Closing, ServerConnection};
 
-use crate::http::forward;
 use crate::http::known::rule;
 use crate::http::normalize::HeadLimits;
 use crate::http::{Fields, Known, WireVersion};
@@ -72,10 +71,10 @@ fn is_ours(known: Option<Known>) -> bool {
     })
 }
 
-/// Makes room for parsed fields and what forwarding adds at once, in memory that was not used before.
-fn reserve(to: &mut Fields, fields: &[httparse::Header<'_>]) {
+/// Makes room for parsed fields and so many more fields of so many bytes at once, in memory that was not used before.
+fn reserve(to: &mut Fields, fields: &[httparse::Header<'_>], more: (usize, usize)) {
     if to.capacity() == 0 {
         let bytes: usize = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
-        *to = Fields::with_capacity(fields.len() + forward::ADDED_FIELDS, bytes + forward::ADDED_BYTES);
+        *to = Fields::with_capacity(fields.len() + more.0, bytes + more.1);
     }
 }

@@ -22,6 +22,7 @@ use super::input::{Input, Unreadable};
 use super::lines::{put_field, put_length};
 use super::outgoing::{LengthBroken, Outgoing};
 use super::parse::{self, Bad};
+use crate::http::forward;
 use crate::http::head::phrase;
 use crate::http::normalize::{self, RequestLine, WireRequest};
 use crate::http::websocket::Key;
@@ -259,7 +260,7 @@ impl ServerConnection {
                     fields: fields.iter().map(|field| (field.name.as_bytes(), field.value)),
                 };
                 let mut head = spare.take().unwrap_or_default();
-                super::reserve(&mut head.fields, fields);
+                super::reserve(&mut head.fields, fields, (forward::ADDED_FIELDS, forward::ADDED_BYTES));
                 normalize::request_into(*version, wire, limits, &mut head)?;
                 Ok(head)
             })

@@ -183,8 +183,7 @@ impl Connection {
 
     fn take_head(&mut self, id: u64, list: &[h3::Header], end: bool) -> Option<Told> {
         self.next_request = self.next_request.max(id + 4);
-        let bytes = wire_bytes(list);
-        self.glitches.head(bytes);
+        self.glitches.head(wire_bytes(list));
         if self.rejects(id) {
             self.shared.counters.requests_rejected.add(1);
             self.refuse(id, code::REQUEST_REJECTED);
@@ -196,7 +195,9 @@ impl Connection {
             fields: list.iter().map(|field| (field.name(), field.value())),
         };
         let told = StreamRef { stream: id, owner: NO_OWNER };
-        let mut head = RequestHead::with_room(list.len(), bytes);
+        let fields = list.iter().filter(|field| !field.name().starts_with(b":"));
+        let bytes = fields.clone().map(|field| field.name().len() + field.value().len()).sum();
+        let mut head = RequestHead::with_room(fields.count(), bytes);
         match normalize::request_into(WireVersion::H3, wire, &self.shared.settings.head, &mut head) {
             Ok(()) => {}
             Err(refusal) if refusal.malformed => {

@@ -163,6 +163,7 @@ impl Header {
             Origin::Vector => {
                 // SAFETY: `new_vector` leaked exactly this box, and nobody refers to it any more.
                 let boxed = unsafe { Box::from_raw(header.cast::<VectorHeader>().as_ptr()) };
+                debug_assert_eq!(boxed.header.base.as_ptr().cast_const(), boxed.vector.as_ptr());
                 FreeBlocks::put_vector(boxed.vector);
             }
         }
