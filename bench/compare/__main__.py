@@ -281,6 +281,8 @@ def main():
     finally:
         bench.close()
     facts = describe() | {"origin_p50_us": latency, "peers": {name: peers[name].version() for name in names}}
+    if args.h2load:
+        facts["h2load"] = h2load.binary(args.target)
     text = render(results, args.ref.split(","))
     text += f"\nOrigin alone, HTTP/1.1, one at a time: p50 {latency:.0f} µs. "
     text += f"{facts['cpu']}, {facts['cpus']} CPUs, Linux {facts['kernel']}.\n"
