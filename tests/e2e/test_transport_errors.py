@@ -28,7 +28,7 @@ def connection_id(sequence, retire_prior_to, length=8):
 
 # Streams 0, 2, 4 are the client's, the first one is over; 1 and 3 are ours, of which we open no 1.
 FRAMES = {
-    "bytes beyond a stream's window": (stream(0, 1 << 40, b"x"), FLOW_CONTROL_ERROR),
+    "bytes beyond a stream's window": (stream(4, 1 << 40, b"x"), FLOW_CONTROL_ERROR),
     "a stream beyond the limit": (stream(4 << 20, 0, b"x"), STREAM_LIMIT_ERROR),
     "bytes on a stream of ours": (stream(3, 0, b"x"), STREAM_STATE_ERROR),
     "bytes on a stream that we never opened": (stream(1, 0, b"x"), STREAM_STATE_ERROR),

@@ -178,6 +178,27 @@ fn a_crowd_of_connections_is_told_over_several_turns() {
     });
 }
 
+/// Twice what a turn tells: the last turn that had something to tell ends with nothing left, and accepting still rests.
+#[test]
+fn accepting_goes_on_when_a_crowd_ends_with_a_turn() {
+    for crowd in [64, 128, 192, 256] {
+        each_ring(&RingConfig { streams: 2000, ..small() }, |host| {
+            let listener = Listener::tcp("127.0.0.1:0".parse().unwrap(), 2048, false).unwrap();
+            let to = listener.local_address().unwrap();
+            let clients: Vec<_> = (0..crowd).map(|_| TcpStream::connect(to).unwrap()).collect();
+            host.ring.listen(listener, Token(9));
+            let mut told = 0;
+            while told < crowd {
+                told += host.turn().filter(|event| matches!(event, Event::Accepted { .. })).count();
+            }
+            // Nothing else wakes the ring.
+            let _late = TcpStream::connect(to).unwrap();
+            host.until(|_, event| matches!(event, Event::Accepted { .. }).then_some(()));
+            drop(clients);
+        });
+    }
+}
+
 #[test]
 fn many_small_receives_find_a_buffer_each() {
     let config = RingConfig { stream_receive: PoolConfig { count: 48, size: 64 << 10, posted: 4 }, ..small() };

@@ -42,9 +42,10 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Whether connections wait to be told.
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether a turn has something to do here that nothing wakes it for: connections wait to be told, or the last of them were
+    /// told by a turn that may tell no more, and accepting still rests.
+    pub(super) fn is_due(&self) -> bool {
+        self.resting || !self.waiting.is_empty()
     }
 
     /// The descriptors that were not told, at the end of a ring.
