@@ -246,7 +246,7 @@ impl Io for Ring {
         };
         // The turn's work took time: the wait is measured from here, not from the turn's beginning.
         let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let early = !(self.early.is_empty() && self.early_events.is_empty()) || self.listeners.is_due();
+        let early = !(self.early.is_empty() && self.early_events.is_empty()) || self.listeners.has_waiting();
         self.queue.enter(timeout, early || timeout.is_some_and(|left| left.is_zero()))?;
         self.unsubmitted = 0;
         self.now = Instant::now();

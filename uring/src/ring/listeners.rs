@@ -37,15 +37,14 @@ pub(super) struct Listeners {
     told: usize,
     /// Accepted, and not told yet.
     waiting: VecDeque<(UserData, Completion)>,
-    /// Nothing is accepted until nothing waits any more.
+    /// Nothing is accepted until nothing waits any more. Invariant between turns: something waits then.
     resting: bool,
 }
 
 impl Listeners {
-    /// Whether a turn has something to do here that nothing wakes it for: connections wait to be told, or the last of them were
-    /// told by a turn that may tell no more, and accepting still rests.
-    pub(super) fn is_due(&self) -> bool {
-        self.resting || !self.waiting.is_empty()
+    /// Whether connections wait to be told.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// The descriptors that were not told, at the end of a ring.
@@ -103,14 +102,14 @@ impl Ring {
     /// Begins a turn with those that have waited longest.
     pub(super) fn tell_waiting(&mut self, events: &mut Vec<Event>) {
         self.listeners.told = 0;
-        while self.listeners.told < TOLD_PER_TURN {
-            let Some((data, completion)) = self.listeners.waiting.pop_front() else {
-                if std::mem::take(&mut self.listeners.resting) {
-                    self.rearm_listeners();
-                }
-                return;
-            };
+        while self.listeners.told < TOLD_PER_TURN
+            && let Some((data, completion)) = self.listeners.waiting.pop_front()
+        {
             self.tell_accepted(data, completion, events);
+        }
+        // In the turn that tells the last of them: nothing would wake another.
+        if self.listeners.waiting.is_empty() && std::mem::take(&mut self.listeners.resting) {
+            self.rearm_listeners();
         }
     }
 
